@@ -128,8 +128,8 @@ class Model:
 class Context:
     """What a technique may use besides the model.
 
-    `calibration()` gives the calibration inputs anew each time, each a list of arrays in signature order; None where
-    the workload has none. `folder` is an empty folder of its own. `example` is one batch of inputs.
+    `calibration()` gives the calibration inputs anew each time, each a list of arrays in signature order; None
+    where the workload has none. `folder` is an empty folder of its own. `example` is one batch of inputs.
     """
 
     folder: Any

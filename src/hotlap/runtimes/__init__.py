@@ -42,12 +42,28 @@ class Runtime(Protocol):
     def build(self, model: Model, folder: Path, options: Mapping[str, Json], example: list[Array]) -> list[str]:
         """Write the runtime's files into `folder`; give their names. Raises CandidateFailed where it can't."""
 
-    def load(self, files: Mapping[str, bytes], signature: Signature, *, device: Device, threads: int,
-             options: Mapping[str, Json]) -> Session:
+    def load(
+        self,
+        files: Mapping[str, bytes],
+        signature: Signature,
+        *,
+        device: Device,
+        threads: int,
+        options: Mapping[str, Json],
+    ) -> Session:
         """Make a callable of the files' bytes, which the caller has checked. No other file is read."""
 
-    def operations(self, files: Mapping[str, bytes], signature: Signature, *, device: Device, threads: int,
-                   options: Mapping[str, Json], arrays: list[Array], calls: int) -> list[Operation]:
+    def operations(
+        self,
+        files: Mapping[str, bytes],
+        signature: Signature,
+        *,
+        device: Device,
+        threads: int,
+        options: Mapping[str, Json],
+        arrays: list[Array],
+        calls: int,
+    ) -> list[Operation]:
         """Time by operation over `calls` calls, in ms a call; empty where the runtime can't tell."""
 
 

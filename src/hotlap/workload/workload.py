@@ -25,11 +25,12 @@ class Workload:
     model: gives the torch.nn.Module with its weights loaded.
     example: (batch, **axes) gives inputs with `batch` rows and the named axes at the given sizes.
     evaluation: gives (inputs, targets) batches; finite, the same each time.
-    score: (outputs, targets) gives a Tensor[batch], one number an example, higher is better; or, with `metric`, one
-        row of numbers or one object an example.
+    score: (outputs, targets) gives a Tensor[batch], one number an example, higher is better; or, with `metric`,
+        one row of numbers or one object an example.
     metric: (rows) gives one number of all rows, for measures of a whole set (F1, AUC, mAP).
     slices: (inputs, targets) gives one label an example; the gate holds for each slice too.
-    calibration: gives inputs that quantization may look at; default: drawn from `training`, never from `evaluation`.
+    calibration: gives inputs that quantization may look at; default: drawn from `training`, never from
+        `evaluation`.
     training: a map-style Dataset of (input, target), or an iterable of batches.
     loss: (outputs, targets) gives a scalar Tensor.
     loss_weight: (targets) gives what the loss was averaged over; default: the number of examples.

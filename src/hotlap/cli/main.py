@@ -1,0 +1,90 @@
+"""`hotlap`: finds the commands, and turns errors into one clear sentence and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from importlib import import_module
+
+import typer
+
+from hotlap.errors import HotlapError, InputError, Refusal
+
+COMMANDS = ("doctor", "init", "profile", "optimize", "verify", "compare", "keys")
+
+# typer carries its own copy of click and gives only this class of it a public name.
+_UsageError = typer.BadParameter.__bases__[0]
+
+OK, BUG, USER_ERROR, ANSWER_IS_NO, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def build_app() -> typer.Typer:
+    """The whole command line. A command's module holds a function of its name, or an `app` of subcommands."""
+    app = typer.Typer(
+        name="hotlap",
+        help="Makes PyTorch models fast, and proves it.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_version)
+    for name in COMMANDS:
+        module = import_module(f"hotlap.cli.{name}")
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=name)
+        else:
+            app.command(name)(getattr(module, name))
+    return app
+
+
+def _version(
+    version: bool = typer.Option(False, "--version", help="Print the version and leave.", is_eager=True),
+) -> None:
+    if version:
+        from hotlap import __version__
+
+        print(f"hotlap {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    code = run(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sys.exit(code)
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line on `arguments`; gives the exit code of DESIGN.md section 2."""
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        outcome = typer.main.get_command(build_app()).main(arguments, prog_name="hotlap", standalone_mode=False)
+    except HotlapError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"hotlap: {error}", file=sys.stderr)
+        return USER_ERROR if isinstance(error, InputError) else ANSWER_IS_NO if isinstance(error, Refusal) else BUG
+    except _UsageError as error:
+        error.show()  # type: ignore[attr-defined]
+        return USER_ERROR
+    except (KeyboardInterrupt, typer.Abort):
+        print("hotlap: interrupted; what was done so far is kept", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        print(
+            f"hotlap: an unexpected failure, which is a bug of hotlap's: {type(error).__name__}: {error} "
+            "(run again with --debug for the whole story)",
+            file=sys.stderr,
+        )
+        return BUG
+    return outcome if isinstance(outcome, int) else OK

@@ -1,0 +1,27 @@
+"""Options that several commands share, and how durations are written."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import typer
+
+from hotlap.errors import InputError
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+Target = Annotated[str, typer.Argument(help="FILE.py, FILE.py:NAME, package.module:NAME, or an artifact folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, all else on stderr.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print the result only.")]
+Threads = Annotated[int | None, typer.Option("--threads", help="CPU threads. [default: the cores that are ours]")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
+DeviceName = Annotated[str | None, typer.Option("--device", help="cpu or cuda. [default: cuda where there is one]")]
+
+
+def seconds(text: str, flag: str) -> float:
+    """Seconds in a duration such as `90s`, `5m`, `1.5h`, `30d`; a bare number is seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())
+    if not match or float(match[1]) <= 0:
+        raise InputError(f"{flag} {text}: not a duration; write it as 90s, 5m, 1.5h or 30d")
+    return float(match[1]) * _UNITS[match[2] or "s"]

@@ -1,0 +1,187 @@
+"""ONNX Runtime: runs a .onnx file on CPU or CUDA."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hotlap.core import Array, Device, Json, Model, Operation, Session, Signature
+from hotlap.errors import Unsupported
+
+TAKES = "onnx"
+PACKAGES = ("onnxruntime",)
+CODE = False
+
+_FILE = "model.onnx"
+_EXTERNAL = "model.onnx.data"
+_PROTOBUF_LIMIT = 2**31 - 1
+
+_QUANTIZE = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConcat"}
+_LAYOUT = {
+    "Transpose",
+    "ReorderInput",
+    "ReorderOutput",
+    "Reshape",
+    "Cast",
+    "Concat",
+    "Slice",
+    "Squeeze",
+    "Unsqueeze",
+}
+
+
+def unavailable(device: Device) -> str | None:
+    """Why ONNX Runtime can't run here on that device, or None."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        return f"onnxruntime is not installed ({error}); pip install onnxruntime"
+    if device == "cuda" and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        return "this onnxruntime has no CUDA provider; pip install onnxruntime-gpu in place of onnxruntime"
+    return None
+
+
+def variants(device: Device, precision: str) -> list[tuple[str, dict[str, Json]]]:
+    """As it is, and with the shapes of the measured batch fixed."""
+    return [("", {}), ("static shapes", {"static": True})]
+
+
+def build(model: Model, folder: Path, options: Mapping[str, Json], example: list[Array]) -> list[str]:
+    """Write `model.onnx`, with its weights beside it where they pass protobuf's 2 GB."""
+    import onnx
+
+    proto = onnx.load(model.value)
+    if proto.ByteSize() > _PROTOBUF_LIMIT:
+        onnx.save(proto, folder / _FILE, save_as_external_data=True, location=_EXTERNAL, size_threshold=1024)
+        return [_FILE, _EXTERNAL]
+    onnx.save(proto, folder / _FILE)
+    return [_FILE]
+
+
+class _OnnxSession:
+    """One session for every shape, and one more for the measured shapes where `static` asks for it."""
+
+    def __init__(
+        self,
+        files: Mapping[str, bytes],
+        signature: Signature,
+        *,
+        device: Device,
+        threads: int,
+        options: Mapping[str, Json],
+        profile: str | None = None,
+    ) -> None:
+        self._make = lambda fixed: _session(files, device, threads, fixed, profile)
+        self._names = [spec.name for spec in signature.inputs]
+        self._axes = [
+            (index, axis, name)
+            for index, spec in enumerate(signature.inputs)
+            for axis, name in enumerate(spec.shape)
+            if isinstance(name, str)
+        ]
+        self._fixed: Mapping[str, int] = dict(options.get("fixed_axes", {})) if options.get("static") else {}
+        self._special = self._make(self._fixed) if self._fixed else None
+        self._general = None if self._special else self._make({})
+
+    def __call__(self, arrays: list[Array]) -> list[Array]:
+        feed = dict(zip(self._names, arrays, strict=True))
+        session = self._pick(arrays)
+        return [np.asarray(output) for output in session.run(None, feed)]
+
+    def _pick(self, arrays: list[Array]) -> Any:
+        if self._special is not None and all(
+            arrays[index].shape[axis] == self._fixed.get(name) for index, axis, name in self._axes
+        ):
+            return self._special
+        if self._general is None:
+            self._general = self._make({})
+        return self._general
+
+    def end_profiling(self) -> str:
+        return str((self._special or self._general).end_profiling())
+
+
+def _session(
+    files: Mapping[str, bytes], device: Device, threads: int, fixed: Mapping[str, int], profile: str | None
+) -> Any:
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.inter_op_num_threads = 1
+    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    settings.log_severity_level = 3
+    for name, size in fixed.items():
+        settings.add_free_dimension_override_by_name(name, size)
+    if profile:
+        settings.enable_profiling = True
+        settings.profile_file_prefix = profile
+    if _EXTERNAL in files:
+        data = files[_EXTERNAL]
+        settings.add_external_initializers_from_files_in_memory([_EXTERNAL], [data], [len(data)])
+    providers = ["CUDAExecutionProvider"] if device == "cuda" else []
+    try:
+        return onnxruntime.InferenceSession(files[_FILE], settings, providers=[*providers, "CPUExecutionProvider"])
+    except Exception as error:
+        # onnxruntime's own exceptions share no base class but Exception.
+        if type(error).__module__.startswith("onnxruntime"):
+            raise Unsupported(f"ONNX Runtime can't load the model: {error}") from error
+        raise
+
+
+def load(
+    files: Mapping[str, bytes], signature: Signature, *, device: Device, threads: int, options: Mapping[str, Json]
+) -> Session:
+    """Make a session of the bytes of `model.onnx`."""
+    return _OnnxSession(files, signature, device=device, threads=threads, options=options)
+
+
+def operations(
+    files: Mapping[str, bytes],
+    signature: Signature,
+    *,
+    device: Device,
+    threads: int,
+    options: Mapping[str, Json],
+    arrays: list[Array],
+    calls: int,
+) -> list[Operation]:
+    """Time by node from ONNX Runtime's own profiler, longest first, in ms a call."""
+    with tempfile.TemporaryDirectory() as folder:
+        session = _OnnxSession(
+            files, signature, device=device, threads=threads, options=options, profile=f"{folder}/profile"
+        )
+        for _ in range(calls):
+            session(arrays)
+        events = json.loads(Path(session.end_profiling()).read_text())
+    times: dict[tuple[str, str, str | None], float] = defaultdict(float)
+    for event in events:
+        details = event.get("args", {})
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            kind = details.get("op_name", "?")
+            name = event["name"].removesuffix("_kernel_time")
+            times[name, kind, _precision(kind, details)] += event["dur"] / 1000 / calls
+    return sorted(
+        (
+            Operation(name=name, kind=kind, ms=ms, role=_role(kind), precision=precision)
+            for (name, kind, precision), ms in times.items()
+        ),
+        key=lambda operation: -operation.ms,
+    )
+
+
+def _role(kind: str) -> Any:
+    return "quantize" if kind in _QUANTIZE else "layout" if kind in _LAYOUT else "compute"
+
+
+def _precision(kind: str, details: Mapping[str, Any]) -> str | None:
+    types = [next(iter(item)) for item in details.get("input_type_shape", []) if item]
+    if kind in _QUANTIZE or not types:
+        return None
+    return {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "uint8": "int8", "int8": "int8"}.get(types[0])

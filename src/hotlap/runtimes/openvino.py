@@ -1,0 +1,184 @@
+"""OpenVINO: runs an .xml/.bin pair on the CPU."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hotlap.core import Array, Device, Json, Model, Operation, Session, Signature
+from hotlap.errors import Unsupported
+
+TAKES = "openvino"
+PACKAGES = ("openvino",)
+CODE = False
+
+_XML, _BIN = "model.xml", "model.bin"
+_QUANTIZE = {"FakeQuantize", "Quantize", "Dequantize"}
+_LAYOUT = {
+    "Reorder",
+    "Transpose",
+    "Reshape",
+    "Convert",
+    "Permute",
+    "Squeeze",
+    "Unsqueeze",
+    "Concatenation",
+    "Split",
+}
+
+
+def unavailable(device: Device) -> str | None:
+    """Why OpenVINO can't run here on that device, or None."""
+    if device != "cpu":
+        return "OpenVINO has no CUDA device; use --device cpu for it"
+    try:
+        _core()
+    except ImportError as error:
+        return f"openvino is not installed ({error}); pip install openvino"
+    return None
+
+
+def variants(device: Device, precision: str) -> list[tuple[str, dict[str, Json]]]:
+    """Exact fp32 or the machine's bf16 for what is not int8; shapes left open or fixed."""
+    formats: list[tuple[str, dict[str, Json]]] = []
+    if precision != "bf16":
+        formats.append(("", {"precision": "fp32"} if precision == "fp32" else {"inference": "f32"}))
+    if _has_bf16():
+        formats.append(("bf16" if precision == "int8" else "", {"inference": "bf16", "precision": "bf16"}))
+    return [
+        (" ".join(filter(None, (label, shapes))), {**options, **static})
+        for label, options in formats
+        for shapes, static in (("", {}), ("static shapes", {"static": True}))
+    ]
+
+
+def build(model: Model, folder: Path, options: Mapping[str, Json], example: list[Array]) -> list[str]:
+    """Copy the .xml and .bin pair."""
+    source = Path(model.value)
+    shutil.copyfile(source, folder / _XML)
+    shutil.copyfile(source.with_suffix(".bin"), folder / _BIN)
+    return [_XML, _BIN]
+
+
+class _OpenVinoSession:
+    """One compiled model for every shape, and one more for the measured shapes where `static` asks for it."""
+
+    def __init__(
+        self,
+        files: Mapping[str, bytes],
+        signature: Signature,
+        *,
+        threads: int,
+        options: Mapping[str, Json],
+        profile: bool = False,
+    ) -> None:
+        self._files, self._options, self._threads, self._profile = files, options, threads, profile
+        self._specs = signature.inputs
+        self._fixed: Mapping[str, int] = dict(options.get("fixed_axes", {})) if options.get("static") else {}
+        self._special = self._compile(self._fixed) if self._fixed else None
+        self._general = None if self._special else self._compile({})
+
+    def _compile(self, fixed: Mapping[str, int]) -> Any:
+        model = _read(self._files)
+        if fixed:
+            shapes = {
+                port: [fixed.get(axis, -1) if isinstance(axis, str) else axis for axis in spec.shape]
+                for port, spec in enumerate(self._specs)
+            }
+            model.reshape(shapes)
+        settings: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": self._options.get("inference", "f32"),
+            "INFERENCE_NUM_THREADS": self._threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+            "PERF_COUNT": self._profile,
+        }
+        try:
+            return _core().compile_model(model, "CPU", settings).create_infer_request()
+        except RuntimeError as error:
+            raise Unsupported(f"OpenVINO can't compile the model: {error}") from error
+
+    def _pick(self, arrays: list[Array]) -> Any:
+        if self._special is not None and all(
+            size == self._fixed.get(axis)
+            for array, spec in zip(arrays, self._specs, strict=True)
+            for size, axis in zip(array.shape, spec.shape, strict=True)
+            if isinstance(axis, str)
+        ):
+            return self._special
+        if self._general is None:
+            self._general = self._compile({})
+        return self._general
+
+    def __call__(self, arrays: list[Array]) -> list[Array]:
+        request = self._pick(arrays)
+        request.infer(dict(enumerate(arrays)), share_inputs=True)
+        return [output.data.copy() for output in request.output_tensors]
+
+    def profiling(self, arrays: list[Array]) -> Any:
+        return self._pick(arrays).get_profiling_info()
+
+
+@cache
+def _core() -> Any:
+    import openvino
+
+    return openvino.Core()
+
+
+@cache
+def _has_bf16() -> bool:
+    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _read(files: Mapping[str, bytes]) -> Any:
+    try:
+        return _core().read_model(model=files[_XML], weights=files[_BIN])
+    except RuntimeError as error:
+        raise Unsupported(f"OpenVINO can't read the model: {error}") from error
+
+
+def load(
+    files: Mapping[str, bytes], signature: Signature, *, device: Device, threads: int, options: Mapping[str, Json]
+) -> Session:
+    """Compile the bytes of the .xml and .bin pair."""
+    return _OpenVinoSession(files, signature, threads=threads, options=options)
+
+
+def operations(
+    files: Mapping[str, bytes],
+    signature: Signature,
+    *,
+    device: Device,
+    threads: int,
+    options: Mapping[str, Json],
+    arrays: list[Array],
+    calls: int,
+) -> list[Operation]:
+    """Time by node from OpenVINO's performance counters, longest first, in ms a call."""
+    session = _OpenVinoSession(files, signature, threads=threads, options=options, profile=True)
+    times: dict[tuple[str, str, str], float] = {}
+    for _ in range(calls):
+        session(arrays)
+        for node in session.profiling(arrays):
+            key = (node.node_name, node.node_type, node.exec_type)
+            times[key] = times.get(key, 0.0) + node.real_time.total_seconds() * 1000 / calls
+    found = (
+        Operation(name=name, kind=kind, ms=ms, role=_role(kind), precision=_precision(implementation))
+        for (name, kind, implementation), ms in times.items()
+        if ms > 0
+    )
+    return sorted(found, key=lambda operation: -operation.ms)
+
+
+def _role(kind: str) -> Any:
+    return "quantize" if kind in _QUANTIZE else "layout" if kind in _LAYOUT else "compute"
+
+
+def _precision(implementation: str) -> str | None:
+    """The format at the end of an implementation's name, such as `brgconv_avx512_core_vnni_I8`."""
+    suffix = implementation.lower().rsplit("_", 1)[-1]
+    return {"f32": "fp32", "fp32": "fp32", "bf16": "bf16", "f16": "fp16", "i8": "int8", "u8": "int8"}.get(suffix)

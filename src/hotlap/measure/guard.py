@@ -1,0 +1,123 @@
+"""Starts one worker and outlives it: run as a script, with the standard library alone.
+
+It kills the worker and everything the worker started when the parent goes away (however that happens), when the
+worker passes its memory limit, or when the worker ends and leaves processes behind. What the worker prints is
+drained here and only its tail is kept, so that a chatty worker can't fill a disk. Reports are JSON lines.
+
+Arguments: lifeline fd, report fd, socket fd, memory limit in bytes (0: none), then the worker's command.
+"""
+
+import ctypes
+import json
+import os
+import select
+import signal
+import sys
+import time
+
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+TAIL_BYTES = 16_384
+# Short against how long it takes to fill a memory, long against what a look costs a measurement (about 20 us).
+POLL_SECONDS = 0.1
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def prctl(option, value):
+    ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+
+
+def start(command, socket_fd, output_fd):
+    pid = os.fork()
+    if pid == 0:
+        os.setpgid(0, 0)
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(output_fd, 1)
+        os.dup2(output_fd, 2)
+        os.set_inheritable(socket_fd, True)
+        os.execv(command[0], command)
+    return pid
+
+
+def resident_bytes(pid):
+    try:
+        with open(f"/proc/{pid}/statm") as file:
+            return int(file.read().split()[1]) * PAGE
+    except (OSError, IndexError):
+        return 0
+
+
+def descendants():
+    """Every process below this one; orphans come here because this process is their reaper."""
+    parents = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat") as file:
+                    parents[int(name)] = int(file.read().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+    found, queue = [], [os.getpid()]
+    while queue:
+        current = queue.pop()
+        below = [pid for pid, parent in parents.items() if parent == current]
+        found += below
+        queue += below
+    return found
+
+
+def kill_all():
+    while True:
+        living = descendants()
+        if not living:
+            return
+        for pid in living:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        while True:
+            try:
+                if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                    break
+            except ChildProcessError:
+                return
+        time.sleep(0.005)
+
+
+def main():
+    lifeline, report, socket_fd, limit = (int(argument) for argument in sys.argv[1:5])
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    output, output_write = os.pipe()
+    worker = start(sys.argv[5:], socket_fd, output_write)
+    os.close(output_write)
+    os.close(socket_fd)
+    os.write(report, json.dumps({"pid": worker}).encode() + b"\n")
+    tail, ending, watched = b"", None, [lifeline, output]
+    while ending is None:
+        ready, _, _ = select.select(watched, [], [], POLL_SECONDS)
+        if lifeline in ready and not os.read(lifeline, 1):
+            kill_all()
+            return
+        if output in ready:
+            chunk = os.read(output, 65536)
+            tail = (tail + chunk)[-TAIL_BYTES:]
+            if not chunk:
+                watched = [lifeline]
+        pid, status = os.waitpid(worker, os.WNOHANG)
+        if pid:
+            code = os.waitstatus_to_exitcode(status)
+            ending = {"signal": -code} if code < 0 else {"exit": code}
+        elif limit and (held := resident_bytes(worker)) > limit:
+            ending = {"memory": held}
+    kill_all()
+    os.set_blocking(output, False)
+    try:
+        while chunk := os.read(output, 65536):
+            tail = (tail + chunk)[-TAIL_BYTES:]
+    except BlockingIOError:
+        pass
+    os.write(report, json.dumps({**ending, "tail": tail.decode(errors="replace")}).encode() + b"\n")
+
+
+main()

@@ -1,0 +1,52 @@
+"""Baseline and candidate in turn: one is timed while the other is stopped."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from hotlap.core import Start
+from hotlap.measure.worker import Worker
+
+_BLOCK = "hotlap.measure.timing:block"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blocks:
+    """How long to time: `pairs` of neighbouring blocks, each about `seconds` long."""
+
+    pairs: int
+    seconds: float
+    timeout: float = 120.0
+
+
+SCREENING = Blocks(pairs=6, seconds=0.08)
+LONGER = Blocks(pairs=10, seconds=0.2)
+
+
+def measure(baseline: Worker, candidate: Worker, blocks: Blocks) -> tuple[Start, float]:
+    """Time both in turn; give the start and the share of the time that went into anything but timed calls.
+
+    Each worker holds its callable in `state["call"]`. The order within a pair alternates (A B, B A, A B, ...), so
+    that a steady drift hits both alike.
+    """
+    began, timed = time.perf_counter(), 0.0
+    medians: dict[bool, list[float]] = {False: [], True: []}
+    baseline.pause()
+    candidate.pause()
+    try:
+        for index in range(blocks.pairs):
+            for is_candidate in (False, True) if index % 2 == 0 else (True, False):
+                worker = candidate if is_candidate else baseline
+                answer = worker.call(_BLOCK, seconds=blocks.seconds, timeout=blocks.timeout)
+                worker.pause()
+                timed += float(answer["times_ms"].sum()) / 1000
+                medians[is_candidate].append(float(np.median(answer["times_ms"])))
+    finally:
+        baseline.resume()
+        candidate.resume()
+    whole = time.perf_counter() - began
+    start = Start(baseline_ms=tuple(medians[False]), candidate_ms=tuple(medians[True]))
+    return start, max(0.0, 1 - timed / whole)

@@ -1,0 +1,90 @@
+"""Static int8 by NNCF, for OpenVINO and, as QDQ, for ONNX Runtime; ranges and biases from calibration data."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hotlap.core import Context, Form, Json, Model
+from hotlap.errors import Unsupported
+from hotlap.techniques import ModelFacts
+
+CHANGES: Mapping[Form, Form] = {"openvino": "openvino", "onnx": "onnx"}
+PRECISION = "int8"
+
+
+def supports(facts: ModelFacts) -> str | None:
+    """Models that have something to multiply, and calibration data."""
+    if facts.device == "cuda":
+        return "NNCF's int8 is for the CPU runtimes"
+    if not facts.has_calibration:
+        return facts.calibration_missing
+    if facts.has("Conv", "Linear", "Attention", "LSTM", "GRU"):
+        return None
+    return "the model has no convolution or linear layer"
+
+
+def variants(facts: ModelFacts) -> list[tuple[str, dict[str, Json]]]:
+    """Symmetric activations are faster, asymmetric ones ("mixed") often more exact; a mode for transformers."""
+    if facts.has("Attention", "LayerNorm", "RMSNorm"):
+        return [
+            ("transformer", {"preset": "mixed", "model_type": "transformer"}),
+            (
+                "transformer, smooth 0.5",
+                {"preset": "mixed", "model_type": "transformer", "smooth_quant_alpha": 0.5},
+            ),
+        ]
+    return [("", {"preset": "performance"}), ("mixed", {"preset": "mixed"})]
+
+
+def apply(model: Model, options: Mapping[str, Json], context: Context) -> Model:
+    """A new model of the same form in the context's folder."""
+    import nncf
+
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    assert context.calibration is not None
+    batches = list(context.calibration())
+    names = [spec.name for spec in model.signature.inputs]
+    source = _read(model)
+    is_onnx = model.form == "onnx"
+    dataset = nncf.Dataset(batches, lambda batch: dict(zip(names, batch, strict=True)))
+    settings: dict[str, Any] = {"preset": nncf.QuantizationPreset(options["preset"])}
+    if options.get("model_type") == "transformer":
+        settings["model_type"] = nncf.ModelType.TRANSFORMER
+    if "smooth_quant_alpha" in options:
+        alpha = float(options["smooth_quant_alpha"])
+        settings["advanced_parameters"] = nncf.AdvancedQuantizationParameters(
+            smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=alpha, convolution=-1)
+        )
+    try:
+        quantized = nncf.quantize(source, dataset, subset_size=len(batches), **settings)
+    except Exception as error:
+        # NNCF raises its own classes, the backend's, and NetworkX's.
+        raise Unsupported(f"NNCF can't quantize the model: {type(error).__name__}: {error}") from error
+    return Model(form=model.form, value=_write(quantized, context.folder, is_onnx), signature=model.signature)
+
+
+def _read(model: Model) -> Any:
+    if model.form == "onnx":
+        import onnx
+
+        return onnx.load(model.value)
+    import openvino
+
+    return openvino.Core().read_model(str(model.value))
+
+
+def _write(quantized: Any, folder: Path, is_onnx: bool) -> Path:
+    if is_onnx:
+        import onnx
+
+        path = folder / "nncf_int8.onnx"
+        onnx.save(quantized, path)
+        return path
+    import openvino
+
+    path = folder / "nncf_int8.xml"
+    openvino.save_model(quantized, str(path), compress_to_fp16=False)
+    return path

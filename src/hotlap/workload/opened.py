@@ -1,0 +1,172 @@
+"""Opening a workload: the model is built, checked and run once, before any command does its work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hotlap.core import Array, Signature
+from hotlap.errors import TargetError, WorkloadError
+from hotlap.workload.examples import make_example
+from hotlap.workload.inputs import OutputSpec, flatten_inputs, flatten_outputs, output_spec, to_arrays
+from hotlap.workload.signature import SMALL, forward, signature
+from hotlap.workload.target import Loaded
+from hotlap.workload.user_code import running
+from hotlap.workload.workload import Inputs, Workload
+
+if TYPE_CHECKING:
+    import torch
+
+WHY = {
+    "evaluation": "the data that accuracy is measured on",
+    "score": "one number an example, higher is better",
+    "training": "the data that it trains on",
+    "loss": "what training makes smaller",
+    "calibration": "inputs that quantization may look at",
+    "features": "which stored features make up an input",
+}
+_CALLABLE = (
+    "model", "example", "evaluation", "score", "metric", "slices", "calibration", "training", "loss", "loss_weight",
+    "optimizer",
+)  # fmt: skip
+_SAME = 1e-4
+"""Largest relative difference between two runs that counts as rounding (threads add up in another order)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A workload whose model is built, in eval mode, on the CPU and known to run.
+
+    `treespec` says how the model's outputs nest (for inputs.restore_outputs). `warnings` go into the report.
+    """
+
+    loaded: Loaded
+    workload: Workload
+    model: torch.nn.Module
+    signature: Signature
+    treespec: OutputSpec
+    warnings: tuple[str, ...] = ()
+
+    def example(self, batch: int, **axes: int) -> Inputs:
+        """Inputs with `batch` rows as the user's code gives them, the same each time."""
+        return make_example(self.workload, batch, axes)
+
+    def example_arrays(self, batch: int, **axes: int) -> list[Array]:
+        """The same as arrays in signature order."""
+        names = [spec.name for spec in self.signature.inputs]
+        return to_arrays(flatten_inputs(self.example(batch, **axes), names))
+
+
+def open_workload(loaded: Loaded, *, needs: Sequence[str] = (), command: str = "optimize") -> Opened:
+    """Build the model and check it on `example(2)` and `example(3)`. `needs` are further fields `command` wants.
+
+    Raises WorkloadError (a field is missing or misbehaves) or TargetError (trained weights that do not fit).
+    """
+    workload = loaded.workload
+    check_fields(loaded, needs, command)
+    model, warnings = _build(loaded)
+    found = signature(model, workload)
+    inputs = make_example(workload, SMALL)
+    outputs = forward(model, inputs)
+    spec = output_spec(outputs)
+    _check_numbers(outputs, forward(model, inputs))
+    return Opened(
+        loaded=loaded, workload=workload, model=model, signature=found, treespec=spec, warnings=tuple(warnings)
+    )
+
+
+def check_fields(loaded: Loaded, needs: Sequence[str], command: str) -> None:
+    """Raise WorkloadError for fields of the wrong type and for those that `command` needs and that are missing."""
+    import torch
+
+    workload = loaded.workload
+    where = loaded.target.partition("@")[0]
+    missing = [field for field in needs if getattr(workload, field) is None]
+    if missing:
+        wanted = ", ".join(f"`{field}` ({WHY[field]})" for field in missing)
+        raise WorkloadError(f"hotlap {command} needs {wanted}, which the workload in {where} lacks")
+    if isinstance(workload.model, torch.nn.Module):
+        raise WorkloadError("the workload's `model` is a module; give a function that builds it: model=lambda: net")
+    if getattr(workload.model, "__name__", "") == "generate":
+        raise _generate()
+    for field in _CALLABLE:
+        value = getattr(workload, field)
+        if not callable(value) and (value is not None or field in ("model", "example")):
+            raise WorkloadError(f"the workload's `{field}` must be a function, not a {type(value).__name__}")
+    for field in ("batch_size", "epochs"):
+        value = getattr(workload, field)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise WorkloadError(f"the workload's `{field}` must be a whole number from 1 on, not {value!r}")
+    if workload.evaluation is not None and workload.score is None:
+        raise WorkloadError(
+            f"the workload in {where} has `evaluation` but no `score` (outputs, targets) to judge it by"
+        )
+    if workload.metric is not None and workload.score is None:
+        raise WorkloadError(f"the workload in {where} has `metric` but no `score`, which gives the rows it takes")
+
+
+def _build(loaded: Loaded) -> tuple[torch.nn.Module, list[str]]:
+    import torch
+
+    with running("model"):
+        model = loaded.workload.model()
+    if getattr(model, "__name__", "") == "generate":
+        raise _generate()
+    if not isinstance(model, torch.nn.Module):
+        raise WorkloadError(f"the workload's `model` must give a torch.nn.Module; it gave a {type(model).__name__}")
+    if loaded.weights:
+        _load_weights(model, loaded)
+    warnings = []
+    if any(module.training for module in model.modules()):
+        warnings.append("the model was left in training mode; hotlap put it into eval mode")
+    return model.eval().requires_grad_(False), warnings
+
+
+def _load_weights(model: torch.nn.Module, loaded: Loaded) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_model
+
+    assert loaded.weights is not None
+    try:
+        load_model(model, loaded.weights, strict=True)
+    except SafetensorError as error:
+        raise TargetError(f"{loaded.weights} is damaged: {error}") from error
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise TargetError(
+            f"{loaded.weights} does not fit the model of {loaded.name!r}: {' '.join(lines[:4])}"
+        ) from error
+
+
+def _generate() -> WorkloadError:
+    return WorkloadError(
+        "the workload's `model` is `generate`, which hotlap does not take: a decoder language model is one forward "
+        "pass here; give the module itself"
+    )
+
+
+def _check_numbers(outputs: Any, again: Any) -> None:
+    """The original must give finite numbers, and the same ones twice."""
+    import torch
+
+    first, second = flatten_outputs(outputs), flatten_outputs(again)
+    for index, (a, b) in enumerate(zip(first, second, strict=True)):
+        if a.is_floating_point() and not torch.isfinite(a).all():
+            what = "NaN" if torch.isnan(a).any() else "Inf"
+            raise WorkloadError(
+                f"the original model gives {what} in output {index} on example({SMALL}); "
+                "nothing can be compared with it"
+            )
+        if a.shape != b.shape or not _close(a, b):
+            raise WorkloadError(
+                f"the original model gives other numbers in output {index} when it is given the same inputs twice; "
+                "take the randomness out of forward"
+            )
+
+
+def _close(a: torch.Tensor, b: torch.Tensor) -> bool:
+    if not a.is_floating_point():
+        return bool((a == b).all())
+    largest = float(a.abs().max()) if a.numel() else 0.0
+    return bool(((a - b).abs() <= _SAME * largest).all())

@@ -20,6 +20,10 @@ Array: TypeAlias = "np.ndarray[Any, Any]"
 Form: TypeAlias = Literal["module", "exported", "onnx", "openvino"]
 Device: TypeAlias = Literal["cpu", "cuda"]
 
+TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 3e-2, "int8": 5e-2}
+"""By how much outputs of one format may differ between two ways of computing the same thing (another runtime, batch
+size or machine), as a share of the output's largest magnitude: a few hundred roundings of that format."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:

@@ -30,6 +30,9 @@ class Runtime(Protocol):
     CODE: bool
     """True where the built files are code: opened only when signed by a trusted key or made here."""
 
+    BUILD_OPTIONS: tuple[str, ...]
+    """Options that change the built files; the others only change how they are loaded."""
+
     def unavailable(self, device: Device) -> str | None:
         """Why this runtime can't run here on that device and how to get it, or None where it can."""
 

@@ -12,6 +12,7 @@ from hotlap.runtimes.torch_session import TorchSession, profiled
 TAKES = "exported"
 PACKAGES = ("torch",)
 CODE = True
+BUILD_OPTIONS: tuple[str, ...] = ()
 
 _FILE = "model.pt2"
 

@@ -15,6 +15,7 @@ from hotlap.runtimes.torch_session import TorchSession, profiled
 TAKES = "exported"
 PACKAGES = ("torch",)
 CODE = True
+BUILD_OPTIONS: tuple[str, ...] = ("freezing",)
 
 _FILE = "model.pt2"
 

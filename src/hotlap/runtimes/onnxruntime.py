@@ -17,6 +17,7 @@ from hotlap.errors import Unsupported
 TAKES = "onnx"
 PACKAGES = ("onnxruntime",)
 CODE = False
+BUILD_OPTIONS: tuple[str, ...] = ()
 
 _FILE = "model.onnx"
 _EXTERNAL = "model.onnx.data"

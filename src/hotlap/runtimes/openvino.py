@@ -14,6 +14,7 @@ from hotlap.errors import Unsupported
 TAKES = "openvino"
 PACKAGES = ("openvino",)
 CODE = False
+BUILD_OPTIONS: tuple[str, ...] = ()
 
 _XML, _BIN = "model.xml", "model.bin"
 _QUANTIZE = {"FakeQuantize", "Quantize", "Dequantize"}

@@ -44,7 +44,8 @@ def main() -> None:
     train(net, torch.Generator().manual_seed(0))
     save_file(net.state_dict(), WEIGHTS)
     parameters = sum(p.numel() for p in net.parameters())
-    print(f"{parameters:,} parameters, {time.monotonic() - started:.0f} s, held-out score {held_out_score(net):.4f}")
+    seconds = time.monotonic() - started
+    print(f"{parameters:,} parameters, {seconds:.0f} s, held-out score {held_out_score(net):.4f}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Make `diamonds.npz` from `diamonds.csv`, which the PyPI package plotnine 0.15.9 holds as `plotnine/data/diamonds.csv`.
+"""Make `diamonds.npz` from plotnine's `diamonds.csv` (`plotnine/data/diamonds.csv` in the PyPI package, 0.15.9).
 
     python examples/data/pack_diamonds.py diamonds.csv
 

@@ -42,6 +42,7 @@ def signature(model: torch.nn.Module, workload: Workload) -> Signature:
     inputs = make_example(workload, SMALL)
     names = input_names(model, inputs)
     tensors = flatten_inputs(inputs, names)
+    _check_types(names, tensors)
     varying = _varying(workload, names, tensors)
     ranges = axis_ranges(workload)
     for name, axes in varying.items():
@@ -80,6 +81,17 @@ def dtype_name(tensor: torch.Tensor) -> str:
     """NumPy's name of the tensor's type; bfloat16 crosses as float32."""
     name = str(tensor.dtype).removeprefix("torch.")
     return "float32" if name == "bfloat16" else name
+
+
+def _check_types(names: Sequence[str], tensors: Sequence[torch.Tensor]) -> None:
+    import torch
+
+    for name, tensor in zip(names, tensors, strict=True):
+        if tensor.dtype == torch.bfloat16 or tensor.layout != torch.strided or tensor.is_quantized:
+            raise WorkloadError(
+                f"the workload's `example` gives {name!r} as {tensor.dtype} ({tensor.layout}); inputs cross "
+                "processes as NumPy arrays, so give dense float32, float16, integer or bool ones, and cast inside the model"
+            )
 
 
 class _Trial:

@@ -79,3 +79,12 @@ def _message(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name == "torch" and "torch" not in sys.modules:
         hint = "; pip install 'hotlap[optimize]'"
     return f"{type(error).__name__}: {text}{hint}" if text else type(error).__name__
+
+
+@contextmanager
+def naming(field: str) -> Iterator[None]:
+    """Around a check of what the workload's `field` gave: its WorkloadError is told apart by the field's name."""
+    try:
+        yield
+    except WorkloadError as error:
+        raise WorkloadError(f"the workload's `{field}`: {error}") from error

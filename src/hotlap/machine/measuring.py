@@ -1,0 +1,167 @@
+"""Measures one device's limits; run as a process of its own by `limits.py`, since it loads torch and OpenVINO.
+
+Arguments: the file to write, device, threads, last-level cache in bytes, memory that we may use in bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, cast
+
+from hotlap.core import Device, Json
+from hotlap.machine.kernels import Kernel, empty_calls, openvino_kernels, passes_over_memory, torch_kernels
+
+# All in all some five seconds, of which loading torch and OpenVINO takes two.
+_RATES_SECONDS = 1.0
+_TURN_SECONDS = 0.02
+_PASS_SECONDS = 0.02
+_LAUNCH_SECONDS = 0.02
+# A larger product is tried only where one call of it should take no longer than this.
+_LONGEST_CALL_SECONDS = 0.25
+# After its first turn a kernel that reached less than this share of its format's best gets no further turn.
+_WORTH_ANOTHER_TURN = 0.7
+_WORKING_SETS = tuple(2**exponent for exponent in (20, 22, 24, 26))
+_LARGEST_WORKING_SET = 2**28
+
+Synchronize = Callable[[], Any]
+
+
+def measure(device: Device, threads: int, cache_bytes: int, memory_bytes: int) -> Json:
+    """Measure; gives the fields of `limits.Limits` that are measured."""
+    synchronize = _set_up(device, threads)
+    began, before = time.perf_counter(), _cpu_seconds()
+    sizes = _working_sets(cache_bytes, memory_bytes)
+    # Twice, with the products between: a while in which others are busy then spoils one of the two only.
+    first = [_bandwidth(size, device, synchronize) for size in sizes]
+    rates = _rates(_kernels(device, threads), synchronize)
+    second = [_bandwidth(size, device, synchronize) for size in sizes]
+    launches = _launches(device, synchronize)
+    wall, after = time.perf_counter() - began, _cpu_seconds()
+    others = (after[0] - before[0]) - (after[1] - before[1])
+    return {
+        "rates": rates,
+        "bandwidth": [[size, *max(pair)] for size, *pair in zip(sizes, first, second, strict=True)],
+        "launches": launches,
+        "others_share": max(0.0, others / wall / max(1, threads)),
+    }
+
+
+def _set_up(device: Device, threads: int) -> Synchronize:
+    try:
+        import torch
+    except ImportError:
+        return lambda: None
+    torch.set_num_threads(threads)
+    torch.set_grad_enabled(False)
+    return torch.cuda.synchronize if device == "cuda" else lambda: None
+
+
+def _kernels(device: Device, threads: int) -> Iterable[Kernel]:
+    """Every kernel of the libraries that are installed; nothing larger than the machine can do in good time."""
+    sources: list[Callable[[], Iterable[Kernel]]] = [lambda: torch_kernels(device)]
+    if device == "cpu":
+        sources.append(lambda: openvino_kernels(threads))
+    for source in sources:
+        try:
+            yield from source()
+        except ImportError:
+            continue
+
+
+def _rates(kernels: Iterable[Kernel], synchronize: Synchronize) -> Json:
+    """Best multiply-adds a second for each format, and the kernel that reached it.
+
+    Turns are short and come round several times: what else the machine does slows some of them, not the best.
+    """
+    best: dict[Kernel, float] = {}
+    for kernel in kernels:
+        if not _too_slow(kernel, best):
+            best[kernel] = _rate(kernel, synchronize)
+    end = time.perf_counter() + _RATES_SECONDS
+    while time.perf_counter() < end:
+        tops = {precision: top[1] for precision, top in _tops(best).items()}
+        for kernel in [k for k in best if best[k] >= _WORTH_ANOTHER_TURN * tops[k.precision]]:
+            best[kernel] = max(best[kernel], _rate(kernel, synchronize))
+    return {precision: [rate, kernel.name] for precision, (kernel, rate) in _tops(best).items()}
+
+
+def _tops(best: dict[Kernel, float]) -> dict[str, tuple[Kernel, float]]:
+    tops: dict[str, tuple[Kernel, float]] = {}
+    for kernel, rate in best.items():
+        if rate > tops.get(kernel.precision, (kernel, 0.0))[1]:
+            tops[kernel.precision] = (kernel, rate)
+    return tops
+
+
+def _too_slow(kernel: Kernel, best: dict[Kernel, float]) -> bool:
+    """Whether one call would take too long, judged by what the same library did in that format so far."""
+    family = kernel.name.split()[0]
+    rates = [rate for k, rate in best.items() if k.precision == kernel.precision and k.name.split()[0] == family]
+    return bool(rates) and kernel.multiply_adds / max(rates) > _LONGEST_CALL_SECONDS
+
+
+def _rate(kernel: Kernel, synchronize: Synchronize) -> float:
+    return kernel.multiply_adds / shortest(kernel.call, synchronize, _TURN_SECONDS)
+
+
+def _working_sets(cache_bytes: int, memory_bytes: int) -> list[int]:
+    """Sizes to go through: within the caches, and one that no cache holds."""
+    largest = min(max(_LARGEST_WORKING_SET, 4 * cache_bytes), memory_bytes // 8)
+    return [*(size for size in _WORKING_SETS if size < largest), largest]
+
+
+def _bandwidth(size: int, device: Device, synchronize: Synchronize) -> tuple[float, str]:
+    passes = passes_over_memory(size, device)
+    return max((moved / shortest(call, synchronize, _PASS_SECONDS), name) for name, moved, call in passes)
+
+
+def _launches(device: Device, synchronize: Synchronize) -> Json:
+    """Milliseconds a call of operations with no work in them; empty without torch."""
+    calls = 100
+
+    def many(call: Callable[[], Any]) -> Callable[[], None]:
+        def run() -> None:
+            for _ in range(calls):
+                call()
+
+        return run
+
+    try:
+        return {
+            kind: 1000 * shortest(many(call), synchronize, _LAUNCH_SECONDS) / calls
+            for kind, call in empty_calls(device)
+        }
+    except ImportError:
+        return {}
+
+
+def shortest(call: Callable[[], Any], synchronize: Synchronize, seconds: float) -> float:
+    """The shortest of the calls that fit into `seconds`, in seconds; two at least, the first warms up."""
+    call()
+    synchronize()
+    best = float("inf")
+    end = time.perf_counter() + seconds
+    while best == float("inf") or time.perf_counter() < end:
+        began = time.perf_counter()
+        call()
+        synchronize()
+        best = min(best, time.perf_counter() - began)
+    return best
+
+
+def _cpu_seconds() -> tuple[float, float]:
+    """CPU seconds that the whole machine and this process have used so far."""
+    import psutil
+
+    times = psutil.cpu_times()
+    process = psutil.Process().cpu_times()
+    return sum(times) - times.idle - getattr(times, "iowait", 0.0), process.user + process.system
+
+
+if __name__ == "__main__":
+    _file, _device, *_numbers = sys.argv[1:]
+    Path(_file).write_text(json.dumps(measure(cast(Device, _device), *map(int, _numbers))))

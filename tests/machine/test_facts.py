@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+
+from hotlap.machine.facts import Machine, facts
+
+X86 = """processor\t: 0
+vendor_id\t: GenuineIntel
+cpu family\t: 6
+model\t\t: 143
+model name\t: Example Xeon
+stepping\t: 8
+flags\t\t: fpu avx2 avx512f avx512_vnni amx_int8 amx_bf16 amx_tile sse4_2
+
+processor\t: 1
+model name\t: another
+"""
+ARM = """processor\t: 0
+BogoMIPS\t: 50.00
+Features\t: fp asimd asimddp bf16 i8mm sve
+CPU implementer\t: 0x41
+CPU part\t: 0xd40
+"""
+
+
+def machine_with(tmp_path: Path, **files: str) -> Machine:
+    for name, text in files.items():
+        file = tmp_path / name.replace("__", "/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return facts(tmp_path)
+
+
+def test_an_x86_cpu(tmp_path: Path) -> None:
+    machine = machine_with(tmp_path, proc__cpuinfo=X86)
+    assert machine.cpu == "Example Xeon"
+    assert machine.cpu_model == "vendor_id GenuineIntel cpu family 6 model 143 stepping 8"
+    assert machine.instruction_sets == ("avx2", "avx512f", "avx512_vnni", "amx_bf16", "amx_int8")
+    assert machine.instruction_set.endswith(" avx2 avx512f avx512_vnni amx_bf16 amx_int8")
+
+
+def test_an_arm_cpu(tmp_path: Path) -> None:
+    machine = machine_with(tmp_path, proc__cpuinfo=ARM)
+    assert machine.instruction_sets == ("asimd", "asimddp", "bf16", "i8mm", "sve")
+    assert machine.cpu_model == "CPU implementer 0x41 CPU part 0xd40"
+
+
+def test_a_quota_below_the_cores_leaves_whole_cores_and_at_least_one(tmp_path: Path) -> None:
+    machine = machine_with(
+        tmp_path,
+        proc__self__cgroup="0::/\n",
+        sys__fs__cgroup__cpu_max="",
+        **{"sys__fs__cgroup__cpu.max": "50000 100000"},
+    )
+    assert machine.cores == 1
+    assert machine.cpu_quota == 0.5
+
+
+def test_a_memory_limit_below_the_physical_memory_counts(tmp_path: Path) -> None:
+    machine = machine_with(tmp_path, proc__self__cgroup="0::/\n", **{"sys__fs__cgroup__memory.max": str(2**26)})
+    assert machine.memory_bytes == 2**26
+
+
+def test_this_machine() -> None:
+    machine = facts()
+    assert 1 <= machine.cores <= machine.logical_cpus == len(os.sched_getaffinity(0))
+    assert 0 < machine.memory_bytes <= psutil.virtual_memory().total
+    assert machine.cpu
+    assert machine.versions["numpy"]
+    assert json.loads(json.dumps(machine.to_json())) == machine.to_json()
+    assert {
+        "cpu",
+        "cores",
+        "memory_bytes",
+        "instruction_sets",
+        "gpus",
+        "os",
+        "versions",
+    } <= machine.to_json().keys()
+
+
+def test_the_id_follows_what_limits_depend_on_and_nothing_else() -> None:
+    machine = facts()
+    versions = machine.versions
+    assert replace(machine).machine_id == machine.machine_id
+    assert replace(machine, os="another").machine_id == machine.machine_id
+    assert replace(machine, versions={**versions, "scipy": "0"}).machine_id == machine.machine_id
+    assert replace(machine, versions={**versions, "torch": "0"}).machine_id != machine.machine_id
+    assert replace(machine, cores=machine.cores + 1).machine_id != machine.machine_id
+    assert replace(machine, instruction_sets=()).machine_id != machine.machine_id
+
+
+def test_looking_loads_no_torch_and_no_runtime() -> None:
+    code = (
+        "import sys; from hotlap.machine.facts import facts; facts();"
+        "print([n for n in ('torch', 'onnxruntime', 'openvino', 'numpy') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -215,7 +215,8 @@ def to_arrays(tensors: Sequence[torch.Tensor]) -> list[Array]:
 
 
 def _type(value: Any) -> str:
-    return f"a {type(value).__name__}" if value is not None else "None"
+    name = type(value).__name__
+    return "None" if value is None else f"an {name}" if name[0] in "aeiouAEIOU" else f"a {name}"
 
 
 def _names(names: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -98,12 +98,30 @@ def check_fields(loaded: Loaded, needs: Sequence[str], command: str) -> None:
         value = getattr(workload, field)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise WorkloadError(f"the workload's `{field}` must be a whole number from 1 on, not {value!r}")
+    _check_dynamic(workload)
     if workload.evaluation is not None and workload.score is None:
         raise WorkloadError(
             f"the workload in {where} has `evaluation` but no `score` (outputs, targets) to judge it by"
         )
     if workload.metric is not None and workload.score is None:
         raise WorkloadError(f"the workload in {where} has `metric` but no `score`, which gives the rows it takes")
+
+
+def _check_dynamic(workload: Workload) -> None:
+    if workload.dynamic is None:
+        return
+    form = "{input: {axis: name or (name, smallest, largest)}}"
+    if not isinstance(workload.dynamic, Mapping):
+        raise WorkloadError(f"the workload's `dynamic` must be {form}, not a {type(workload.dynamic).__name__}")
+    for name, axes in workload.dynamic.items():
+        if not isinstance(axes, Mapping):
+            raise WorkloadError(f"the workload's `dynamic` must be {form}; {name!r} has a {type(axes).__name__}")
+        for axis in axes.values():
+            named = isinstance(axis, str) or (
+                isinstance(axis, tuple) and list(map(type, axis)) == [str, int, int] and 1 <= axis[1] <= axis[2]
+            )
+            if not named:
+                raise WorkloadError(f"the workload's `dynamic` must be {form}; {name!r} has {axis!r}")
 
 
 def _build(loaded: Loaded) -> tuple[torch.nn.Module, list[str]]:

@@ -147,7 +147,8 @@ def calibration_arrays(
         if keep:
             batches.append(to_arrays(cut_inputs(tensors, opened.signature, keep)))
             count += len(keep)
-        if count >= examples:
+        # An endless source that evaluation holds too would never fill up.
+        if count >= examples or left_out > 4 * examples:
             break
     note = f"{left_out} examples of `{field}` left out, since `evaluation` holds them too" if left_out else None
     if not count:

@@ -21,7 +21,7 @@ from hotlap.workload.inputs import (
     output_spec,
     output_tree,
 )
-from hotlap.workload.user_code import running
+from hotlap.workload.user_code import naming, running
 from hotlap.workload.workload import Inputs, Outputs, Workload
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ def signature(model: torch.nn.Module, workload: Workload) -> Signature:
     fails on a size that `dynamic` allows.
     """
     inputs = make_example(workload, SMALL)
-    names = input_names(model, inputs)
+    with naming("example"):
+        names = input_names(model, inputs)
     tensors = flatten_inputs(inputs, names)
     _check_types(names, tensors)
     varying = _varying(workload, names, tensors)
@@ -90,7 +91,7 @@ def _check_types(names: Sequence[str], tensors: Sequence[torch.Tensor]) -> None:
         if tensor.dtype == torch.bfloat16 or tensor.layout != torch.strided or tensor.is_quantized:
             raise WorkloadError(
                 f"the workload's `example` gives {name!r} as {tensor.dtype} ({tensor.layout}); inputs cross "
-                "processes as NumPy arrays, so give dense float32, float16, integer or bool ones, and cast inside the model"
+                "processes as NumPy arrays: give dense float32, float16, int or bool ones, and cast in the model"
             )
 
 
@@ -141,7 +142,8 @@ def _other_batch(
     model: torch.nn.Module, workload: Workload, names: Sequence[str], varying: Named, base: Sequence[torch.Tensor]
 ) -> _Trial:
     inputs = make_example(workload, OTHER)
-    tensors = flatten_inputs(inputs, names)
+    with naming("example"):
+        tensors = flatten_inputs(inputs, names)
     for name, tensor, first in zip(names, tensors, base, strict=True):
         _check_size(name, tensor, varying[name], {BATCH: OTHER})
         if tensor.ndim != first.ndim or tensor.dtype != first.dtype:

@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import re
 import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -69,10 +70,14 @@ def load_target(target: str) -> Loaded:
 
 
 def _split_trained(target: str) -> tuple[str, Path | None]:
-    place, at, folder = target.rpartition("@")
-    # A path may hold an @ of its own: what stands before the last one must look like a target.
-    if not at or not (_FILE.fullmatch(place) or _MODULE.fullmatch(place)):
+    # A path may hold an @ of its own: what stands before the one that counts looks like a target.
+    cuts = [match.start() for match in re.finditer("@", target)]
+    cut = next(
+        (at for at in reversed(cuts) if _FILE.fullmatch(target[:at]) or _MODULE.fullmatch(target[:at])), None
+    )
+    if cut is None:
         return target, None
+    place, folder = target[:cut], target[cut + 1 :]
     weights = Path(folder).expanduser().absolute() / _WEIGHTS
     if not weights.is_file():
         raise TargetError(
@@ -103,8 +108,8 @@ def _run_file(path: Path) -> tuple[ModuleType, bytes]:
         source = path.read_bytes()
     except FileNotFoundError:
         raise TargetError(f"no such file: {shown}") from None
-    except OSError as error:
-        raise TargetError(f"{shown} can't be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise TargetError(f"{shown!r} can't be read: {getattr(error, 'strerror', error)}") from None
     name = f"{re.sub(r'[^A-Za-z0-9_]', '_', path.stem)}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     before = sys.modules.get(name)
     if before is not None and before.__dict__.get("__hotlap_source__") == source:
@@ -116,7 +121,8 @@ def _run_file(path: Path) -> tuple[ModuleType, bytes]:
     _put_first(path.parent)
     sys.modules[name] = module  # dataclasses and pickle look the module up while it is being run
     try:
-        exec(compile(source, str(path), "exec"), module.__dict__)
+        with redirect_stdout(sys.stderr):
+            exec(compile(source, str(path), "exec"), module.__dict__)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise TargetError(f"{shown} can't be imported: {describe(error)}") from error
@@ -147,7 +153,8 @@ def _import_module(name: str) -> tuple[ModuleType, bytes]:
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
-        module = importlib.import_module(name)
+        with redirect_stdout(sys.stderr):
+            module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(error.name + ".")):
             raise TargetError(f"no module named {error.name!r}; is it installed, or in this folder?") from None
@@ -168,7 +175,7 @@ def _pick(module: ModuleType, name: str | None, where: str) -> tuple[str, Worklo
         have = f"; its workloads: {names}" if found else "; it holds no Workload"
         if value is _pick:
             raise TargetError(f"{where} has nothing called {name!r}{have}")
-        raise TargetError(f"{where}:{name} is a {type(value).__name__}, not a Workload{have}")
+        raise TargetError(f"{where}:{name} is of type {type(value).__name__}, not a Workload{have}")
     if not found:
         raise TargetError(
             f"{where} holds no Workload; write `workload = hotlap.Workload(model=..., example=...)` in it"

@@ -8,7 +8,7 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 from hotlap.errors import HotlapError, WorkloadError
@@ -30,10 +30,12 @@ _LIBRARIES = tuple(
 def running(field: str) -> Iterator[None]:
     """Around a call of the workload's `field`: what it raises becomes a WorkloadError with the user's own line.
 
-    Put nothing of hotlap's own inside, or its bugs would be blamed on the user.
+    What it prints goes to stderr, since stdout holds the result. Put nothing of hotlap's own inside, or its bugs
+    would be blamed on the user.
     """
     try:
-        yield
+        with redirect_stdout(sys.stderr):
+            yield
     except HotlapError:
         raise
     except (Exception, SystemExit) as error:

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_LONGEST = 1e8
+"""Three years, in seconds: what a timer takes on every platform, and as good as never."""
+
 
 class DeadlinePassed(BaseException):
     """Not an Exception, so that the user's own `except Exception` does not swallow it."""
@@ -29,7 +32,7 @@ def deadline(seconds: float | None) -> Iterator[None]:
 
     before = signal.signal(signal.SIGALRM, passed)
     began = time.monotonic()
-    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
+    left, interval = signal.setitimer(signal.ITIMER_REAL, min(seconds, _LONGEST))
     try:
         yield
     finally:

@@ -53,7 +53,7 @@ def read_evaluation(opened: Opened, limits: Limits) -> Iterator[Read]:
         began = time.perf_counter()
         left = None if limits.seconds is None else max(limits.seconds - spent, 1e-3)
         try:
-            with running("evaluation"), deadline(left):
+            with deadline(left), running("evaluation"):
                 if iterator is None:
                     iterator = iter(evaluation())
                 item = next(iterator, END)

@@ -85,7 +85,7 @@ def _variants(
     chains: list[tuple[list[str], tuple[Step, ...]]] = [([], ())]
     for name in names:
         chains = [
-            (labels + [label], (*steps, Step(technique=name, options=_pairs(options))))
+            ([*labels, label], (*steps, Step(technique=name, options=_pairs(options))))
             for labels, steps in chains
             for label, options in techniques.get(name).variants(facts)
         ]

@@ -83,10 +83,12 @@ def build(state: dict[str, Any], *, target: str, candidate: Json, work: str, see
     chosen = Candidate.from_json(candidate)
     folder = Path(work) / "built" / built_key(chosen)
     if not (folder / _DONE).exists():
+        from hotlap.workload import roles
+
         began = time.perf_counter()
         opened = _open(state, target, threads)
         example = opened.example_arrays(2)
-        calibration, count, _ = opened.calibration(seed)
+        calibration, count, _ = roles.calibration_arrays(opened, seed=seed)
         partial = _emptied(folder.with_suffix(".partial"))
         scratch = _emptied(folder.with_suffix(".scratch"))
         context = Context(folder=scratch, example=example, calibration=calibration, seed=seed, threads=threads)
@@ -178,7 +180,7 @@ def check(state: dict[str, Any], *, target: str, candidate: Json, built: str, ba
     tolerance = TOLERANCE[chosen.precision]
     arrays = opened.example_arrays(max(batch, 2))
     together = session(arrays)
-    _check_outputs(together, opened.original(arrays))
+    _check_outputs(together, _original(opened, arrays))
     dependence = max(
         _difference(session([array[:rows] for array in arrays]), [output[:rows] for output in together])
         for rows in range(1, 3)
@@ -190,7 +192,7 @@ def check(state: dict[str, Any], *, target: str, candidate: Json, built: str, ba
         )
     for size in _CHECKED_BATCHES:
         more = opened.example_arrays(size)
-        _check_outputs(session(more), opened.original(more))
+        _check_outputs(session(more), _original(opened, more))
     measured = opened.example_arrays(batch)
     session(measured)
     began = time.perf_counter()
@@ -249,7 +251,7 @@ def study(
     facts = None
     if has_evaluation:
         facts = roles.check_evaluation(opened, seed=seed, max_examples=most_examples, seconds=seconds)
-    _, count, missing = opened.calibration(seed)
+    _, count, missing = roles.calibration_arrays(opened, seed=seed)
     ranks = tuple(len(spec.shape) for spec in opened.signature.inputs)
     leaves = [type(leaf).__name__ for leaf in opened.model.modules() if not any(True for _ in leaf.children())]
     arrays = opened.example_arrays(batch)
@@ -287,7 +289,7 @@ def score_original(state: dict[str, Any], *, target: str, work: str, role: str, 
     kept = _emptied(Path(work) / "original" / role)
     scored = _Scored()
     for index, batch, arrays in _batches(opened, role, seed):
-        outputs = opened.original(arrays)
+        outputs = _original(opened, arrays)
         np.savez(kept / f"{index:06d}.npz", *outputs)
         scored.add(opened, batch, outputs)
     answer = scored.answer()
@@ -307,7 +309,7 @@ def score(
     seed: int,
     threads: int,
 ) -> Json:
-    """Score a candidate on one role's examples; gives scores, slices, and differences from the original's outputs."""
+    """Score a candidate on one role's examples; gives scores, slices, differences from the original."""
     opened = _open(state, target, threads)
     chosen = Candidate.from_json(candidate)
     session = _load(state, chosen, Path(built), opened.signature)
@@ -336,13 +338,13 @@ class _Scored:
 
         if opened.workload.score is None:
             return
-        given = score_batch(opened, restore_outputs(outputs, opened.output_spec), batch.targets, len(batch.rows))
+        given = score_batch(opened, restore_outputs(outputs, opened.treespec), batch.targets)
         if opened.workload.metric is not None:
             self.rows += [row.tolist() if hasattr(row, "tolist") else row for row in given]
         else:
             self.scores.append(np.asarray(given, np.float64))
         if opened.workload.slices is not None:
-            self.slices += slices_batch(opened, batch.inputs, batch.targets, len(batch.rows))
+            self.slices += slices_batch(opened, batch.inputs, batch.targets)
 
     def answer(self) -> dict[str, Any]:
         scores = np.concatenate(self.scores) if self.scores else None
@@ -419,7 +421,7 @@ def confirm(
     before, after, compared = _Scored(), _Scored(), _Compared(opened.signature)
     for role in roles:
         for _, batch, arrays in _batches(opened, role, seed):
-            original, outputs = opened.original(arrays), session(arrays)
+            original, outputs = _original(opened, arrays), session(arrays)
             compared.add(arrays, outputs, original)
             before.add(opened, batch, original)
             after.add(opened, batch, outputs)
@@ -457,7 +459,7 @@ def _batches(opened: Any, role: str, seed: int) -> Iterator[tuple[int, Any, list
         for index, batch in enumerate(roles.evaluation_rows(opened, role, seed=seed)):
             yield index, batch, to_arrays(flatten_inputs(batch.inputs, names))
         return
-    calibration, _, _ = opened.calibration(seed)
+    calibration, _, _ = roles.calibration_arrays(opened, seed=seed)
     batches = calibration() if calibration else (opened.example_arrays(size) for size in (2, 3, 5, 8))
     for index, arrays in enumerate(batches):
         yield index, SimpleNamespace(inputs=None, targets=None, rows=range(len(arrays[0]))), arrays
@@ -474,6 +476,17 @@ def _open(state: dict[str, Any], target: str, threads: int) -> Any:
         torch.set_num_threads(threads)
         state["opened"] = open_workload(load_target(target))
     return state["opened"]
+
+
+def _original(opened: Any, arrays: list[Array]) -> list[Array]:
+    """The original's outputs for flat inputs, as arrays."""
+    import torch
+
+    from hotlap.workload.inputs import call, flatten_outputs, restore_inputs, to_arrays
+
+    with torch.inference_mode():
+        tensors = [torch.from_numpy(array.copy()) for array in arrays]
+        return to_arrays(flatten_outputs(call(opened.model, restore_inputs(tensors, opened.signature))))
 
 
 def _load(state: dict[str, Any], candidate: Candidate, built: Path, signature: Signature) -> Any:

@@ -1,0 +1,110 @@
+"""Confirmation: the winner measured again, time and accuracy, in fresh processes on data that chose nothing."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from hotlap import gate
+from hotlap.core import TOLERANCE, Candidate, Json, Start, Verdict, to_json
+from hotlap.errors import CandidateFailed
+from hotlap.measure import pairs, statistics
+from hotlap.search.setting import Setting
+from hotlap.search.trial import loaded
+
+_WORK = "hotlap.search.work"
+_LEAST_SCORING = 120.0
+
+
+def confirm(setting: Setting, record: Json, *, confidence: float, seconds: float) -> Json:
+    """Confirm one candidate: a record with `passed`, `reason`, `speedup`, `drop`, and the evidence.
+
+    `confidence`: this try's share of the error allowance. `seconds`: what timing may take past its first look.
+    """
+    candidate = Candidate.from_json(record["candidate"])
+    answer: dict[str, Any] = {"key": candidate.key, "name": candidate.name, "passed": False}
+    try:
+        found = _accuracy(setting, candidate, record["built"], confidence)
+        verdict = _judge(setting, candidate, found, confidence)
+        answer |= {"verdict": to_json(verdict), "reason": verdict.reason, "evidence": found}
+        if not verdict.passed:
+            return answer
+        starts = _speed(setting, candidate, record["built"], seconds)
+    except CandidateFailed as error:
+        return {**answer, "reason": f"failed when it was confirmed: {error}"}
+    interval = statistics.speedup(starts)
+    answer |= {
+        "starts": [to_json(start) for start in starts],
+        "speedup": to_json(interval),
+        "median_ms": statistics.median_ms([start.candidate_ms for start in starts]),
+        "baseline_ms": statistics.median_ms([start.baseline_ms for start in starts]),
+        "spread_warning": statistics.spread_warning(starts),
+    }
+    faster = statistics.verdict(interval, setting.noise_floor) == "faster"
+    if setting.objective != "size" and not faster:
+        answer["reason"] = (
+            f"no faster than the original beyond the noise floor of {setting.noise_floor:.1%}: "
+            f"{interval.estimate:.2f}x ({interval.low:.2f} to {interval.high:.2f})"
+        )
+        return answer
+    return {**answer, "passed": True}
+
+
+def _accuracy(setting: Setting, candidate: Candidate, built: str, confidence: float) -> Json:
+    setting.progress({"event": "phase", "phase": f"confirming the accuracy of {candidate.name}"})
+    with setting.worker(candidate.threads) as worker:
+        found: Json = worker.call(
+            f"{_WORK}:confirm",
+            target=setting.target,
+            candidate=to_json(candidate),
+            built=built,
+            seed=setting.seed,
+            threads=setting.threads,
+            roles=["selection", "confirmation"] if candidate.same_numbers else ["confirmation"],
+            max_drop=setting.max_drop,
+            confidence=confidence,
+            timeout=max(_LEAST_SCORING, 4 * setting.seconds_left),
+        )
+        return found
+
+
+def _judge(setting: Setting, candidate: Candidate, found: Json, confidence: float) -> Verdict:
+    if candidate.same_numbers:
+        return gate.judge_equivalence(found["differences"], TOLERANCE[candidate.precision])
+    if found["verdict"] is not None:
+        return gate.verdict_from_json(found["verdict"])
+    if found["scores"] is not None and setting.max_drop is not None:
+        original = np.asarray(found["original_scores"])
+        return gate.judge_drop(
+            original,
+            np.asarray(found["scores"]),
+            max_drop=setting.max_drop,
+            confidence=confidence,
+            slices=found["slices"],
+            bounds=gate.score_bounds(original),
+        )
+    return gate.judge_agreement(
+        max(found["differences"].values(), default=0.0),
+        found["same_class"],
+        found["compared"],
+        max_drop=setting.max_drop,
+        confidence=confidence,
+    )
+
+
+def _speed(setting: Setting, candidate: Candidate, built: str, seconds: float) -> list[Start]:
+    """Starts of fresh pairs of processes, until the looks at them settle the question or the time is spent."""
+    starts: list[Start] = []
+    end = time.monotonic() + seconds
+    while True:
+        look = statistics.next_look(starts)
+        settled = bool(starts) and statistics.settled(starts, noise_floor=setting.noise_floor)
+        if look is None or settled or (statistics.speedup_ready(starts) and time.monotonic() > end):
+            return starts
+        while len(starts) < look:
+            setting.progress({"event": "phase", "phase": f"timing {candidate.name}, start {len(starts) + 1}"})
+            with setting.baseline() as baseline, loaded(setting, candidate, built) as runner:
+                start, _ = pairs.measure(baseline, runner, pairs.LONGER)
+            starts.append(start)

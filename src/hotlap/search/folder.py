@@ -1,0 +1,70 @@
+"""The output folder of one run: taken by one process at a time, never left with anything half-written."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from pathlib import Path
+from types import TracebackType
+
+from hotlap.errors import OutputError
+
+_LOCK = ".lock"
+_OURS = ("artifact", "result.json", "report.html", "journal.jsonl", "work", _LOCK)
+_LEAST_FREE_BYTES = 256 * 2**20
+
+
+class RunFolder:
+    """`--out`, locked for as long as the process lives. The lock goes when the process does, however it ends."""
+
+    def __init__(self, path: Path, *, resume: bool, force: bool) -> None:
+        self.path = path
+        if resume and force:
+            raise OutputError("--resume takes up a run and --force starts it over; give one of them")
+        existed = path.exists()
+        if existed and not path.is_dir():
+            raise OutputError(f"--out {path} is a file; give a folder")
+        if existed and any(path.iterdir()) and not (resume or force):
+            raise OutputError(f"--out {path} exists; go on with --resume, start over with --force, or give another")
+        if force and existed and any(path.iterdir()) and not (path / _LOCK).exists():
+            raise OutputError(f"--out {path} holds files that no run of hotlap made; --force won't delete them")
+        if resume and not (path / "journal.jsonl").exists():
+            raise OutputError(f"--resume: there is no run in {path}; leave --resume out to start one")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise OutputError(f"--out {path} can't be written: {error.strerror}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise OutputError(
+                f"--out {path} is in use by another run; wait for it or give another folder"
+            ) from None
+        free = shutil.disk_usage(path).free
+        if free < _LEAST_FREE_BYTES:
+            raise OutputError(f"--out {path}: only {free / 2**20:.0f} MiB of disk are free; make room first")
+        if force:
+            self._empty()
+        self.work = path / "work"
+        self.work.mkdir(mode=0o700, exist_ok=True)
+
+    def _empty(self) -> None:
+        for name in _OURS:
+            item = self.path / name
+            if item.is_dir() and not item.is_symlink():
+                shutil.rmtree(item)
+            elif name != _LOCK:
+                item.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let another run have it."""
+        os.close(self._lock)
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()

@@ -1,0 +1,79 @@
+"""What stays the same through one search."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from hotlap.core import Array, Json, Signature
+from hotlap.measure.worker import Worker
+
+Objective = Literal["latency", "throughput", "size"]
+Progress = Callable[[Json], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One search: what is optimized, how it is judged, and where it works.
+
+    `arrays`: the inputs of the measured call. `memory_limit`: bytes a worker may hold. `max_drop`: absolute; None
+    where there is no evaluation. `deadline`: on time.monotonic's clock.
+    """
+
+    target: str
+    objective: Objective
+    batch: int
+    threads: int
+    device: Literal["cpu", "cuda"]
+    seed: int
+    work: Path
+    signature: Signature
+    signature_json: Json
+    arrays: list[Array]
+    study: Mapping[str, Json]
+    max_drop: float | None
+    noise_floor: float
+    memory_limit: int | None
+    deadline: float
+    progress: Progress
+    bounds_ms: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the deadline; not below 0."""
+        return max(0.0, self.deadline - time.monotonic())
+
+    def worker(self, threads: int | None = None) -> Worker:
+        """A fresh process with the thread settings of this search."""
+        return start_worker(threads or self.threads, self.memory_limit)
+
+    def baseline(self) -> Worker:
+        """A fresh process that holds the user's own model, ready to be timed."""
+        worker = self.worker()
+        worker.call(
+            "hotlap.search.work:load_original",
+            target=self.target,
+            batch=self.batch,
+            threads=self.threads,
+            device=self.device,
+            timeout=LOAD_SECONDS,
+        )
+        return worker
+
+
+LOAD_SECONDS = 300.0
+"""Longest a load may take before it counts as hung: importing torch from a cold disk takes a minute."""
+
+
+def start_worker(threads: int, memory_limit: int | None) -> Worker:
+    """A fresh process whose thread pools are of that size and whose compilers start no pools of their own."""
+    environment = {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    return Worker(memory_limit=memory_limit, environment=environment)

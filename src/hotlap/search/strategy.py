@@ -1,0 +1,154 @@
+"""What to try next, and what not to try at all. Pure: rows in, a choice out.
+
+The expectations below only order the work; they never enter a result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from hotlap.core import Candidate, Interval
+
+_EXPECTED = {
+    ("openvino", "int8"): 6.0,
+    ("onnxruntime", "int8"): 5.0,
+    ("openvino", "bf16"): 3.5,
+    ("onnxruntime", "fp32"): 2.5,
+    ("openvino", "fp32"): 2.4,
+    ("inductor", "bf16"): 1.6,
+    ("inductor", "fp32"): 1.4,
+    ("eager", "bf16"): 1.2,
+}
+"""Speed-ups seen over eager fp32 on CPUs (DESIGN.md), for the order of the first tries alone."""
+_ON_CUDA = {("inductor", "fp16"): 4.0, ("inductor", "bf16"): 3.9, ("eager", "fp16"): 2.5, ("eager", "bf16"): 2.4}
+_TECHNIQUES = {"nncf_int8": 0.9, "dynamic_int8": 0.5, "channels_last": 1.05}
+"""Against the expectation of runtime and format: NNCF's pairs suit OpenVINO best; dynamic ranges cost time."""
+_INDUCTOR_COST = 0.5
+"""Compiling takes half a minute and more, so it waits its turn."""
+_SIBLING = {"static": 1.05, "threads": 0.8, "other": 0.97}
+"""How a candidate is expected to do against a measured one of its family: shapes fixed, fewer threads, the rest."""
+_HOPELESS = 0.6
+"""A candidate expected to reach less than this share of the best is left to the end."""
+_ALIKE = 2
+"""So many failures of a runtime for the same reason, and the rest of it is skipped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What is known of one candidate after its turn. `speedup` is over the baseline; `loss` the drop expected."""
+
+    candidate: Candidate
+    status: str
+    reason: str = ""
+    speedup: Interval | None = None
+    median_ms: float | None = None
+    bytes: int | None = None
+
+    @property
+    def good(self) -> bool:
+        """Measured and within the gate, as far as selection data can tell."""
+        return self.status == "passed" and self.speedup is not None
+
+
+def expected(candidate: Candidate, rows: Sequence[Row]) -> float:
+    """The speed-up to expect of a candidate: from the nearest measured relative, else from the first table."""
+    relatives = [row for row in rows if row.speedup and _family(row.candidate) == _family(candidate)]
+    if relatives:
+        nearest = max(relatives, key=lambda row: _kinship(row.candidate, candidate))
+        assert nearest.speedup is not None
+        return nearest.speedup.estimate * _step_to(nearest, candidate)
+    table = _ON_CUDA if candidate.device == "cuda" else _EXPECTED
+    base = table.get((candidate.runtime, candidate.precision), 1.0)
+    for step in candidate.steps:
+        base *= _TECHNIQUES.get(step.technique, 1.0)
+    return base * (_INDUCTOR_COST if candidate.runtime == "inductor" and candidate.device == "cpu" else 1.0)
+
+
+def _family(candidate: Candidate) -> tuple[object, ...]:
+    return candidate.runtime, candidate.precision, tuple(step.technique for step in candidate.steps)
+
+
+def _kinship(a: Candidate, b: Candidate) -> int:
+    return 4 * (a.steps == b.steps) + 2 * (a.threads == b.threads) + (a.options == b.options)
+
+
+def _step_to(row: Row, candidate: Candidate) -> float:
+    factor = 1.0
+    if candidate.threads < row.candidate.threads:
+        # Handing work to another thread costs tens of microseconds: tiny models are better off without.
+        factor *= 1.1 if row.median_ms is not None and row.median_ms < 0.2 else _SIBLING["threads"]
+    if dict(candidate.options).get("static") and not dict(row.candidate.options).get("static"):
+        factor *= _SIBLING["static"]
+    if candidate.steps != row.candidate.steps:
+        # A relative that lost too much makes another way of finding ranges the more interesting.
+        factor *= 1.0 if row.status == "rejected" else _SIBLING["other"]
+    elif row.status == "rejected":
+        factor *= 0.3
+    return factor
+
+
+def choose(
+    waiting: Sequence[Candidate], rows: Sequence[Row], *, seconds_left: float, seconds_each: Mapping[str, float]
+) -> Candidate | None:
+    """The next candidate to try, or None where the time left is better spent on confirming.
+
+    `seconds_each`: how long a try of each runtime has taken so far.
+    """
+    affordable = [c for c in waiting if seconds_each.get(c.runtime, 0.0) <= seconds_left]
+    if not affordable:
+        return None
+    best = max((row.speedup.estimate for row in rows if row.good and row.speedup), default=1.0)
+    untried = [c for c in affordable if not any(_family(row.candidate) == _family(c) for row in rows)]
+    ranked = sorted(affordable, key=lambda c: (-expected(c, rows), c.name))
+    promising = [c for c in ranked if expected(c, rows) >= _HOPELESS * best]
+    fresh = sorted(untried, key=lambda c: (-expected(c, rows), c.name))
+    # A family never tried is worth more than a finer cut of a known one, unless it is expected to be far behind.
+    for c in fresh:
+        if expected(c, rows) >= _HOPELESS * best:
+            return c
+    return promising[0] if promising else (fresh or ranked)[0]
+
+
+def skip_reason(candidate: Candidate, rows: Sequence[Row], *, bounds_ms: Mapping[str, float]) -> str | None:
+    """Why a candidate can't win, or None.
+
+    A measured limit is no hard ceiling, so a candidate is skipped only if half its bound is still slower than the
+    best so far.
+    """
+    alike: dict[str, int] = {}
+    for row in rows:
+        if row.status == "failed" and row.candidate.runtime == candidate.runtime:
+            if row.candidate.steps == candidate.steps:
+                return f"built like {row.candidate.name!r}, which failed: {row.reason}"
+            alike[row.reason] = alike.get(row.reason, 0) + 1
+    common = next((reason for reason, count in alike.items() if count >= _ALIKE), None)
+    if common:
+        return f"{_ALIKE} others of {candidate.runtime} failed alike: {common}"
+    bound = bounds_ms.get(candidate.precision)
+    best = min((row.median_ms for row in rows if row.good and row.median_ms is not None), default=None)
+    if bound is not None and best is not None and bound / 2 > best:
+        return f"the machine's limit allows at best {bound:.3g} ms; half of that is still slower than {best:.3g} ms"
+    return None
+
+
+def finalists(rows: Sequence[Row], *, objective: str, count: int) -> list[Row]:
+    """The best rows within the gate, best first: by speed, or by size."""
+    good = [row for row in rows if row.good]
+    if objective == "size":
+        good.sort(key=lambda row: (row.bytes or 0, -(row.speedup.estimate if row.speedup else 0)))
+    else:
+        good.sort(key=lambda row: -(row.speedup.estimate if row.speedup else 0))
+    return good[:count]
+
+
+def pareto(points: Sequence[tuple[str, float, float]]) -> list[str]:
+    """Names of those no other beats in both speed and accuracy: points are (name, speed-up, drop)."""
+    return [
+        name
+        for name, speed, drop in points
+        if not any(
+            other_speed >= speed and other_drop <= drop and (other_speed, other_drop) != (speed, drop)
+            for _, other_speed, other_drop in points
+        )
+    ]

@@ -1,0 +1,157 @@
+"""One candidate's turn: built, checked, timed against the baseline, scored on selection data, judged."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from hotlap import gate
+from hotlap.core import TOLERANCE, Candidate, Json, to_json
+from hotlap.errors import CandidateFailed
+from hotlap.measure import pairs, statistics
+from hotlap.measure.worker import Worker
+from hotlap.search.setting import LOAD_SECONDS, Setting
+
+_WORK = "hotlap.search.work"
+_LONGEST_BUILD = 900.0
+_LONGEST_CHECK = 120.0
+_NOT_WORTH_SCORING = 0.4
+"""A candidate slower than this share of the best so far is not scored: it could not win."""
+
+
+def try_candidate(setting: Setting, candidate: Candidate, baseline: Worker, *, best: float) -> Json:
+    """Give the candidate its turn; a record for the journal, whatever becomes of it.
+
+    `best`: the best speed-up so far. Raises nothing for what a candidate can do wrong.
+    """
+    began = time.monotonic()
+    record: dict[str, Any] = {"key": candidate.key, "candidate": to_json(candidate)}
+    try:
+        with setting.worker(candidate.threads) as worker:
+            _build(setting, candidate, worker, record)
+            _time(setting, candidate, baseline, record)
+            _score(setting, candidate, worker, record, best)
+    except CandidateFailed as error:
+        record |= {"status": "failed", "reason": f"{error}"}
+    finally:
+        baseline.resume()
+    return {**record, "seconds": time.monotonic() - began}
+
+
+def _build(setting: Setting, candidate: Candidate, worker: Worker, record: dict[str, Any]) -> None:
+    left = max(60.0, min(_LONGEST_BUILD, setting.seconds_left))
+    built = worker.call(
+        f"{_WORK}:build",
+        target=setting.target,
+        candidate=to_json(candidate),
+        work=str(setting.work),
+        seed=setting.seed,
+        threads=setting.threads,
+        timeout=left,
+    )
+    record |= {"built": built["folder"], "bytes": built["bytes"], "build_seconds": built["seconds"]}
+    record["check"] = worker.call(
+        f"{_WORK}:check",
+        target=setting.target,
+        candidate=to_json(candidate),
+        built=built["folder"],
+        batch=setting.batch,
+        threads=setting.threads,
+        timeout=_LONGEST_CHECK,
+    )
+    worker.pause()
+
+
+def _time(setting: Setting, candidate: Candidate, baseline: Worker, record: dict[str, Any]) -> None:
+    with loaded(setting, candidate, record["built"]) as runner:
+        start, overhead = pairs.measure(baseline, runner, pairs.SCREENING)
+        record["peak_memory_bytes"] = runner.call(f"{_WORK}:peak_memory", timeout=LOAD_SECONDS)
+    interval = statistics.screening(start)
+    record |= {
+        "start": to_json(start),
+        "speedup": to_json(interval),
+        "median_ms": float(np.median(start.candidate_ms)),
+        "overhead": overhead,
+    }
+
+
+def loaded(setting: Setting, candidate: Candidate, built: str) -> Worker:
+    """A fresh process that holds the candidate's callable and little else, ready to be timed."""
+    worker = setting.worker(candidate.threads)
+    worker.call(
+        f"{_WORK}:load",
+        candidate=to_json(candidate),
+        built=built,
+        signature=setting.signature_json,
+        arrays=setting.arrays,
+        timeout=LOAD_SECONDS,
+    )
+    return worker
+
+
+def _score(setting: Setting, candidate: Candidate, worker: Worker, record: dict[str, Any], best: float) -> None:
+    speedup = record["speedup"]
+    if setting.objective != "size" and speedup["high"] < 1.0:
+        record |= {"status": "dropped", "reason": f"slower than the original ({speedup['estimate']:.2f}x)"}
+        return
+    if setting.objective != "size" and speedup["estimate"] < _NOT_WORTH_SCORING * best:
+        reason = f"far behind the best so far ({speedup['estimate']:.2f}x, best {best:.2f}x), so not scored"
+        record |= {"status": "dropped", "reason": reason}
+        return
+    found = worker.call(
+        f"{_WORK}:score",
+        target=setting.target,
+        candidate=to_json(candidate),
+        built=record["built"],
+        work=str(setting.work),
+        role="selection",
+        seed=setting.seed,
+        threads=setting.threads,
+        timeout=max(60.0, setting.seconds_left),
+    )
+    record |= judge_selection(setting, candidate, found)
+
+
+def judge_selection(setting: Setting, candidate: Candidate, found: Json) -> Json:
+    """What selection data says: status, reason and the drop expected. It proves nothing: confirmation does."""
+    scores = None if found["scores"] is None else np.asarray(found["scores"])
+    answer: dict[str, Any] = {"score": None if scores is None else float(scores.mean())}
+    answer["differences"] = found["differences"]
+    if candidate.same_numbers:
+        verdict = gate.judge_equivalence(found["differences"], TOLERANCE[candidate.precision])
+        if scores is not None:
+            answer["drop"] = _drop(setting, scores)
+    elif scores is not None and setting.max_drop is not None:
+        original = np.asarray(setting.study["selection_scores"])
+        answer["drop"] = _drop(setting, scores)
+        count = max(setting.study["confirmation"], len(scores))
+        # The interval that confirmation would find if its examples flipped at the rate of these.
+        verdict = gate.judge_drop(
+            np.resize(original, count),
+            np.resize(scores, count),
+            max_drop=setting.max_drop,
+            confidence=gate.confirmation_confidences()[0],
+            slices=None,
+            bounds=gate.score_bounds(original),
+        )
+    elif found.get("verdict") is not None:
+        verdict = gate.verdict_from_json(found["verdict"])
+    else:
+        verdict = gate.judge_agreement(
+            max(found["differences"].values(), default=0.0),
+            found["same_class"],
+            found["compared"],
+            max_drop=setting.max_drop,
+            confidence=gate.confirmation_confidences()[0],
+        )
+    answer |= {"gate": verdict.rule, "status": "passed" if verdict.passed else "rejected", "reason": verdict.reason}
+    if not verdict.passed:
+        answer["distance"] = verdict.distance
+    return answer
+
+
+def _drop(setting: Setting, scores: Any) -> Json:
+    original = np.asarray(setting.study["selection_scores"])
+    return to_json(gate.drop_interval(original, scores, confidence=0.95, bounds=gate.score_bounds(original)))

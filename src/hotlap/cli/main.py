@@ -78,7 +78,7 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the last resort: a bug gets a sentence and exit code 1
         if debug:
             traceback.print_exc()
         print(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
 from hotlap.errors import InputError
 
+_Choice = TypeVar("_Choice", bound=str)
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 Target = Annotated[str, typer.Argument(help="FILE.py, FILE.py:NAME, package.module:NAME, or an artifact folder.")]
@@ -25,3 +26,11 @@ def seconds(text: str, flag: str) -> float:
     if not match or float(match[1]) <= 0:
         raise InputError(f"{flag} {text}: not a duration; write it as 90s, 5m, 1.5h or 30d")
     return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+def one_of(flag: str, given: str, allowed: tuple[_Choice, ...]) -> _Choice:
+    """The choice that was given, or an InputError that names those there are."""
+    for choice in allowed:
+        if choice == given:
+            return choice
+    raise InputError(f"{flag} {given}: give one of {', '.join(allowed)}")

@@ -24,9 +24,16 @@ def confirm(setting: Setting, record: Json, *, confidence: float, seconds: float
     `confidence`: this try's share of the error allowance. `seconds`: what timing may take past its first look.
     """
     candidate = Candidate.from_json(record["candidate"])
-    answer: dict[str, Any] = {"key": candidate.key, "name": candidate.name, "passed": False}
+    answer: dict[str, Any] = {
+        "key": candidate.key,
+        "name": candidate.name,
+        "candidate": record["candidate"],
+        "built": record["built"],
+        "confidence": confidence,
+        "passed": False,
+    }
     try:
-        found = _accuracy(setting, candidate, record["built"], confidence)
+        found = accuracy(setting, candidate, record["built"], confidence)
         verdict = _judge(setting, candidate, found, confidence)
         answer |= {"verdict": to_json(verdict), "reason": verdict.reason, "evidence": found}
         if not verdict.passed:
@@ -52,7 +59,8 @@ def confirm(setting: Setting, record: Json, *, confidence: float, seconds: float
     return {**answer, "passed": True}
 
 
-def _accuracy(setting: Setting, candidate: Candidate, built: str, confidence: float) -> Json:
+def accuracy(setting: Setting, candidate: Candidate, built: str, confidence: float) -> Json:
+    """Scores and outputs of original and candidate side by side, from a fresh process."""
     setting.progress({"event": "phase", "phase": f"confirming the accuracy of {candidate.name}"})
     with setting.worker(candidate.threads) as worker:
         found: Json = worker.call(

@@ -18,11 +18,19 @@ from typing import Any
 import numpy as np
 
 from hotlap import forms, runtimes, techniques
-from hotlap.core import TOLERANCE, Array, Candidate, Context, Form, Json, Model, Signature, to_json
+from hotlap.core import TOLERANCE, Array, Candidate, Context, Device, Form, Json, Model, Signature, to_json
 from hotlap.errors import WrongOutputs
 
 _DONE = "built.json"
 _CHECKED_BATCHES = (1, 3)
+
+
+def unavailable(state: dict[str, Any], *, runtime: str, device: Device) -> str | None:
+    """Why a runtime can't run here, or None."""
+    try:
+        return runtimes.get(runtime).unavailable(device)
+    except ImportError as error:
+        return f"{runtime} can't be imported: {error}"
 
 
 def load_original(state: dict[str, Any], *, target: str, batch: int, threads: int, device: str) -> None:
@@ -283,8 +291,18 @@ def study(
     }
 
 
+def profile(state: dict[str, Any], *, target: str, batch: int, threads: int, limits: Json) -> Json:
+    """Where the original's time goes, against the machine's limits."""
+    from hotlap.machine.limits import Limits
+    from hotlap.profiling.profile import profile_workload
+
+    opened = _open(state, target, threads)
+    return profile_workload(opened, batch=batch, threads=threads, limits=Limits.from_json(limits))
+
+
 def score_original(state: dict[str, Any], *, target: str, work: str, role: str, seed: int, threads: int) -> Json:
     """Score the original on one role's examples and keep its outputs for `score` to compare with."""
+    began = time.perf_counter()
     opened = _open(state, target, threads)
     kept = _emptied(Path(work) / "original" / role)
     scored = _Scored()
@@ -292,10 +310,9 @@ def score_original(state: dict[str, Any], *, target: str, work: str, role: str, 
         outputs = _original(opened, arrays)
         np.savez(kept / f"{index:06d}.npz", *outputs)
         scored.add(opened, batch, outputs)
-    answer = scored.answer()
     if scored.rows:
         (kept / "rows.json").write_text(json.dumps(scored.rows))
-    return answer
+    return {**scored.answer(), "seconds": time.perf_counter() - began}
 
 
 def score(

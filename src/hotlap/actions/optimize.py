@@ -1,0 +1,246 @@
+"""`optimize`: studies the workload, searches, confirms, and hands over an artifact with its evidence."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from hotlap import gate, runtimes
+from hotlap.actions.finish import finish
+from hotlap.core import Device, Json, Signature
+from hotlap.errors import InputError, OutputError
+from hotlap.machine.facts import Machine, facts
+from hotlap.machine.limits import Limits, limits
+from hotlap.search import noise, space
+from hotlap.search.folder import RunFolder
+from hotlap.search.journal import Journal
+from hotlap.search.run import search
+from hotlap.search.setting import Objective, Setting, start_worker
+from hotlap.techniques import ModelFacts
+
+_WORK = "hotlap.search.work"
+_BATCHES: dict[Objective, int] = {"latency": 1, "throughput": 16, "size": 1}
+_MOST_EXAMPLES = 1_000_000
+_EVALUATION_SHARE = 0.1
+"""Evaluation data that eats more than this share of the budget in one pass is refused."""
+_MEMORY_SHARE = 0.9
+_NOISE_STARTS = 2
+
+
+def optimize(
+    target: str,
+    *,
+    out: str | Path,
+    objective: Objective = "latency",
+    batch: int | None = None,
+    max_drop: float | str | None = None,
+    budget: float = 300.0,
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    threads: int | None = None,
+    seed: int = 0,
+    device: Literal["cpu", "cuda"] | None = None,
+    resume: bool = False,
+    force: bool = False,
+    sign: Path | None = None,
+    expires: timedelta | None = None,
+    max_evaluation_examples: int = _MOST_EXAMPLES,
+    progress: Callable[[Json], None] | None = None,
+) -> Json:
+    """Find the fastest form of the target's model that keeps its accuracy; give the content of `result.json`.
+
+    target: FILE.py, FILE.py:NAME or package.module:NAME. out: the folder for artifact, result, report and journal.
+    batch: rows in the measured call (default 1; 16 for throughput). max_drop: absolute, or "1%" of the score.
+    budget: seconds. only, skip: techniques, runtimes or precisions. sign: an Ed25519 key. progress: called with
+    events for a display. Raises InputError for what the user can mend; nothing half-written is left.
+    """
+    began = time.monotonic()
+    tell = progress or (lambda event: None)
+    _check_names(only, skip)
+    machine = facts()
+    where = _device(device, machine)
+    settings = {
+        "target": str(target),
+        "objective": objective,
+        "batch": batch or _BATCHES[objective],
+        "max_drop": max_drop,
+        "threads": threads or machine.cores,
+        "device": where,
+        "seed": seed,
+        "only": sorted(only),
+        "skip": sorted(skip),
+    }
+    with RunFolder(Path(out), resume=resume, force=force) as folder:
+        journal = Journal(folder.path / "journal.jsonl")
+        try:
+            tell({"event": "phase", "phase": "opening the workload"})
+            study = _study(settings, folder.work, budget, max_evaluation_examples, _memory_limit(machine))
+            _begin(journal, settings, study["digest"], resume)
+            tell({"event": "phase", "phase": "measuring the machine's limits"})
+            limit = limits(machine, device=where, threads=settings["threads"])
+            setting = _setting(settings, study, folder.work, machine, began + budget, tell)
+            setting = _with_profile(setting, limit)
+            setting = _with_noise(setting)
+            candidates = _space(setting, study, only, skip)
+            tell({"event": "space", "candidates": len(candidates.candidates), "budget": budget})
+            outcome = search(setting, candidates, journal, budget=budget)
+            result = finish(
+                setting,
+                outcome,
+                candidates,
+                folder=folder.path,
+                machine=machine,
+                limits=limit,
+                began=began,
+                budget=budget,
+                sign=sign,
+                expires=expires,
+            )
+            journal.append("end", best=result["best"]["name"])
+        finally:
+            journal.close()
+        shutil.rmtree(folder.work, ignore_errors=True)
+    tell({"event": "end"})
+    return result
+
+
+def _check_names(only: Sequence[str], skip: Sequence[str]) -> None:
+    for flag, given in (("--only", only), ("--skip", skip)):
+        unknown = [name for name in given if name not in space.names()]
+        if unknown:
+            known = ", ".join(space.names())
+            raise InputError(f"{flag} {unknown[0]}: no such technique, runtime or precision; there are {known}")
+
+
+def _device(device: str | None, machine: Machine) -> Device:
+    if device not in (None, "cpu", "cuda"):
+        raise InputError(f"--device {device}: give cpu or cuda")
+    if device == "cuda" and not machine.gpus:
+        raise InputError("--device cuda: this machine has no CUDA device; leave the flag out or give cpu")
+    return "cuda" if device == "cuda" or (device is None and machine.gpus) else "cpu"
+
+
+def _memory_limit(machine: Machine) -> int:
+    return int(_MEMORY_SHARE * machine.memory_bytes)
+
+
+def _study(settings: Json, work: Path, budget: float, most_examples: int, memory_limit: int) -> Json:
+    """What the workload is, and the original's scores on selection data."""
+    shared = {
+        "target": settings["target"],
+        "work": str(work),
+        "seed": settings["seed"],
+        "threads": settings["threads"],
+    }
+    with start_worker(settings["threads"], memory_limit) as worker:
+        study: Json = worker.call(
+            f"{_WORK}:study",
+            **shared,
+            batch=settings["batch"],
+            most_examples=most_examples,
+            seconds=_EVALUATION_SHARE * budget,
+            timeout=max(120.0, 2 * budget),
+        )
+        scored = worker.call(f"{_WORK}:score_original", **shared, role="selection", timeout=max(120.0, 2 * budget))
+    return {**study, "selection_scores": scored["scores"], "score_seconds": scored["seconds"]}
+
+
+def _begin(journal: Journal, settings: Json, digest: str, resume: bool) -> None:
+    """Note what this run is; a resumed one must be the same."""
+    event = {"settings": settings, "digest": digest}
+    earlier = next((e for e in journal.events if e["event"] == "begin"), None)
+    if earlier is None:
+        journal.append("begin", **event)
+        return
+    if earlier["digest"] != digest:
+        raise OutputError("--resume: the workload has changed since that run; start over with --force")
+    for name, value in settings.items():
+        if earlier["settings"][name] != value:
+            flag = name.replace("_", "-")
+            raise OutputError(
+                f"--resume: that run had {flag} {earlier['settings'][name]!r}, this one {value!r}; give the same, "
+                "or start over with --force"
+            )
+    journal.append("resumed")
+
+
+def _setting(
+    settings: Json, study: Json, work: Path, machine: Machine, deadline: float, tell: Callable[[Json], None]
+) -> Setting:
+    scores = study["selection_scores"]
+    return Setting(
+        target=settings["target"],
+        objective=settings["objective"],
+        batch=settings["batch"],
+        threads=settings["threads"],
+        device=settings["device"],
+        seed=settings["seed"],
+        work=work,
+        signature=Signature.from_json(study["signature"]),
+        signature_json=study["signature"],
+        arrays=study["arrays"],
+        study=study,
+        max_drop=gate.tolerance(settings["max_drop"], np.asarray(scores) if scores is not None else None),
+        noise_floor=0.0,
+        memory_limit=_memory_limit(machine),
+        deadline=deadline,
+        progress=tell,
+    )
+
+
+def _with_profile(setting: Setting, limit: Limits) -> Setting:
+    """Where the time goes, before anything is changed, and the least time each number format could take."""
+    setting.progress({"event": "phase", "phase": "profiling the original"})
+    with setting.worker() as worker:
+        found = worker.call(
+            f"{_WORK}:profile",
+            target=setting.target,
+            batch=setting.batch,
+            threads=setting.threads,
+            limits=limit.to_json(),
+            timeout=max(120.0, setting.seconds_left),
+        )
+    return replace(setting, study={**setting.study, "profile": found}, bounds_ms=found["bounds_ms"])
+
+
+def _with_noise(setting: Setting) -> Setting:
+    setting.progress({"event": "phase", "phase": "timing the original against itself"})
+    with setting.baseline() as baseline:
+        found = noise.against_itself(setting, baseline, starts=_NOISE_STARTS)
+        peak = baseline.call(f"{_WORK}:peak_memory", timeout=60.0)
+    study = {**setting.study, "baseline_ms": float(np.median(found[0].baseline_ms)), "peak_memory_bytes": peak}
+    return replace(setting, study=study, noise_floor=noise.floor(found))
+
+
+def _space(setting: Setting, study: Json, only: Sequence[str], skip: Sequence[str]) -> space.Space:
+    model = ModelFacts(
+        layers=study["layers"],
+        input_ranks=tuple(study["ranks"]),
+        device=setting.device,
+        has_calibration=study["calibration_missing"] is None,
+        calibration_missing=study["calibration_missing"] or "",
+    )
+    return space.build_space(
+        model,
+        threads=setting.threads,
+        fixed_axes=study["sizes"],
+        unavailable={name: _unavailable(setting, name) for name in runtimes.RUNTIMES},
+        only=only,
+        skip=skip,
+    )
+
+
+def _unavailable(setting: Setting, runtime: str) -> str | None:
+    """Asked in a process of its own: a broken install may crash as it is imported."""
+    with setting.worker() as worker:
+        reason: str | None = worker.call(
+            f"{_WORK}:unavailable", runtime=runtime, device=setting.device, timeout=120.0
+        )
+        return reason

@@ -221,7 +221,7 @@ def test_endless_evaluation_is_noticed_by_its_time(evaluated, before):
 
 @pytest.mark.parametrize(("changed", "noticed"), [(0, True), (4, True), (9, False)])
 def test_the_second_pass_is_cut_short_where_time_is(evaluated, monkeypatch, changed, noticed):
-    """By this clock a batch takes 1 s: the first pass 10 of 15 s, which leaves the second its first five or six."""
+    """By this clock a batch takes 1 s: the first pass 10 of 15 s, so the second reads its beginning only."""
     monkeypatch.setattr("hotlap.workload.evaluation.time.perf_counter", itertools.count().__next__)
     before = (
         "passes = []\ndef evaluation():\n    passes.append(0)\n    for i in range(10):\n"

@@ -53,12 +53,13 @@ def own_line(error: BaseException) -> str | None:
     if isinstance(error, SyntaxError) and error.filename and error.lineno:
         return _place(error.filename, error.lineno, error.text)
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if _is_users(frame.filename) and frame.lineno:
+        if is_users(frame.filename) and frame.lineno:
             return _place(frame.filename, frame.lineno, frame.line)
     return None
 
 
-def _is_users(filename: str) -> bool:
+def is_users(filename: str) -> bool:
+    """Whether that source file is the user's own: not hotlap's, Python's or an installed package's."""
     if filename.startswith("<") or {"site-packages", "dist-packages"} & set(Path(filename).parts):
         return False
     return not str(Path(filename).resolve()).startswith(_LIBRARIES)

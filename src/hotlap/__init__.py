@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hotlap.actions.compare import compare
     from hotlap.actions.doctor import doctor
+    from hotlap.actions.init import init
     from hotlap.actions.optimize import optimize
     from hotlap.actions.profile import profile
     from hotlap.actions.verify import verify
@@ -23,13 +24,14 @@ _HOMES = {
     "Workload": "hotlap.workload.workload",
     "compare": "hotlap.actions.compare",
     "doctor": "hotlap.actions.doctor",
+    "init": "hotlap.actions.init",
     "load": "hotlap.artifact.load",
     "optimize": "hotlap.actions.optimize",
     "profile": "hotlap.actions.profile",
     "verify": "hotlap.actions.verify",
 }
 
-__all__ = ["Workload", "__version__", "compare", "doctor", "load", "optimize", "profile", "verify"]
+__all__ = ["Workload", "__version__", "compare", "doctor", "init", "load", "optimize", "profile", "verify"]
 
 
 def __getattr__(name: str) -> Any:

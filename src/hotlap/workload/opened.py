@@ -10,7 +10,7 @@ from hotlap.core import Array, Signature
 from hotlap.errors import TargetError, WorkloadError
 from hotlap.workload.examples import make_example
 from hotlap.workload.inputs import OutputSpec, flatten_inputs, flatten_outputs, output_spec, to_arrays
-from hotlap.workload.signature import SMALL, forward, signature
+from hotlap.workload.signature import SMALL, forward, traced
 from hotlap.workload.target import Loaded
 from hotlap.workload.user_code import running
 from hotlap.workload.workload import Inputs, Workload
@@ -66,13 +66,15 @@ def open_workload(loaded: Loaded, *, needs: Sequence[str] = (), command: str = "
     workload = loaded.workload
     check_fields(loaded, needs, command)
     model, warnings = _build(loaded)
-    found = signature(model, workload)
-    inputs = make_example(workload, SMALL)
-    outputs = forward(model, inputs)
-    spec = output_spec(outputs)
+    signature, inputs, outputs = traced(model, workload)
     _check_numbers(outputs, forward(model, inputs))
     return Opened(
-        loaded=loaded, workload=workload, model=model, signature=found, treespec=spec, warnings=tuple(warnings)
+        loaded=loaded,
+        workload=workload,
+        model=model,
+        signature=signature,
+        treespec=output_spec(outputs),
+        warnings=tuple(warnings),
     )
 
 

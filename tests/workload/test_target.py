@@ -11,7 +11,7 @@ import pytest
 
 from hotlap.errors import TargetError
 from hotlap.workload.opened import open_workload
-from hotlap.workload.target import load_target
+from hotlap.workload.target import load_target, target_of
 
 ONE = "w = Workload(model=lambda: nn.Linear(4, 3).eval(), example=lambda batch: torch.randn(batch, 4))\n"
 TWO = ONE + "v = Workload(model=lambda: nn.Linear(4, 2).eval(), example=lambda batch: torch.randn(batch, 4))\n"
@@ -111,6 +111,25 @@ def test_dataclasses_and_pickles_work_inside(write):
 def test_what_a_file_prints_goes_to_stderr(write, capsys):
     load_target(str(write("print('loading')\n" + ONE)))
     assert capsys.readouterr() == ("", "loading\n")
+
+
+def test_a_workload_is_named_by_its_file(write):
+    path = write(TWO)
+    loaded = load_target(f"{path}:v")
+    assert target_of(loaded.workload) == loaded.target == f"{path}:v"
+    assert load_target(target_of(loaded.workload)).workload is loaded.workload
+
+
+def test_a_target_names_itself(tmp_path):
+    assert target_of("package.module:w") == "package.module:w"
+    assert target_of(tmp_path) == str(tmp_path)
+
+
+def test_a_workload_without_a_file_has_no_target():
+    from hotlap import Workload
+
+    with pytest.raises(TargetError, match=r"has no name at the top of a file, .*; put it into a file of its own"):
+        target_of(Workload(model=list, example=list))
 
 
 # Trained weights

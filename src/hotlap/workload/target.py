@@ -69,6 +69,26 @@ def load_target(target: str) -> Loaded:
     )
 
 
+def target_of(workload: Workload | str | Path) -> str:
+    """The target that names `workload`, so that worker processes can load it; a target itself comes back as it is.
+
+    Raises TargetError where the Workload is not a module-level name of a file.
+    """
+    if not isinstance(workload, Workload):
+        return str(workload)
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if not file or not file.endswith(".py"):
+            continue
+        for name, value in vars(module).items():
+            if value is workload:
+                return f"{Path(file).absolute()}:{name}"
+    raise TargetError(
+        "the Workload has no name at the top of a file, so worker processes can't load it; put it into a file of its "
+        "own and give that file"
+    )
+
+
 def _split_trained(target: str) -> tuple[str, Path | None]:
     # A path may hold an @ of its own: what stands before the one that counts looks like a target.
     cuts = [match.start() for match in re.finditer("@", target)]

@@ -77,15 +77,16 @@ def target_of(workload: Workload | str | Path) -> str:
     if not isinstance(workload, Workload):
         return str(workload)
     for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None)
+        names = getattr(module, "__dict__", {})
+        file = names.get("__file__")
         if not file or not file.endswith(".py"):
             continue
-        for name, value in vars(module).items():
+        for name, value in names.items():
             if value is workload:
                 return f"{Path(file).absolute()}:{name}"
     raise TargetError(
-        "the Workload has no name at the top of a file, so worker processes can't load it; put it into a file of its "
-        "own and give that file"
+        "the Workload has no name at the top of a file, so worker processes can't load it; put it into a file of "
+        "its own and give that file"
     )
 
 

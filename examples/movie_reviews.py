@@ -1,8 +1,8 @@
 """Movie reviews with the mean of their readers' sentiment, fetched by pip and kept in the user's cache.
 
-They lie inside the source distribution of vaderSentiment 3.3.2 (MIT; Hutto and Gilbert, 2014), which is not installed
-and not committed. pip checks the distribution against its digest before anything of it runs; the text that comes out
-is checked against its own.
+They lie inside the source distribution of vaderSentiment 3.3.2 (MIT; Hutto and Gilbert, 2014), which is neither
+installed nor committed. pip checks the distribution against its digest before anything of it runs; the text that
+comes out is checked against its own.
 """
 
 import hashlib
@@ -14,9 +14,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-REQUIREMENT = (
-    "vaderSentiment==3.3.2 --hash=sha256:5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
-)
+REQUIREMENT = "vaderSentiment==3.3.2 --hash=sha256:5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
 SOURCE = "vaderSentiment-3.3.2.tar.gz"
 INNER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
 TEXT = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
@@ -61,7 +59,7 @@ def _fetch() -> bytes:
         requirements = Path(folder) / "requirements.txt"
         requirements.write_text(REQUIREMENT + "\n")
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        command += ["--no-binary", ":all:", "--require-hashes", "--dest", folder, "--requirement", str(requirements)]
+        command += ["--no-binary", ":all:", "--require-hashes", "--dest", folder, "-r", str(requirements)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
         if done.returncode:
             reason = done.stderr.strip().splitlines()[-1:] or ["it gave no reason"]

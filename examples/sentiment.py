@@ -36,7 +36,7 @@ Inputs = dict[str, torch.Tensor]
 
 
 class SentimentNet(nn.Module):
-    """input_ids and attention_mask int64 [batch, length] to the log-odds that the sentiment is positive, [batch]."""
+    """input_ids and attention_mask int64 [batch, length] to the log-odds of a positive sentiment, [batch]."""
 
     def __init__(self) -> None:
         from transformers import BertConfig, BertModel

@@ -2,8 +2,8 @@
 
     python examples/train_sentiment.py
 
-Seeded; about a minute and a half on two cores. The accuracy that is printed is over the 3,000 held-out reviews, which training
-never saw.
+Seeded; about a minute and a half on two cores. The accuracy that is printed is over the 3,000 held-out reviews,
+which training never saw.
 """
 
 import time

@@ -430,8 +430,6 @@ def confirm(
 
     With the workload's own `metric` the verdict is made here, where the metric is.
     """
-    from hotlap.gate import judge_drop
-
     opened = _open(state, target, threads)
     chosen = Candidate.from_json(candidate)
     session = _load(state, chosen, Path(built), opened.signature)
@@ -444,6 +442,8 @@ def confirm(
             after.add(opened, batch, outputs)
     verdict = None
     if before.rows and max_drop is not None:
+        from hotlap.gate import judge_drop
+
         verdict = to_json(
             judge_drop(
                 before.rows,

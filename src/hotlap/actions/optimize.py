@@ -24,6 +24,8 @@ from hotlap.search.journal import Journal
 from hotlap.search.run import search
 from hotlap.search.setting import Objective, Setting, start_worker
 from hotlap.techniques import ModelFacts
+from hotlap.workload.target import target_of
+from hotlap.workload.workload import Workload
 
 _WORK = "hotlap.search.work"
 _BATCHES: dict[Objective, int] = {"latency": 1, "throughput": 16, "size": 1}
@@ -35,7 +37,7 @@ _NOISE_STARTS = 2
 
 
 def optimize(
-    target: str,
+    target: str | Path | Workload,
     *,
     out: str | Path,
     objective: Objective = "latency",
@@ -56,7 +58,7 @@ def optimize(
 ) -> Json:
     """Find the fastest form of the target's model that keeps its accuracy; give the content of `result.json`.
 
-    target: FILE.py, FILE.py:NAME or package.module:NAME. out: the folder for artifact, result, report and journal.
+    target: a Workload, FILE.py, FILE.py:NAME or package.module:NAME. out: the folder for artifact, result, report and journal.
     batch: rows in the measured call (default 1; 16 for throughput). max_drop: absolute, or "1%" of the score.
     budget: seconds. only, skip: techniques, runtimes or precisions. sign: an Ed25519 key. progress: called with
     events for a display. Raises InputError for what the user can mend; nothing half-written is left.
@@ -67,7 +69,7 @@ def optimize(
     machine = facts()
     where = _device(device, machine)
     settings = {
-        "target": str(target),
+        "target": target_of(target),
         "objective": objective,
         "batch": batch or _BATCHES[objective],
         "max_drop": max_drop,

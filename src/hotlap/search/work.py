@@ -355,7 +355,7 @@ class _Scored:
 
         if opened.workload.score is None:
             return
-        given = score_batch(opened, restore_outputs(outputs, opened.treespec), batch.targets)
+        given = score_batch(opened, restore_outputs(outputs, opened.treespec), batch.targets, rows=batch.rows)
         if opened.workload.metric is not None:
             self.rows += [row.tolist() if hasattr(row, "tolist") else row for row in given]
         else:

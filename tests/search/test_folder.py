@@ -1,0 +1,77 @@
+"""The output folder: refused unless it is new, resumed, or to be started over; one run at a time."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hotlap.errors import OutputError
+from hotlap.search.folder import RunFolder
+
+
+def make(path: Path, *, resume: bool = False, force: bool = False) -> RunFolder:
+    return RunFolder(path, resume=resume, force=force)
+
+
+def test_one_that_exists_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(OutputError, match=r"exists; go on with --resume, start over with --force, or give another"):
+        make(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_force_deletes_what_a_run_made_and_nothing_else(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    make(out).close()
+    for name in ("artifact", "mine"):
+        (out / name).mkdir()
+    (out / "result.json").write_text("{}")
+    make(out, force=True).close()
+    assert sorted(path.name for path in out.iterdir()) == [".lock", "mine", "work"]
+
+
+def test_force_does_not_touch_a_folder_that_no_run_made(tmp_path: Path) -> None:
+    (tmp_path / "artifact").mkdir()
+    with pytest.raises(OutputError, match="holds files that no run of hotlap made"):
+        make(tmp_path, force=True)
+    assert (tmp_path / "artifact").is_dir()
+
+
+def test_a_second_run_is_refused_while_the_first_lives(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (tmp_path / "hold.py").write_text(
+        "import sys\nfrom pathlib import Path\nfrom hotlap.search.folder import RunFolder\n"
+        "folder = RunFolder(Path(sys.argv[1]), resume=False, force=False)\n"
+        "print('held', flush=True)\nsys.stdin.read()\n"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, str(tmp_path / "hold.py"), str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert holder.stdout is not None
+    assert holder.stdin is not None
+    assert holder.stdout.readline() == b"held\n"
+    with pytest.raises(OutputError, match="in use by another run"):
+        make(out, force=True)
+    holder.kill()
+    holder.wait()
+    holder.stdin.close()
+    holder.stdout.close()
+    make(out, force=True).close()
+
+
+def test_resume_wants_a_run(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="there is no run in"):
+        make(tmp_path / "none", resume=True)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_file_and_an_unwritable_place_are_said(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(OutputError, match="is a file; give a folder"):
+        make(file)
+    with pytest.raises(OutputError, match="can't be written"):
+        make(Path("/proc/hotlap"))
+    assert os.path.exists(file)

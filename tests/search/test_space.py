@@ -1,0 +1,50 @@
+"""The space follows from what techniques and runtimes declare."""
+
+from typing import Any
+
+from hotlap.search.space import Space, build_space, names
+from hotlap.techniques import ModelFacts
+
+IMAGES = ModelFacts(layers={"Conv2d": 3, "Linear": 1}, input_ranks=(4,), has_calibration=True)
+
+
+def space(facts: ModelFacts = IMAGES, **options: Any) -> Space:
+    return build_space(facts, threads=2, fixed_axes={"batch": 1}, **{"unavailable": {}, **options})
+
+
+def test_names_and_keys_are_unique() -> None:
+    candidates = space().candidates
+    assert len({candidate.name for candidate in candidates}) == len(candidates)
+    assert len({candidate.key for candidate in candidates}) == len(candidates)
+
+
+def test_a_runtime_that_cannot_run_is_left_out_with_its_reason() -> None:
+    found = space(unavailable={"inductor": "there is no C++ compiler"})
+    assert ("inductor", "there is no C++ compiler") in found.left_out
+    assert "inductor" not in {candidate.runtime for candidate in found.candidates}
+
+
+def test_without_calibration_data_static_int8_is_left_out_with_that_reason() -> None:
+    facts = ModelFacts(layers=IMAGES.layers, input_ranks=(4,), calibration_missing="no data")
+    found = space(facts)
+    assert ("onnxruntime static_int8", "no data") in found.left_out
+    assert not any("static int8" in candidate.name or "nncf" in candidate.name for candidate in found.candidates)
+
+
+def test_only_and_skip_choose_by_technique_runtime_or_precision() -> None:
+    assert {c.precision for c in space(only=["int8"]).candidates} == {"int8"}
+    assert {c.runtime for c in space(only=["openvino"]).candidates} == {"openvino"}
+    assert "openvino" not in {c.runtime for c in space(skip=["openvino"]).candidates}
+    assert {"openvino", "static_int8", "bf16"} <= set(names())
+
+
+def test_what_changes_no_numbers_is_marked_so() -> None:
+    for candidate in space().candidates:
+        assert candidate.same_numbers == (candidate.precision == "fp32")
+
+
+def test_candidates_come_back_from_json() -> None:
+    from hotlap.core import Candidate, to_json
+
+    for candidate in space().candidates:
+        assert Candidate.from_json(to_json(candidate)).key == candidate.key

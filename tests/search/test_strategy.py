@@ -1,0 +1,104 @@
+"""What is tried next, and what is not: decisions on rows, with no model in sight."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hotlap.core import Candidate, Interval, Step
+from hotlap.search import strategy
+from hotlap.search.strategy import Row
+
+
+def candidate(runtime: str = "onnxruntime", technique: str = "", threads: int = 2, **options: object) -> Candidate:
+    steps = (Step(technique=technique),) if technique else ()
+    precision = "int8" if "int8" in technique else "fp32"
+    name = f"{runtime} {technique} {threads} {options}"
+    return Candidate(
+        steps=steps, runtime=runtime, threads=threads, options=tuple(sorted(options.items())), precision=precision,
+        same_numbers=not steps, name=name,
+    )  # fmt: skip
+
+
+def row(
+    of: Candidate, status: str = "passed", speedup: float | None = 2.0, ms: float = 1.0, reason: str = ""
+) -> Row:
+    interval = Interval(estimate=speedup, low=speedup, high=speedup) if speedup else None
+    return Row(candidate=of, status=status, reason=reason, speedup=interval, median_ms=ms)
+
+
+def choose(waiting: list[Candidate], rows: list[Row], left: float = 100.0) -> Candidate | None:
+    return strategy.choose(waiting, rows, seconds_left=left, seconds_each={})
+
+
+def test_a_family_never_tried_comes_before_a_finer_cut_of_a_known_one() -> None:
+    known = candidate()
+    finer, fresh = candidate(static=True), candidate("openvino")
+    assert choose([finer, fresh], [row(known)]) == fresh
+
+
+def test_a_far_slower_family_waits_behind_the_siblings_of_the_best() -> None:
+    best = candidate("openvino", "nncf_int8")
+    sibling, slow = candidate("openvino", "nncf_int8", static=True), candidate("eager")
+    assert choose([slow, sibling], [row(best, speedup=9.0)]) == sibling
+
+
+def test_what_the_time_does_not_allow_is_not_begun() -> None:
+    waiting = [candidate("inductor"), candidate()]
+    chosen = strategy.choose(waiting, [], seconds_left=10, seconds_each={"inductor": 40.0})
+    assert chosen == waiting[1]
+    assert strategy.choose(waiting[:1], [], seconds_left=10, seconds_each={"inductor": 40.0}) is None
+
+
+def test_after_a_loss_of_accuracy_another_way_of_finding_ranges_is_worth_more() -> None:
+    tried = candidate(technique="static_int8")
+    same_files = candidate(technique="static_int8", static=True)
+    rows = [row(tried, "rejected", 5.0)]
+    other_ranges = Candidate(
+        steps=(Step(technique="static_int8", options=(("calibration", "entropy"),)),), runtime="onnxruntime",
+        threads=2, precision="int8", same_numbers=False, name="other",
+    )  # fmt: skip
+    assert strategy.expected(other_ranges, rows) > strategy.expected(same_files, rows)
+
+
+def test_only_a_bound_twice_out_of_reach_skips() -> None:
+    rows = [row(candidate("openvino"), ms=1.0)]
+    other = candidate()
+    assert strategy.skip_reason(other, rows, bounds_ms={"fp32": 1.9}) is None
+    reason = strategy.skip_reason(other, rows, bounds_ms={"fp32": 2.1})
+    assert reason == "the machine's limit allows at best 2.1 ms; half of that is still slower than 1 ms"
+
+
+def test_what_failed_alike_twice_is_not_tried_a_third_time() -> None:
+    rows = [
+        row(candidate(technique=name), "failed", None, reason="no converter")
+        for name in ("static_int8", "dynamic_int8")
+    ]
+    assert (
+        strategy.skip_reason(candidate(), rows, bounds_ms={})
+        == "2 others of onnxruntime failed alike: no converter"
+    )
+    assert strategy.skip_reason(candidate("openvino"), rows, bounds_ms={}) is None
+
+
+def test_the_same_files_are_not_built_in_vain_again() -> None:
+    rows = [row(candidate(technique="static_int8"), "failed", None, reason="out of memory")]
+    again = candidate(technique="static_int8", threads=1)
+    assert "built like" in (strategy.skip_reason(again, rows, bounds_ms={}) or "")
+
+
+def test_finalists_are_the_fastest_within_the_gate() -> None:
+    rows = [
+        row(candidate(threads=1), speedup=3.0),
+        row(candidate(threads=2), "rejected", 9.0),
+        row(candidate(threads=3), speedup=4.0),
+    ]
+    assert [r.candidate.threads for r in strategy.finalists(rows, objective="latency", count=3)] == [3, 1]
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 10), st.floats(-0.1, 0.5)), min_size=1, max_size=12))
+def test_the_pareto_set_is_what_nothing_dominates(points: list[tuple[float, float]]) -> None:
+    named = [(str(index), *point) for index, point in enumerate(points)]
+    kept = strategy.pareto(named)
+    assert kept
+    for name, speed, drop in named:
+        beaten = any(s >= speed and d <= drop and (s > speed or d < drop) for _, s, d in named)
+        assert (name in kept) == (not beaten)

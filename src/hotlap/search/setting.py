@@ -48,7 +48,7 @@ class Setting:
 
     def worker(self, threads: int | None = None) -> Worker:
         """A fresh process with the thread settings of this search."""
-        return start_worker(threads or self.threads, self.memory_limit)
+        return start_worker(threads or self.threads, self.memory_limit, self.work)
 
     def baseline(self) -> Worker:
         """A fresh process that holds the user's own model, ready to be timed."""
@@ -68,12 +68,19 @@ LOAD_SECONDS = 300.0
 """Longest a load may take before it counts as hung: importing torch from a cold disk takes a minute."""
 
 
-def start_worker(threads: int, memory_limit: int | None) -> Worker:
-    """A fresh process whose thread pools are of that size and whose compilers start no pools of their own."""
+def start_worker(threads: int, memory_limit: int | None, work: Path | None = None) -> Worker:
+    """A fresh process whose thread pools are of that size and whose compilers start no pools of their own.
+
+    Its temporary files go into `work`, where they end with the run however a worker ends.
+    """
     environment = {
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "TORCHINDUCTOR_COMPILE_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
+    if work is not None:
+        scratch = work / "tmp"
+        scratch.mkdir(parents=True, exist_ok=True)
+        environment |= {"TMPDIR": str(scratch), "TORCHINDUCTOR_CACHE_DIR": str(scratch / "inductor")}
     return Worker(memory_limit=memory_limit, environment=environment)

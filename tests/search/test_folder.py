@@ -15,6 +15,18 @@ def make(path: Path, *, resume: bool = False, force: bool = False) -> RunFolder:
     return RunFolder(path, resume=resume, force=force)
 
 
+def begun(path: Path) -> None:
+    """A run that got so far as to begin its journal."""
+    folder = make(path)
+    (path / "journal.jsonl").write_text('{"event": "begin"}\n')
+    folder.close()
+
+
+def test_a_new_one_in_which_nothing_was_begun_leaves_nothing(tmp_path: Path) -> None:
+    make(tmp_path / "out").close()
+    assert not (tmp_path / "out").exists()
+
+
 def test_one_that_exists_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep")
     with pytest.raises(OutputError, match=r"exists; go on with --resume, start over with --force, or give another"):
@@ -24,7 +36,7 @@ def test_one_that_exists_is_refused_and_left_alone(tmp_path: Path) -> None:
 
 def test_force_deletes_what_a_run_made_and_nothing_else(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    make(out).close()
+    begun(out)
     for name in ("artifact", "mine"):
         (out / name).mkdir()
     (out / "result.json").write_text("{}")

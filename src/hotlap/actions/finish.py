@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from hotlap import __version__, gate
+from hotlap.artifact.golden import Case
 from hotlap.artifact.write import write_artifact
 from hotlap.core import TOLERANCE, Candidate, Json, to_json
 from hotlap.errors import CandidateFailed
 from hotlap.machine.facts import Machine
 from hotlap.machine.limits import Limits
 from hotlap.report.page import html
-from hotlap.report.schema import write_result
+from hotlap.report.schema import write_result, write_whole
 from hotlap.search import result as results
 from hotlap.search.confirm import accuracy
 from hotlap.search.run import Outcome
@@ -64,8 +65,8 @@ def finish(
     result["seconds"] = time.monotonic() - began
     page = html(result)
     if winner is not None:
-        _write_artifact(setting, winner, result, page, folder / "artifact", machine, sign, expires)
-    _write_bytes(folder / "report.html", page)
+        _write_artifact(setting, winner, page, folder / "artifact", machine, sign, expires)
+    write_whole(folder / "report.html", page)
     write_result(folder / "result.json", result)
     return result
 
@@ -156,7 +157,7 @@ def _row(setting: Setting, record: Json, outcome: Outcome, explained: Mapping[st
 
 
 def _the_original(setting: Setting, warnings: list[str]) -> Json | None:
-    """The original as an artifact, for when nothing beat it: an exported program, or None with a warning why not."""
+    """The original as an artifact, for when nothing beat it: an exported program; None where it can't be, and why."""
     candidate = Candidate(runtime="eager", device=setting.device, threads=setting.threads, name="eager, fp32")
     try:
         with setting.worker() as worker:
@@ -216,7 +217,6 @@ def _with_score(confirmation: Json) -> Json:
 def _write_artifact(
     setting: Setting,
     winner: Json,
-    result: Json,
     page: bytes,
     folder: Path,
     machine: Machine,
@@ -226,14 +226,12 @@ def _write_artifact(
     candidate, evidence = Candidate.from_json(winner["candidate"]), winner["evidence"]
     built = Path(winner["built"])
     files = {path.name: path for path in built.iterdir() if path.name != "built.json"}
-    best = result["best"]
     write_artifact(
         folder,
         candidate=candidate,
         signature=setting.signature,
         runtime_files=files,
-        golden=[(case["inputs"], case["outputs"]) for case in evidence["golden"]],
-        golden_tolerance=TOLERANCE[candidate.precision],
+        golden=[Case(inputs=case["inputs"], outputs=case["outputs"]) for case in evidence["golden"]],
         evidence={
             "starts": winner["starts"],
             "original_scores": _listed(evidence["original_scores"]),
@@ -251,9 +249,10 @@ def _write_artifact(
             "speedup": winner["speedup"],
         },
         report_html=page,
-        workload={"name": setting.study["name"], "digest": setting.study["digest"]},
+        workload=setting.study["name"],
+        workload_digest=setting.study["digest"],
         machine=machine.to_json(),
-        summary={key: best[key] for key in ("name", "speedup", "drop", "gate", "median_ms", "score")},
+        result={"speedup": winner["speedup"], "verdict": winner["verdict"]},
         expires=expires,
         sign_key=sign,
     )
@@ -271,9 +270,3 @@ def _mean(scores: Any) -> float | None:
 
 def _listed(scores: Any) -> list[float] | None:
     return None if scores is None else np.asarray(scores).tolist()
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(data)
-    partial.replace(path)

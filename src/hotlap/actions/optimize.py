@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -58,7 +58,7 @@ def optimize(
 ) -> Json:
     """Find the fastest form of the target's model that keeps its accuracy; give the content of `result.json`.
 
-    target: a Workload, FILE.py, FILE.py:NAME or package.module:NAME. out: the folder for artifact, result, report and journal.
+    target: a Workload, FILE.py, FILE.py:NAME or package.module:NAME. out: the folder for all that is written.
     batch: rows in the measured call (default 1; 16 for throughput). max_drop: absolute, or "1%" of the score.
     budget: seconds. only, skip: techniques, runtimes or precisions. sign: an Ed25519 key. progress: called with
     events for a display. Raises InputError for what the user can mend; nothing half-written is left.
@@ -68,7 +68,7 @@ def optimize(
     _check_names(only, skip)
     machine = facts()
     where = _device(device, machine)
-    settings = {
+    settings: dict[str, Any] = {
         "target": target_of(target),
         "objective": objective,
         "batch": batch or _BATCHES[objective],

@@ -18,7 +18,7 @@ def is_artifact(target: str) -> bool:
 
 
 def inputs(state: dict[str, Any], *, target: str, batch: int, threads: int) -> Json:
-    """The inputs to time a side with: a target's own example, or an artifact's golden inputs, `batch` rows of them."""
+    """The inputs to time a side with: a target's own example, or `batch` rows of an artifact's golden inputs."""
     if not is_artifact(target):
         opened = work._open(state, target, threads)
         return {"arrays": opened.example_arrays(batch), "signature": to_json(opened.signature)}

@@ -23,21 +23,24 @@ def compare(
     quiet: Quiet = False,
 ) -> None:
     """Time two targets or artifacts in turn, with an interval."""
+    from rich.console import Console
+
     from hotlap.actions.compare import compare as run
     from hotlap.report.live import Live
-    from hotlap.report.table import print_comparison
+    from hotlap.report.table import comparison
 
-    with Live(quiet=quiet, to_stderr=as_json) as live:
+    given = seconds(budget, "--budget")
+    with Live(budget_seconds=given, quiet=quiet) as live:
         result = run(
             a,
             b,
             batch=batch,
-            budget=seconds(budget, "--budget"),
+            budget=given,
             threads=threads,
             device=one_of("--device", device, ("cpu", "cuda")) if device else None,
-            progress=live.tell,
+            progress=live,
         )
     if as_json:
         print(json.dumps(result))
     else:
-        print_comparison(result)
+        Console().print(comparison(result))

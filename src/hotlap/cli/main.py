@@ -14,7 +14,7 @@ from hotlap.errors import HotlapError, InputError, Refusal
 COMMANDS = ("doctor", "init", "profile", "optimize", "verify", "compare", "keys")
 
 # typer carries its own copy of click and gives only this class of it a public name.
-_UsageError = typer.BadParameter.__bases__[0]
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 OK, BUG, USER_ERROR, ANSWER_IS_NO, INTERRUPTED = 0, 1, 2, 3, 130
 

@@ -47,15 +47,18 @@ def optimize(
     """Find the fastest form of a model that keeps its accuracy."""
     from datetime import timedelta
 
+    from rich.console import Console
+
     from hotlap.actions.optimize import optimize as run
     from hotlap.report.live import Live
-    from hotlap.report.table import print_result
+    from hotlap.report.table import candidates_table, closing
 
-    with Live(quiet=quiet, to_stderr=as_json) as live:
+    given = seconds(budget, "--budget")
+    with Live(budget_seconds=given, quiet=quiet) as live:
         result = run(
             target,
             out=out,
-            budget=seconds(budget, "--budget"),
+            budget=given,
             objective=one_of("--objective", objective, ("latency", "throughput", "size")),
             batch=batch,
             max_drop=max_drop,
@@ -69,10 +72,13 @@ def optimize(
             threads=threads,
             seed=seed,
             device=one_of("--device", device, ("cpu", "cuda")) if device else None,
-            progress=live.tell,
+            progress=live,
         )
     if as_json:
         print(json.dumps(result))
     else:
-        print_result(result, folder=out)
+        console = Console()
+        if not quiet:
+            console.print(candidates_table(result))
+        console.print(closing(result, out))
     return 0 if result["confirmed"] else 3

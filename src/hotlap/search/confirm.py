@@ -82,7 +82,7 @@ def _judge(setting: Setting, candidate: Candidate, found: Json, confidence: floa
     if candidate.same_numbers:
         return gate.judge_equivalence(found["differences"], TOLERANCE[candidate.precision])
     if found["verdict"] is not None:
-        return gate.verdict_from_json(found["verdict"])
+        return Verdict.from_json(found["verdict"])
     if found["scores"] is not None and setting.max_drop is not None:
         original = np.asarray(found["original_scores"])
         return gate.judge_drop(

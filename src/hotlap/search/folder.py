@@ -23,6 +23,7 @@ class RunFolder:
         if resume and force:
             raise OutputError("--resume takes up a run and --force starts it over; give one of them")
         existed = path.exists()
+        self._new = not existed
         if existed and not path.is_dir():
             raise OutputError(f"--out {path} is a file; give a folder")
         if existed and any(path.iterdir()) and not (resume or force):
@@ -60,7 +61,10 @@ class RunFolder:
                 item.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let another run have it."""
+        """Let another run have it. One that this run made and in which nothing was begun is taken away."""
+        journal = self.path / "journal.jsonl"
+        if self._new and not (journal.exists() and journal.stat().st_size):
+            shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
 
     def __enter__(self) -> RunFolder:

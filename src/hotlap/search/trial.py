@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hotlap import gate
-from hotlap.core import TOLERANCE, Candidate, Json, to_json
+from hotlap.core import TOLERANCE, Candidate, Json, Verdict, to_json
 from hotlap.errors import CandidateFailed
 from hotlap.measure import pairs, statistics
 from hotlap.measure.worker import Worker
@@ -137,7 +137,7 @@ def judge_selection(setting: Setting, candidate: Candidate, found: Json) -> Json
             bounds=gate.score_bounds(original),
         )
     elif found.get("verdict") is not None:
-        verdict = gate.verdict_from_json(found["verdict"])
+        verdict = Verdict.from_json(found["verdict"])
     else:
         verdict = gate.judge_agreement(
             max(found["differences"].values(), default=0.0),

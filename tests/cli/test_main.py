@@ -1,0 +1,64 @@
+"""Errors become one sentence and an exit code; help is there for every command."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hotlap.cli import main
+
+
+@pytest.mark.parametrize("command", main.COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run([command, "--help"]) == 0
+    assert "Usage: hotlap" in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("hotlap 0.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["optimise"], "No such command 'optimise'"),
+        (["optimize", "none.py", "--out", "out"], "none.py"),
+        (["optimize", "none.py"], "Missing option '--out'"),
+        (["optimize", "none.py", "--out", "out", "--budget", "soon"], "--budget soon: not a duration"),
+        (
+            ["optimize", "none.py", "--out", "out", "--objective", "beauty"],
+            "--objective beauty: give one of latency",
+        ),
+        (["optimize", "none.py", "--out", "out", "--only", "magic"], "--only magic: no such technique"),
+        (["optimize", "none.py", "--out", "out", "--device", "tpu"], "--device tpu: give one of cpu, cuda"),
+    ],
+)
+def test_wrong_input_is_exit_2_and_one_sentence(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main.run(arguments) == 2
+    said = capsys.readouterr()
+    assert message in said.err
+    assert "Traceback" not in said.err
+    assert said.out == ""
+    assert not (tmp_path / "out" / "result.json").exists()
+
+
+def test_a_bug_is_exit_1_and_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(main, "build_app", lambda: 1 / 0)
+    assert main.run(["doctor"]) == 1
+    assert "which is a bug of hotlap's: ZeroDivisionError" in capsys.readouterr().err
+    assert main.run(["doctor", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_help_through_the_entry_point() -> None:
+    run = subprocess.run([sys.executable, "-c", "from hotlap.cli.main import main; main()", "--help"], check=False)
+    assert run.returncode == 0

@@ -89,12 +89,15 @@ class Browser:
         self.events.clear()
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", media=media, features=[scheme])
-        self.send(
-            "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
-        )
+        self.resize(width)
         self.send("Page.navigate", url=path.as_uri())
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self.events.append(self._receive())
+
+    def resize(self, width: int) -> None:
+        """Give the page this many px across, as on a phone where they are few."""
+        screen = {"width": width, "height": 900, "deviceScaleFactor": 1}
+        self.send("Emulation.setDeviceMetricsOverride", **screen, mobile=width < 600)
 
     def ask(self, expression: str) -> Any:
         """What a JavaScript expression gives, awaited."""
@@ -115,7 +118,7 @@ class Browser:
         for event in self.events:
             method, params = event["method"], event.get("params", {})
             if method in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"):
-                found.append(json.dumps(params)[:500])
+                found.append(json.dumps(params)[:2000])
             elif method == "Network.requestWillBeSent" and not params["request"]["url"].startswith(
                 ("file:", "data:")
             ):

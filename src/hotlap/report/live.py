@@ -106,7 +106,7 @@ class Live:
         rows.add_column(style="dim", no_wrap=True, min_width=7)
         rows.add_column(no_wrap=True, overflow="ellipsis")
         rows.add_row("in work", Text(plain(self._in_work or "-")))
-        rows.add_row("best", Text(_outcome(self._best) if self._best else "none yet", "green"))
+        rows.add_row("best", Text(_figures(self._best) if self._best else "none yet", "green"))
         counts = ", ".join(f"{times} {status}" for status, times in self._counts.items())
         rows.add_row("so far", Text(counts or "-"))
         return Group(head, rows)
@@ -120,14 +120,17 @@ def _better(best: Json, event: Json) -> Json:
 
 
 def _outcome(event: Json) -> str:
-    """One candidate's end in one line: `passed  openvino int8  0.641 ms  15.2x (14.7-15.6)  lost <= 0.0061`."""
+    """One candidate's end in one line: `passed    openvino int8  0.641 ms  15.2x (14.7-15.6)  lost <= 0.0061`."""
+    reason = f"  ({plain(event['reason'])})" if event.get("reason") else ""
+    return f"{event['status']:<8}  {_figures(event)}{reason}"
+
+
+def _figures(event: Json) -> str:
     ratio, loss = wording.ratio(event.get("speedup")), wording.loss(event.get("drop"), event.get("max_drop"))
     parts = (
-        f"{event['status']:<8}",
         event["name"],
         wording.milliseconds(event.get("median_ms")),
         f"{ratio.estimate}×{f' ({ratio.interval})' if ratio.interval else ''}" if ratio else "",
         f"lost <= {loss.high}" if loss.high else "",
-        f"({event['reason']})" if event.get("reason") else "",
     )
-    return "  ".join(part if part is parts[0] else plain(part) for part in parts if part)
+    return "  ".join(plain(part) for part in parts if part)

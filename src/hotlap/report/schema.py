@@ -136,8 +136,9 @@ def _required(value: Json, rule: Json, _: Json, where: str) -> Iterator[str]:
 
 def _properties(value: Json, rule: Json, _: Json, where: str) -> Iterator[str]:
     if isinstance(value, dict):
-        for name in rule.keys() & value.keys():
-            yield from _breaches(value[name], rule[name], _field(where, name))
+        for name in rule:
+            if name in value:
+                yield from _breaches(value[name], rule[name], _field(where, name))
 
 
 def _items(value: Json, rule: Json, _: Json, where: str) -> Iterator[str]:

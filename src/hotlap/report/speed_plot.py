@@ -297,7 +297,7 @@ def _description(places: Sequence[_Place], max_drop: float | None) -> str:
     gate = f" The gate allows a loss of {wording.allowed(max_drop)}." if max_drop is not None else ""
     slower = sum(place.speed[0] < 1 for place in others)
     return (
-        f"{len(others)} candidates by speed-up and accuracy lost; {slower} are slower than the baseline. "
+        f"{len(others)} candidates by speed-up and accuracy lost; slower than the baseline: {slower}. "
         f"The fastest is {fastest.name}: {wording.significant(fastest.speed[0])} times the baseline's speed.{gate} "
         "The table below has every figure."
     )

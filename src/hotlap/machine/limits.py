@@ -193,7 +193,14 @@ def _measure(machine: Machine, device: Device, threads: int) -> Limits:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "limits.json"
         command = [sys.executable, "-m", "hotlap.machine.measuring", str(file), device, *map(str, numbers)]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": str(threads),
+            "MKL_NUM_THREADS": str(threads),
+            # GNU OpenMP's threads spin for milliseconds while they wait, which starves each other where others are
+            # busy too: every parallel region then takes a time slice.
+            "GOMP_SPINCOUNT": "20000",
+        }
         try:
             done = subprocess.run(
                 command, env=environment, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False

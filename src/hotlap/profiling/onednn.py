@@ -1,0 +1,50 @@
+"""What oneDNN does inside torch's operators: it reorders tensors and weights into layouts of its own and back.
+
+torch's profiler sees one convolution; oneDNN's own log sees the convolution and the reorders around it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from typing import Any
+
+_CALLS = 3
+
+
+def reorder_share(call: Callable[[], Any]) -> float:
+    """The share of oneDNN's time that goes into reorders; 0 where oneDNN does nothing in `call`."""
+    import torch
+
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return 0.0
+    call()
+    # oneDNN writes to the process's standard output itself, past sys.stdout.
+    sys.stdout.flush()
+    kept = os.dup(1)
+    with tempfile.TemporaryFile() as log:
+        os.dup2(log.fileno(), 1)
+        try:
+            with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):  # type: ignore[no-untyped-call]
+                for _ in range(_CALLS):
+                    call()
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
+        log.seek(0)
+        return share_of_reorders(log.read().decode(errors="replace").splitlines())
+
+
+def share_of_reorders(lines: Iterable[str]) -> float:
+    """The same from the lines of a log (fields: ..., `exec`, engine, primitive, ..., milliseconds)."""
+    reorders = whole = 0.0
+    for line in lines:
+        fields = line.split(",")
+        if "exec" not in fields or not line.startswith("onednn_verbose"):
+            continue
+        milliseconds = float(fields[-1])
+        whole += milliseconds
+        reorders += milliseconds if fields[fields.index("exec") + 2] == "reorder" else 0.0
+    return reorders / whole if whole else 0.0

@@ -157,7 +157,7 @@ def _row(setting: Setting, record: Json, outcome: Outcome, explained: Mapping[st
 
 
 def _the_original(setting: Setting, warnings: list[str]) -> Json | None:
-    """The original as an artifact, for when nothing beat it: an exported program; None where it can't be, and why."""
+    """The original as an artifact, for when nothing beat it: an exported program, or None and a warning."""
     candidate = Candidate(runtime="eager", device=setting.device, threads=setting.threads, name="eager, fp32")
     try:
         with setting.worker() as worker:

@@ -15,9 +15,10 @@ import numpy as np
 from hotlap import gate, runtimes
 from hotlap.actions.finish import finish
 from hotlap.core import Device, Json, Signature
-from hotlap.errors import InputError, OutputError
+from hotlap.errors import CandidateFailed, InputError, OutputError
 from hotlap.machine.facts import Machine, facts
 from hotlap.machine.limits import Limits, limits
+from hotlap.report.schema import read_result
 from hotlap.search import noise, space
 from hotlap.search.folder import RunFolder
 from hotlap.search.journal import Journal
@@ -80,6 +81,8 @@ def optimize(
         "skip": sorted(skip),
     }
     with RunFolder(Path(out), resume=resume, force=force) as folder:
+        if resume and (folder.path / "result.json").exists():
+            return read_result(folder.path / "result.json")
         journal = Journal(folder.path / "journal.jsonl")
         try:
             tell({"event": "phase", "phase": "opening the workload"})
@@ -233,16 +236,29 @@ def _space(setting: Setting, study: Json, only: Sequence[str], skip: Sequence[st
         model,
         threads=setting.threads,
         fixed_axes=study["sizes"],
-        unavailable={name: _unavailable(setting, name) for name in runtimes.RUNTIMES},
+        unavailable=_unavailable(setting),
         only=only,
         skip=skip,
     )
 
 
-def _unavailable(setting: Setting, runtime: str) -> str | None:
-    """Asked in a process of its own: a broken install may crash as it is imported."""
-    with setting.worker() as worker:
-        reason: str | None = worker.call(
-            f"{_WORK}:unavailable", runtime=runtime, device=setting.device, timeout=120.0
-        )
-        return reason
+def _unavailable(setting: Setting) -> dict[str, str | None]:
+    """Asked in a process of its own, and one each where that dies: a broken install may crash as it is imported."""
+
+    def ask(names: list[str]) -> dict[str, str | None]:
+        with setting.worker() as worker:
+            return {
+                name: worker.call(f"{_WORK}:unavailable", runtime=name, device=setting.device, timeout=120.0)
+                for name in names
+            }
+
+    try:
+        return ask(list(runtimes.RUNTIMES))
+    except CandidateFailed:
+        answers: dict[str, str | None] = {}
+        for name in runtimes.RUNTIMES:
+            try:
+                answers |= ask([name])
+            except CandidateFailed as error:
+                answers[name] = f"asking it ended the process: {error}"
+        return answers

@@ -23,7 +23,7 @@ class Blocks:
 
 
 SCREENING = Blocks(pairs=6, seconds=0.08)
-LONGER = Blocks(pairs=10, seconds=0.2)
+LONGER = Blocks(pairs=10, seconds=0.12)
 
 
 def measure(baseline: Worker, candidate: Worker, blocks: Blocks) -> tuple[Start, float]:

@@ -114,5 +114,4 @@ def _speed(setting: Setting, candidate: Candidate, built: str, seconds: float) -
         while len(starts) < look:
             setting.progress({"event": "phase", "phase": f"timing {candidate.name}, start {len(starts) + 1}"})
             with setting.baseline() as baseline, loaded(setting, candidate, built) as runner:
-                start, _ = pairs.measure(baseline, runner, pairs.LONGER)
-            starts.append(start)
+                starts.append(pairs.measure(baseline, runner, pairs.LONGER)[0])

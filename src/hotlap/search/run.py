@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from hotlap.search.journal import Journal
 from hotlap.search.setting import Setting
 from hotlap.search.space import Space
 from hotlap.search.strategy import Row
-from hotlap.search.trial import try_candidate
+from hotlap.search.trial import Turn
 
 _CONFIRMING_SHARE = 0.35
 """The share of the budget kept for confirming."""
@@ -35,40 +34,63 @@ def search(setting: Setting, space: Space, journal: Journal, *, budget: float) -
     """Try candidates in the order of their promise, then confirm the best; at most three are."""
     done: dict[str, Json] = {event["key"]: event for event in journal.events if event["event"] == "candidate"}
     reserve = max(_LEAST_CONFIRMING, _CONFIRMING_SHARE * budget)
-    waiting = [candidate for candidate in space.candidates if candidate.key not in done]
+    queue = _Queue(setting, space, done, reserve=reserve)
     baseline = setting.baseline()
+    ahead: Turn | None = None
     try:
-        while waiting:
-            rows = [row_of(record) for record in done.values()]
-            chosen = strategy.choose(
-                waiting, rows, seconds_left=setting.seconds_left - reserve, seconds_each=_costs(done)
-            )
-            if chosen is None or setting.seconds_left <= reserve:
-                break
-            waiting.remove(chosen)
-            reason = strategy.skip_reason(chosen, rows, bounds_ms=setting.bounds_ms)
-            if reason:
-                record: Json = {
-                    "key": chosen.key,
-                    "candidate": to_json(chosen),
-                    "status": "skipped",
-                    "reason": reason,
-                }
-            else:
-                setting.progress({"event": "start", "name": chosen.name, "seconds_left": setting.seconds_left})
-                best = max((row.speedup.estimate for row in rows if row.good and row.speedup), default=1.0)
-                record = try_candidate(setting, chosen, baseline, best=best)
+        turn = queue.next_turn(journal)
+        while turn is not None:
+            ahead = queue.next_turn(journal)
+            name = turn.candidate.name
+            setting.progress({"event": "start", "name": name, "seconds_left": setting.seconds_left})
+            record = turn.take(baseline, best=queue.best, ahead=ahead)
             journal.append("candidate", **record)
-            done[chosen.key] = record
-            setting.progress({"event": "done", "name": chosen.name, **_brief(record), "waiting": len(waiting)})
+            done[turn.candidate.key] = record
+            setting.progress({"event": "done", "name": name, **_brief(record), "waiting": len(queue.waiting)})
+            turn, ahead = ahead or queue.next_turn(journal), None
     finally:
+        for unfinished in filter(None, (turn, ahead)):
+            unfinished.close()
         baseline.close()
+    waiting = queue.waiting
     for candidate in waiting:
         reason = "the budget ended before its turn; more --budget tries it"
         done[candidate.key] = {
             "key": candidate.key, "candidate": to_json(candidate), "status": "skipped", "reason": reason
         }  # fmt: skip
     return _confirm_best(setting, done, journal)
+
+
+class _Queue:
+    """What is left to try, and what of it is worth a turn."""
+
+    def __init__(self, setting: Setting, space: Space, done: dict[str, Json], *, reserve: float) -> None:
+        self._setting, self._done, self._reserve = setting, done, reserve
+        self.waiting = [candidate for candidate in space.candidates if candidate.key not in done]
+
+    @property
+    def best(self) -> float:
+        """The best speed-up so far."""
+        return max((row.speedup.estimate for row in self._rows() if row.good and row.speedup), default=1.0)
+
+    def next_turn(self, journal: Journal) -> Turn | None:
+        """Begin the most promising candidate's turn; None where the time left is for confirming."""
+        while self.waiting:
+            rows, left = self._rows(), self._setting.seconds_left - self._reserve
+            chosen = strategy.choose(self.waiting, rows, seconds_left=left, seconds_each=_costs(self._done))
+            if chosen is None or left <= 0:
+                return None
+            self.waiting.remove(chosen)
+            reason = strategy.skip_reason(chosen, rows, bounds_ms=self._setting.bounds_ms)
+            if reason is None:
+                return Turn(self._setting, chosen)
+            record = {"key": chosen.key, "candidate": to_json(chosen), "status": "skipped", "reason": reason}
+            journal.append("candidate", **record)
+            self._done[chosen.key] = record
+        return None
+
+    def _rows(self) -> list[Row]:
+        return [row_of(record) for record in self._done.values()]
 
 
 def _confirm_best(setting: Setting, done: Mapping[str, Json], journal: Journal) -> Outcome:
@@ -128,8 +150,3 @@ def _storable(confirmation: Json) -> Json:
         return [plain(item) for item in value] if isinstance(value, list) else value
 
     return plain(confirmation)
-
-
-def now() -> float:
-    """The clock that deadlines are on."""
-    return time.monotonic()

@@ -21,47 +21,69 @@ _NOT_WORTH_SCORING = 0.4
 """A candidate slower than this share of the best so far is not scored: it could not win."""
 
 
-def try_candidate(setting: Setting, candidate: Candidate, baseline: Worker, *, best: float) -> Json:
-    """Give the candidate its turn; a record for the journal, whatever becomes of it.
+class Turn:
+    """One candidate's turn. Its build begins at once, beside the turn before it; `take` does the rest."""
 
-    `best`: the best speed-up so far. Raises nothing for what a candidate can do wrong.
-    """
-    began = time.monotonic()
-    record: dict[str, Any] = {"key": candidate.key, "candidate": to_json(candidate)}
-    try:
-        with setting.worker(candidate.threads) as worker:
-            _build(setting, candidate, worker, record)
-            _time(setting, candidate, baseline, record)
-            _score(setting, candidate, worker, record, best)
-    except CandidateFailed as error:
-        record |= {"status": "failed", "reason": f"{error}"}
-    finally:
-        baseline.resume()
-    return {**record, "seconds": time.monotonic() - began}
+    def __init__(self, setting: Setting, candidate: Candidate) -> None:
+        self.candidate = candidate
+        self._setting = setting
+        self._began = time.monotonic()
+        self._failure: CandidateFailed | None = None
+        self._worker = setting.worker(candidate.threads)
+        try:
+            self._worker.begin(
+                f"{_WORK}:build",
+                target=setting.target,
+                candidate=to_json(candidate),
+                work=str(setting.work),
+                seed=setting.seed,
+                threads=setting.threads,
+            )
+        except CandidateFailed as error:
+            self._failure = error
 
+    def take(self, baseline: Worker, *, best: float, ahead: Turn | None) -> Json:
+        """Check, time, score and judge it; a record for the journal, whatever becomes of it.
 
-def _build(setting: Setting, candidate: Candidate, worker: Worker, record: dict[str, Any]) -> None:
-    left = max(60.0, min(_LONGEST_BUILD, setting.seconds_left))
-    built = worker.call(
-        f"{_WORK}:build",
-        target=setting.target,
-        candidate=to_json(candidate),
-        work=str(setting.work),
-        seed=setting.seed,
-        threads=setting.threads,
-        timeout=left,
-    )
-    record |= {"built": built["folder"], "bytes": built["bytes"], "build_seconds": built["seconds"]}
-    record["check"] = worker.call(
-        f"{_WORK}:check",
-        target=setting.target,
-        candidate=to_json(candidate),
-        built=built["folder"],
-        batch=setting.batch,
-        threads=setting.threads,
-        timeout=_LONGEST_CHECK,
-    )
-    worker.pause()
+        `best`: the best speed-up so far. `ahead`: the next turn, whose build stands still while this one is timed.
+        """
+        record: dict[str, Any] = {"key": self.candidate.key, "candidate": to_json(self.candidate)}
+        try:
+            self._build(record)
+            self._worker.pause()
+            if ahead:
+                ahead._worker.pause()
+            try:
+                _time(self._setting, self.candidate, baseline, record)
+            finally:
+                if ahead:
+                    ahead._worker.resume()
+            _score(self._setting, self.candidate, self._worker, record, best)
+        except CandidateFailed as error:
+            record |= {"status": "failed", "reason": f"{error}"}
+        finally:
+            self.close()
+        return {**record, "seconds": time.monotonic() - self._began}
+
+    def close(self) -> None:
+        """End its process."""
+        self._worker.close()
+
+    def _build(self, record: dict[str, Any]) -> None:
+        if self._failure:
+            raise self._failure
+        setting, candidate = self._setting, self.candidate
+        built = self._worker.finish(max(60.0, min(_LONGEST_BUILD, setting.seconds_left)))
+        record |= {"built": built["folder"], "bytes": built["bytes"], "build_seconds": built["seconds"]}
+        record["check"] = self._worker.call(
+            f"{_WORK}:check",
+            target=setting.target,
+            candidate=to_json(candidate),
+            built=built["folder"],
+            batch=setting.batch,
+            threads=setting.threads,
+            timeout=_LONGEST_CHECK,
+        )
 
 
 def _time(setting: Setting, candidate: Candidate, baseline: Worker, record: dict[str, Any]) -> None:

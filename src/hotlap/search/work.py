@@ -6,12 +6,12 @@ stay inside, so that the process that only loads ONNX Runtime or OpenVINO files 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
-import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,14 +90,14 @@ def build(state: dict[str, Any], *, target: str, candidate: Json, work: str, see
     """Make the candidate's files, or find them made: gives their folder's name, bytes, and the seconds it took."""
     chosen = Candidate.from_json(candidate)
     folder = Path(work) / "built" / built_key(chosen)
-    if not (folder / _DONE).exists():
+
+    def make(partial: Path) -> None:
         from hotlap.workload import roles
 
         began = time.perf_counter()
         opened = _open(state, target, threads)
         example = opened.example_arrays(2)
         calibration, count, _ = roles.calibration_arrays(opened, seed=seed)
-        partial = _emptied(folder.with_suffix(".partial"))
         scratch = _emptied(folder.with_suffix(".scratch"))
         context = Context(folder=scratch, example=example, calibration=calibration, seed=seed, threads=threads)
         model = _changed(
@@ -107,9 +107,23 @@ def build(state: dict[str, Any], *, target: str, candidate: Json, work: str, see
         size = sum((partial / name).stat().st_size for name in files)
         done = {"files": files, "bytes": size, "seconds": time.perf_counter() - began, "calibration": count}
         (partial / _DONE).write_text(json.dumps(done))
-        os.replace(partial, folder)
         shutil.rmtree(scratch)
+
+    _made_once(folder, make)
     return {"folder": str(folder), **json.loads((folder / _DONE).read_text())}
+
+
+def _made_once(folder: Path, make: Callable[[Path], None]) -> None:
+    """Have `make` fill a folder that gets its name when it is whole. A process that wants the same one waits."""
+    if folder.exists():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            partial = _emptied(folder.with_suffix(".partial"))
+            make(partial)
+            partial.replace(folder)
 
 
 def built_key(candidate: Candidate) -> str:
@@ -149,11 +163,12 @@ def _lowered(model: Model, form: Form, context: Context, work: str, applied: lis
     key = hashlib.sha256(json.dumps(applied).encode()).hexdigest()[:12]
     kept = Path(work) / "forms" / f"{form}-{key}"
     name = {"onnx": "model.onnx", "openvino": "model.xml"}[form]
-    if not kept.exists():
-        partial = _emptied(kept.with_suffix(".partial"))
-        forms.lower(model, form, _in_folder(context, partial))
-        os.replace(partial, kept)
+    _made_once(kept, lambda partial: _lower_into(partial, model, form, context))
     return Model(form=form, value=kept / name, signature=model.signature)
+
+
+def _lower_into(folder: Path, model: Model, form: Form, context: Context) -> None:
+    forms.lower(model, form, _in_folder(context, folder))
 
 
 def _with_folder(context: Context, name: str) -> Context:

@@ -6,6 +6,7 @@ digested are the bytes that are handed on.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import hmac
 import os
@@ -41,6 +42,9 @@ _MOST_DIGEST_BYTES = 200
 # follow file names.
 _OPENVINO_XML = re.compile(rb"\s*(?:<\?xml[^>]{0,200}\?>\s*)?<net\s")
 
+# What opening says of a link, and of a socket.
+_NO_FILE = {errno.ELOOP: "a symbolic link", errno.ENXIO: "not a regular file"}
+
 Wanted = Literal["signed", "made here"]
 
 
@@ -63,9 +67,9 @@ def check_artifact(artifact: str | Path, *, also: Collection[str] = ()) -> Check
     """Read an artifact and check everything that can be checked without running it.
 
     also: names of files whose bytes are wanted besides the runtime's files and the golden ones.
-    Raises TargetError where there is no such folder, and ArtifactRefused, with the reason, for any damage or
-    change: see the tests for the list. Whether it is fresh and trusted enough is left to `require_fresh` and
-    `require_trust`.
+    Raises TargetError where there is no such folder or it can't be read, and ArtifactRefused, with the reason, for
+    any damage or change: see the tests for the list. Whether it is fresh and trusted enough is left to
+    `require_fresh` and `require_trust`.
     """
     folder = Path(artifact)
     descriptor = _open_folder(folder)
@@ -85,6 +89,8 @@ def check_artifact(artifact: str | Path, *, also: Collection[str] = ()) -> Check
                 if wanted:
                     files[name] = content
             _check_contents(manifest, files)
+    except OSError as error:
+        raise TargetError(f"{folder} can't be read: {error.strerror}") from error
     finally:
         os.close(descriptor)
     return Checked(folder=folder, manifest=manifest, trust=trust, files=files)
@@ -182,10 +188,9 @@ def _open(descriptor: int, name: str) -> int:
     except FileNotFoundError:
         raise ArtifactRefused(f"{name} is missing") from None
     except OSError as error:
-        status = os.lstat(name, dir_fd=descriptor)
-        if stat.S_ISLNK(status.st_mode):
-            raise ArtifactRefused(f"{name} is a symbolic link") from None
-        raise ArtifactRefused(f"{name} can't be opened: {error.strerror}") from error
+        if error.errno in _NO_FILE:
+            raise ArtifactRefused(f"{name} is {_NO_FILE[error.errno]}") from None
+        raise
     status = os.fstat(file)
     problem = None
     if not stat.S_ISREG(status.st_mode):

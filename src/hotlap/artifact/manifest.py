@@ -27,7 +27,7 @@ _BESIDE = (MANIFEST, DIGEST, *SEALS)
 MOST_MANIFEST_BYTES = 4 * 2**20
 """A thousand slices and a thousand tensors fit many times over."""
 MOST_DEPTH = 64
-MOST_FILES = 1000
+MOST_FILES = 100
 _MOST_FILE_BYTES = 2**40
 _DATE = "%Y-%m-%dT%H:%M:%SZ"
 

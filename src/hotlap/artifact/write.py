@@ -37,7 +37,7 @@ from hotlap.artifact.manifest import (
     Manifest,
 )
 from hotlap.core import Array, Candidate, Json, Signature
-from hotlap.errors import InputError, OutputError
+from hotlap.errors import ArtifactRefused, InputError, OutputError, TargetError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -144,7 +144,7 @@ def _partial(folder: Path) -> Iterator[Path]:
         lock = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield partial
-        check_artifact(partial)
+        _read_back(folder, partial)
         os.fsync(lock)
         _rename(partial, folder)
     except OSError as error:
@@ -154,6 +154,13 @@ def _partial(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         if lock >= 0:
             os.close(lock)
+
+
+def _read_back(folder: Path, partial: Path) -> None:
+    try:
+        check_artifact(partial)
+    except (ArtifactRefused, TargetError) as error:
+        raise OutputError(f"{folder} can't be written, since it could not be loaded again: {error}") from error
 
 
 def _failed(folder: Path, error: OSError) -> OutputError:

@@ -229,7 +229,7 @@ def record(bench: Bench, path: Path, starts: int, about: Json) -> None:
         start = bench.start(LAYERS)
         lines.append(f"  [{rounded(start.baseline_ms)}, {rounded(start.candidate_ms)}]")
         print(f"start {index + 1}: {np.exp(statistics.start_ratio(start)):.4f}", flush=True)
-    head = json.dumps(about, indent=1).rstrip("\n}")
+    head = json.dumps(about, indent=1).removesuffix("\n}")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(head + ',\n "starts": [\n' + ",\n".join(lines) + "\n ]\n}\n")
 

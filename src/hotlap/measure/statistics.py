@@ -138,57 +138,71 @@ def centres_and_half_widths(
 def _level_of_a_look(looks: Looks, confidence: float) -> float:
     """The two-sided level at which each look is judged, for all of them together to err by 1 - confidence.
 
-    The t statistics of nested samples from a normal law depend on neither its centre nor its spread, so their
-    joint law is found once, by simulation: the level is the quantile of the smallest p-value among the looks
-    (Pocock, Biometrika 1977: one level for all looks; here for t). The looks overlap, so it is larger than the
+    One level for all looks (Pocock, Biometrika 1977; here for t). The looks overlap, so it is larger than the
     Bonferroni share; with one look it is 1 - confidence itself. Standard error of the joint error: 0.0005 at 95%.
     """
-    from scipy.special import stdtr
-
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1, not {confidence}")
     if len(looks.at) == 1:
         return 1 - confidence
+    return float(np.quantile(_smallest_p_values(looks), 1 - confidence))
+
+
+@lru_cache(maxsize=8)
+def _smallest_p_values(looks: Looks) -> Array:
+    """The smallest p-value among the looks, in simulated comparisons without a difference: float[_SIMULATED].
+
+    The t statistics of nested samples from a normal law depend on neither its centre nor its spread, so this one
+    simulation serves for all.
+    """
+    from scipy.special import stdtr
+
     draws = np.random.default_rng(_SEED).standard_normal((_SIMULATED, looks.at[-1]))
     smallest = np.ones(_SIMULATED)
     for starts in looks.at:
         sample = draws[:, :starts]
         t = sample.mean(axis=1) / (sample.std(axis=1, ddof=1) / math.sqrt(starts))
         smallest = np.minimum(smallest, 2 * stdtr(starts - 1, -np.abs(t)))
-    return float(np.quantile(smallest, 1 - confidence))
+    return smallest
 
 
+@lru_cache(maxsize=4096)
 def start_ratio(start: Start) -> float:
     """Log of the speedup in one start (0: alike; above 0: the candidate is faster)."""
     return float(log_ratios(*_times(start)))
+
+
+@lru_cache(maxsize=4096)
+def _block_spread(start: Start) -> float:
+    return float(block_spreads(*_times(start)))
 
 
 def screening(start: Start, *, between_processes: float = BETWEEN_PROCESS_SD, confidence: float = 0.95) -> Interval:
     """Interval of the speedup from a single start of four or more pairs of blocks.
 
     `between_processes` (sd of log ratios between starts) can't be seen in one start and is taken as given; the
-    error over blocks is estimated and comes on top, with Welch and Satterthwaite's degrees of freedom.
+    error over blocks is estimated and comes on top, with Welch and Satterthwaite's degrees of freedom. In
+    simulations 3-5% of 95% intervals miss, and 6% where one block in ten is an outlier.
     """
     from scipy.special import stdtrit
 
     pairs = len(start.baseline_ms)
     if pairs < 4:
         raise ValueError(f"screening needs at least four pairs of blocks, not {pairs}")
-    times = _times(start)
     orders = 1 / math.ceil(pairs / 2) + 1 / (pairs // 2)
-    of_blocks = float(block_spreads(*times)) ** 2 * _MEDIAN_VARIANCE * orders / 4
+    of_blocks = _block_spread(start) ** 2 * _MEDIAN_VARIANCE * orders / 4
     variance = between_processes**2 + of_blocks
     # The spread rests on differences within two orders, each of which has spent one mean.
     degrees = (pairs - 2) * (variance / of_blocks) ** 2 if of_blocks else math.inf
     quantile = float(stdtrit(min(degrees, 1e9), (1 + confidence) / 2))
-    return _interval(float(log_ratios(*times)), quantile * math.sqrt(variance))
+    return _interval(start_ratio(start), quantile * math.sqrt(variance))
 
 
 def undisturbed(starts: Sequence[Start]) -> tuple[Start, ...]:
     """The starts that count: those in which nothing else ran that made the blocks of one start differ wildly."""
     if not starts:
         return ()
-    out = disturbed(np.array([float(block_spreads(*_times(start))) for start in starts]))
+    out = disturbed(np.array([_block_spread(start) for start in starts]))
     return tuple(start for start, is_out in zip(starts, out, strict=True) if not is_out)
 
 

@@ -26,8 +26,8 @@ class Clock:
 def _events(sample: dict[str, Any]) -> list[dict[str, Any]]:
     events: list[dict[str, Any]] = [{"event": "phase", "phase": "screening"}]
     for candidate in sample["candidates"]:
-        events.append({"event": "start", "name": candidate["name"], "step": "build"})
-        events.append({"event": "done", **candidate, "max_drop": 0.01})
+        events.append({"event": "start", "name": candidate["name"]})
+        events.append({"event": "done", **candidate, "max_drop": 0.01, "waiting": 3})
     return events
 
 
@@ -45,6 +45,13 @@ def test_plain_lines_without_a_terminal(sample: dict[str, Any]) -> None:
     )
     assert lines[-1] == "1 min 42 s  skipped   tensorrt fp16  (there is no CUDA device here)"
     assert "\x1b" not in out.getvalue()
+
+
+def test_the_search_begins_with_its_number() -> None:
+    out = io.StringIO()
+    with Live(budget_seconds=9, console=Console(file=out, width=80), clock=Clock()) as live:
+        live({"event": "space", "candidates": 24, "budget": 9})
+    assert out.getvalue() == "       0 s  trying 24 candidates\n"
 
 
 def test_quiet_shows_nothing(sample: dict[str, Any]) -> None:
@@ -76,19 +83,23 @@ def _drawn(live: Live) -> list[str]:
 def test_a_terminal_shows_work_time_best_and_counts(sample: dict[str, Any]) -> None:
     out, clock = io.StringIO(), Clock()
     with Live(budget_seconds=300, console=Console(file=out, width=80, force_terminal=True), clock=clock) as live:
-        assert _drawn(live)[1:] == ["in work  -", "best     none yet", "so far   -"]
+        assert len(_drawn(live)) == 2
         for event in _events(sample)[:-1]:
             live(event)
         clock.now = 61
         lines = _drawn(live)
-        assert lines[0].startswith("screening  ")
-        assert lines[0].endswith("  3 min 59 s left")
-        assert lines[1] == "in work  tensorrt fp16 (build)"
-        assert lines[2].startswith("best     openvino int8 (nncf, per channel)  0.638 ms  15.2x (14.8-15.6)")
+        assert lines[0] == "screening"
+        assert lines[1].endswith("  3 min 59 s left")
+        assert lines[2] == "in work  tensorrt fp16"
+        assert lines[3].startswith("best     openvino int8 (nncf, per channel)  0.638 ms  15.2x (14.8-15.6)")
         assert all(len(line) <= 80 for line in lines)
-        assert lines[3] == "so far   1 chosen, 3 dropped, 12 passed, 3 rejected, 4 failed, 1 skipped"
+        assert " ".join(" ".join(lines[4:]).split()) == (
+            "so far 1 chosen, 3 dropped, 12 passed, 3 rejected, 4 failed, 1 skipped, 3 waiting"
+        )
         clock.now = 500
-        assert _drawn(live)[0].endswith("  0 s left")
+        assert _drawn(live)[1].endswith("  0 s left")
+        live({"event": "start", "name": "x", "seconds_left": 12.2})
+        assert _drawn(live)[1].endswith("  12 s left")
     assert "\x1b[?25h" in out.getvalue()  # the cursor is back
 
 

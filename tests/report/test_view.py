@@ -73,3 +73,17 @@ def test_settings_leave_out_what_is_not_known(vary: Any) -> None:
     groups = dict(view.settings(vary("minimal")))
     assert [what for what, _ in groups["Machine"]] == ["Processor", "Cores that are ours", "Memory"]
     assert "Versions" not in groups
+
+
+def test_accuracy_says_no_more_than_was_judged(sample: dict[str, Any], vary: Any) -> None:
+    def said(result: dict[str, Any]) -> dict[str, str]:
+        return {what: value for what, value in view.accuracy(result) if value}
+
+    full = said(sample)
+    assert full["Judged by"] == "score lost"
+    assert (full["Went wrong"], full["Came right"], full["Allowed"]) == ("5", "3", "0.01")
+    assert "Its tolerance" not in full
+    sample["best"].update(gate="equivalence", equivalence={"largest_relative_difference": 3e-6, "tolerance": 1e-3})
+    assert said(sample)["Its tolerance"] == "0.0010"
+    assert "Allowed" not in said(vary("agreement"))
+    assert list(said(vary("without_winner"))) == ["Score", "Calibration examples"]

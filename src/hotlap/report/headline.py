@@ -114,7 +114,7 @@ def _gain(result: Json) -> Answer:
     if floor is not None:
         details.append(f"The same thing timed against itself differs by up to {wording.percent(floor)} here")
     eager = wording.ratio(best.get("speedup_over_eager"))
-    if eager:
+    if eager and best["speedup_over_eager"] != best.get("speedup"):
         details.append(f"{eager.estimate}× ({eager.interval}) over the original in eager mode")
     what = {"throughput": "the throughput"}.get(result.get("objective", ""), "faster")
     if not beyond:

@@ -2,12 +2,15 @@
 
 `Live` takes plain events, so that the search knows nothing of terminals:
 
-    {"event": "phase", "phase": "screening"}                      a new part of the search begins
-    {"event": "start", "name": ..., "step": "build"}              a candidate is in work; `step` may be left out
+    {"event": "phase", "phase": "timing the original"}            a new part of the work begins
+    {"event": "space", "candidates": 24}                          the search begins, with so many to try
+    {"event": "start", "name": ..., "seconds_left": ...}          a candidate is in work
     {"event": "done", "name": ..., "status": ..., "reason": ...,  it came to an end; `speedup` as in result.json,
-     "speedup": {...}, "median_ms": ..., "drop": {...}}           figures left out where there are none
+     "speedup": {...}, "median_ms": ..., "drop": {...},           figures left out where there are none; `waiting`
+     "waiting": 7}                                                have not had their turn
 
-An event may carry any other field. An event of another kind is not shown.
+All but "event", "name" and "status" may be left out, and an event may carry any other field. An event of another
+kind is not shown.
 """
 
 from __future__ import annotations
@@ -49,13 +52,14 @@ class Live:
     ) -> None:
         self._console = console or Console(stderr=True)
         self._budget, self._quiet, self._clock = budget_seconds, quiet, clock
-        self._began = clock()
-        self._phase, self._in_work, self._best = "", "", None
+        self._began, self._ends = clock(), clock() + budget_seconds
+        self._phase, self._in_work, self._waiting = "", "", None
+        self._best: Json = None
         self._counts: Counter[str] = Counter()
         self._display: RichLive | None = None
 
     def __enter__(self) -> Self:
-        self._began = self._clock()
+        self._began, self._ends = self._clock(), self._clock() + self._budget
         if self._console.is_terminal and not self._quiet:
             # Once a second: the timing runs on the same cores, and drawing must not tax it.
             self._display = RichLive(
@@ -73,14 +77,16 @@ class Live:
 
     def __call__(self, event: Json) -> None:
         """Take one event in and show it."""
-        kind = event.get("event")
-        if kind == "phase":
-            self._phase, self._in_work = str(event.get("phase", "")), ""
-        elif kind == "start":
-            step = event.get("step")
-            self._in_work = f"{event['name']} ({step})" if step else str(event["name"])
-        elif kind == "done":
+        kind, left = event.get("event"), number(event.get("seconds_left"))
+        if left is not None:
+            self._ends = self._clock() + left
+        if kind in ("phase", "space"):
             self._in_work = ""
+            self._phase = plain(event.get("phase") or f"trying {event.get('candidates', 'the')} candidates")
+        elif kind == "start":
+            self._in_work = plain(event["name"])
+        elif kind == "done":
+            self._in_work, self._waiting = "", event.get("waiting")
             self._counts[event["status"]] += 1
             self._best = _better(self._best, event)
         if not self._quiet and not self._display:
@@ -88,28 +94,34 @@ class Live:
 
     def _line(self, kind: Json, event: Json) -> None:
         """One event as one line; a start is not worth one."""
-        text = {"phase": lambda: plain(self._phase), "done": lambda: _outcome(event)}.get(kind, lambda: "")()
+        text = _outcome(event) if kind == "done" else self._phase if kind in ("phase", "space") else ""
         if text:
             elapsed = Text(f"{wording.duration(round(self._clock() - self._began)):>10}  ", "dim")
             self._console.print(elapsed.append(text, "default"), soft_wrap=True, highlight=False)
 
     def _render(self) -> Group:
-        elapsed = self._clock() - self._began
-        left = max(0.0, self._budget - elapsed)
-        head = Table.grid(padding=(0, 2, 0, 0))
-        head.add_row(
-            Text(plain(self._phase), "bold"),
-            ProgressBar(total=self._budget, completed=min(elapsed, self._budget), width=24),
-            Text(f"{wording.duration(round(left))} left"),
-        )
+        left = min(max(0.0, self._ends - self._clock()), self._budget)
+        bar = ProgressBar(total=self._budget, completed=self._budget - left, width=32)
+        time_left = Table.grid(padding=(0, 2, 0, 0))
+        time_left.add_row(bar, Text(f"{wording.duration(round(left))} left"))
         rows = Table.grid(padding=(0, 2, 0, 0))
         rows.add_column(style="dim", no_wrap=True, min_width=7)
-        rows.add_column(no_wrap=True, overflow="ellipsis")
-        rows.add_row("in work", Text(plain(self._in_work or "-")))
-        rows.add_row("best", Text(_figures(self._best) if self._best else "none yet", "green"))
-        counts = ", ".join(f"{times} {status}" for status, times in self._counts.items())
-        rows.add_row("so far", Text(counts or "-"))
-        return Group(head, rows)
+        rows.add_column()
+        if self._in_work:
+            rows.add_row("in work", _one_line(self._in_work))
+        if self._best:
+            rows.add_row("best", _one_line(_figures(self._best), "green"))
+        if self._counts:
+            counts = [f"{times} {status}" for status, times in self._counts.items()]
+            if self._waiting is not None:
+                counts.append(f"{self._waiting} waiting")
+            rows.add_row("so far", Text(", ".join(counts)))
+        return Group(_one_line(self._phase, "bold"), time_left, rows)
+
+
+def _one_line(text: str, style: str = "") -> Text:
+    """Text that is cut rather than wrapped, so that the display does not jump."""
+    return Text(text, style, no_wrap=True, overflow="ellipsis")
 
 
 def _better(best: Json, event: Json) -> Json:

@@ -51,7 +51,7 @@ def view(result: Json, full: Json) -> dict[str, Any]:
         "accuracy": accuracy(result),
         "created": wording.moment(result.get("created")),
         "settings": settings(result),
-        "allowed": wording.allowed(result.get("max_drop")),
+        "one_start": any(one.get("screened_only") for one in candidates),
     }
 
 
@@ -124,7 +124,6 @@ def _row(figures: Json, scale: Scale, pareto: bool, max_drop: Json) -> dict[str,
         "speed": number(at(figures, "speedup", "estimate")) if ratio else None,
         "ratio": ratio,
         "bar": _interval_bar(figures, scale),
-        "screened": bool(figures.get("screened_only")),
         "drop": number(at(figures, "drop", "estimate")),
         "loss": wording.loss(figures.get("drop"), max_drop),
         "same_numbers": figures.get("gate") == "equivalence",
@@ -217,26 +216,37 @@ def _with_bars(items: Sequence[Json]) -> list[dict[str, Any]]:
 def accuracy(result: Json) -> list[tuple[str, str]]:
     """How the winner's accuracy was judged, and on how much: (what, value); an empty value is not known."""
     best, examples = result["best"], result.get("examples") or {}
-    loss = wording.loss(best.get("drop"), result.get("max_drop"))
-    rules = {"drop": "score lost", "equivalence": "numerical equivalence", "agreement": "agreement of outputs"}
-    return [
-        ("Judged by", rules.get(best.get("gate"), "")),
-        ("Score before", wording.significant(at(result, "baseline", "score"), 4)),
-        ("Score after", wording.significant(best.get("score"), 4)),
-        ("Score lost", loss.estimate),
-        ("At most (95%)", loss.high),
-        ("Allowed", wording.allowed(result.get("max_drop"))),
-        ("Went wrong", wording.count(at(best, "drop", "lost"))),
-        ("Came right", wording.count(at(best, "drop", "gained"))),
-        (
-            "Largest relative difference",
-            wording.significant(at(best, "equivalence", "largest_relative_difference"), 2),
-        ),
-        ("Its tolerance", wording.significant(at(best, "equivalence", "tolerance"), 2)),
+    before = wording.significant(at(result, "baseline", "score"), 4)
+    used = [
         ("Calibration examples", wording.count(examples.get("calibration"))),
         ("Selection examples", wording.count(examples.get("selection"))),
         ("Confirmation examples", wording.count(examples.get("confirmation"))),
     ]
+    if not changed(result):
+        return [("Score", before), *used]
+    loss = wording.loss(best.get("drop"), result.get("max_drop"))
+    held = best.get("equivalence")
+    difference = wording.significant(at(held, "largest_relative_difference"), 2)
+    tolerance = wording.significant(at(held, "tolerance"), 2)
+    rules = {"drop": "score lost", "equivalence": "numerical equivalence", "agreement": "agreement of outputs"}
+    return [
+        ("Judged by", rules.get(best.get("gate"), "")),
+        ("Score before", before),
+        ("Score after", wording.significant(best.get("score"), 4)),
+        ("Score lost", loss.estimate),
+        ("At most (95%)", loss.high),
+        ("Allowed", _allowed(result)),
+        ("Went wrong", wording.count(at(best, "drop", "lost"))),
+        ("Came right", wording.count(at(best, "drop", "gained"))),
+        ("Largest relative difference", difference),
+        ("Its tolerance", tolerance if best.get("gate") == "equivalence" else ""),
+        *used,
+    ]
+
+
+def _allowed(result: Json) -> str:
+    """The allowed drop, which means nothing where no score was measured."""
+    return "" if result.get("accuracy") == "agreement" else wording.allowed(result.get("max_drop"))
 
 
 def slices(result: Json) -> list[dict[str, Any]]:
@@ -279,6 +289,7 @@ def settings(result: Json) -> list[tuple[str, list[tuple[str, str]]]]:
                 ("Instruction sets", _listed(machine.get("instruction_sets"))),
                 ("GPUs", _listed(machine.get("gpus"))),
                 ("System", machine.get("os")),
+                ("Python", machine.get("python")),
             ],
         ),
         (
@@ -309,7 +320,7 @@ def settings(result: Json) -> list[tuple[str, list[tuple[str, str]]]]:
                 ("Objective", result.get("objective")),
                 ("Batch", result.get("batch")),
                 ("Device", result.get("device")),
-                ("Allowed drop", wording.allowed(result.get("max_drop"))),
+                ("Allowed drop", _allowed(result)),
                 ("Seed", result.get("seed")),
                 ("Budget", wording.duration(result.get("budget_seconds"))),
                 ("Took", wording.duration(result["seconds"])),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from hotlap.core import Start
+from hotlap.errors import CandidateFailed
 from hotlap.measure.worker import Worker
 
 _BLOCK = "hotlap.measure.timing:block"
@@ -50,3 +52,23 @@ def measure(baseline: Worker, candidate: Worker, blocks: Blocks) -> tuple[Start,
     whole = time.perf_counter() - began
     start = Start(baseline_ms=tuple(medians[False]), candidate_ms=tuple(medians[True]))
     return start, max(0.0, 1 - timed / whole)
+
+
+def rounds(
+    workers: Mapping[str, Worker], *, rounds: int, seconds: float, timeout: float = 120.0
+) -> dict[str, list[float]]:
+    """Time several in turn, every other round backwards; the median ms a call of each in each round.
+
+    A worker that dies on the way is left out of the answer.
+    """
+    times: dict[str, list[float]] = {key: [] for key in workers}
+    for index in range(rounds):
+        for key in list(times)[:: 1 if index % 2 == 0 else -1]:
+            try:
+                answer = workers[key].call(_BLOCK, seconds=seconds, timeout=timeout)
+                workers[key].pause()
+            except CandidateFailed:
+                del times[key]
+                continue
+            times[key].append(float(np.median(answer["times_ms"])))
+    return times

@@ -10,6 +10,7 @@ from hotlap import gate
 from hotlap.core import Candidate, Interval, Json, to_json
 from hotlap.search import strategy
 from hotlap.search.confirm import confirm
+from hotlap.search.final import head_to_head
 from hotlap.search.journal import Journal
 from hotlap.search.setting import Setting
 from hotlap.search.space import Space
@@ -19,6 +20,8 @@ from hotlap.search.trial import Turn
 _CONFIRMING_SHARE = 0.35
 """The share of the budget kept for confirming."""
 _LEAST_CONFIRMING = 25.0
+_FINALISTS = 5
+"""So many of the best are timed against each other before one is confirmed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +72,10 @@ class _Queue:
         self.waiting = [candidate for candidate in space.candidates if candidate.key not in done]
 
     @property
-    def best(self) -> float:
-        """The best speed-up so far."""
-        return max((row.speedup.estimate for row in self._rows() if row.good and row.speedup), default=1.0)
+    def best(self) -> Row | None:
+        """The fastest within the gate so far, as far as selection data can tell."""
+        best = strategy.finalists(self._rows(), objective="latency", count=1)
+        return best[0] if best else None
 
     def next_turn(self, journal: Journal) -> Turn | None:
         """Begin the most promising candidate's turn; None where the time left is for confirming."""
@@ -96,20 +100,32 @@ class _Queue:
 def _confirm_best(setting: Setting, done: Mapping[str, Json], journal: Journal) -> Outcome:
     earlier = {event["key"]: event for event in journal.events if event["event"] == "confirmation"}
     confidences = gate.confirmation_confidences()
-    ranked = strategy.finalists(
-        [row_of(record) for record in done.values()], objective=setting.objective, count=len(confidences)
-    )
+    ranked = _ranked(setting, done, journal)
     confirmations: list[Json] = []
-    for row, confidence in zip(ranked, confidences, strict=False):
-        found = earlier.get(row.candidate.key)
+    for record, confidence in zip(ranked, confidences, strict=False):
+        found = earlier.get(record["key"])
         if found is None:
             share = max(_LEAST_CONFIRMING / 2, setting.seconds_left)
-            found = confirm(setting, done[row.candidate.key], confidence=confidence, seconds=share)
+            found = confirm(setting, record, confidence=confidence, seconds=share)
             journal.append("confirmation", **_storable(found))
         confirmations.append(found)
         if found["passed"]:
             return Outcome(records=list(done.values()), confirmations=confirmations, winner=found)
     return Outcome(records=list(done.values()), confirmations=confirmations, winner=None)
+
+
+def _ranked(setting: Setting, done: Mapping[str, Json], journal: Journal) -> list[Json]:
+    """The best within the gate, in the order in which they are to be confirmed."""
+    earlier = next((event for event in journal.events if event["event"] == "finalists"), None)
+    if earlier:
+        return [done[key] for key in earlier["keys"]]
+    rows = [row_of(record) for record in done.values()]
+    found = strategy.finalists(rows, objective=setting.objective, count=_FINALISTS)
+    ranked = [done[row.candidate.key] for row in found]
+    if setting.objective != "size":
+        ranked = head_to_head(setting, ranked)
+    journal.append("finalists", keys=[record["key"] for record in ranked])
+    return ranked
 
 
 def row_of(record: Json) -> Row:

@@ -13,6 +13,7 @@ from hotlap.errors import CandidateFailed
 from hotlap.measure import pairs, statistics
 from hotlap.measure.worker import Worker
 from hotlap.search.setting import LOAD_SECONDS, Setting
+from hotlap.search.strategy import Row
 
 _WORK = "hotlap.search.work"
 _LONGEST_BUILD = 900.0
@@ -42,10 +43,10 @@ class Turn:
         except CandidateFailed as error:
             self._failure = error
 
-    def take(self, baseline: Worker, *, best: float, ahead: Turn | None) -> Json:
+    def take(self, baseline: Worker, *, best: Row | None, ahead: Turn | None) -> Json:
         """Check, time, score and judge it; a record for the journal, whatever becomes of it.
 
-        `best`: the best speed-up so far. `ahead`: the next turn, whose build stands still while this one is timed.
+        `best`: the best so far. `ahead`: the next turn, whose build stands still while this one is timed.
         """
         record: dict[str, Any] = {"key": self.candidate.key, "candidate": to_json(self.candidate)}
         try:
@@ -113,13 +114,16 @@ def loaded(setting: Setting, candidate: Candidate, built: str) -> Worker:
     return worker
 
 
-def _score(setting: Setting, candidate: Candidate, worker: Worker, record: dict[str, Any], best: float) -> None:
+def _score(
+    setting: Setting, candidate: Candidate, worker: Worker, record: dict[str, Any], best: Row | None
+) -> None:
     speedup = record["speedup"]
     if setting.objective != "size" and speedup["high"] < 1.0:
         record |= {"status": "dropped", "reason": f"slower than the original ({speedup['estimate']:.2f}x)"}
         return
-    if setting.objective != "size" and speedup["estimate"] < _NOT_WORTH_SCORING * best:
-        reason = f"far behind the best so far ({speedup['estimate']:.2f}x, best {best:.2f}x), so not scored"
+    if setting.objective != "size" and _is_far_behind(record, best):
+        assert best is not None
+        reason = f"{record['median_ms']:.3g} ms a call, far behind {best.median_ms:.3g} ms, so not scored"
         record |= {"status": "dropped", "reason": reason}
         return
     found = worker.call(
@@ -134,6 +138,14 @@ def _score(setting: Setting, candidate: Candidate, worker: Worker, record: dict[
         timeout=max(60.0, setting.seconds_left),
     )
     record |= judge_selection(setting, candidate, found)
+
+
+def _is_far_behind(record: Json, best: Row | None) -> bool:
+    """By its own time and by its ratio to the baseline: either alone drifts with what else the machine does."""
+    if best is None or best.speedup is None or best.median_ms is None:
+        return False
+    slower = record["median_ms"] * _NOT_WORTH_SCORING > best.median_ms
+    return slower and bool(record["speedup"]["estimate"] < _NOT_WORTH_SCORING * best.speedup.estimate)
 
 
 def judge_selection(setting: Setting, candidate: Candidate, found: Json) -> Json:

@@ -57,10 +57,10 @@ def make(folder: Path, runtime: str, files: dict[str, Path], **changes) -> Path:
         "signature": SIGNATURE,
         "runtime_files": files,
         "golden": GOLDEN,
-        "golden_tolerance": 1e-3,
         "evidence": {"starts": []},
-        "summary": {"speedup": None, "gate": None, "drop": None},
-        "workload": {"name": "tiny", "digest": "0" * 64},
+        "result": {"speedup": None, "verdict": None},
+        "workload": "tiny",
+        "workload_digest": "0" * 64,
         "machine": facts().to_json(),
         "report_html": b"<!doctype html><title>tiny</title>",
     }

@@ -82,8 +82,8 @@ def test_read_back_as_written(data):
         ("signature.ranges", {"batch": [2, 1]}, r"signature.ranges\['batch'\] is 1, not a whole number from 2"),
         ("golden.tolerance", 2, "golden.tolerance is 2, not a number from 0 to 1"),
         ("code", 1, "code is 1, not true or false"),
-        ("summary", {"speedup": None, "gate": None}, "summary has no 'drop'"),
-        ("summary.speedup", {"estimate": 1, "low": 1, "high": "2"}, "summary.speedup.high is '2', not a number"),
+        ("result", {"speedup": None}, "result has no 'verdict'"),
+        ("result.speedup", {"estimate": 1, "low": 1, "high": "2"}, "result.speedup.high is '2', not a number"),
         ("made_by.packages", {"torch": 2}, r"made_by.packages\['torch'\] is 2, not at most 200 printable"),
     ],
 )

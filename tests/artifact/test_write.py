@@ -36,7 +36,7 @@ def test_what_was_written(built, tmp_path):
         evidence={"scores": [1.0, 0.0]},
         expires=timedelta(days=30),
         features={"x": ["view:feature"]},
-        summary={"speedup": {"estimate": 2.0, "low": 1.9, "high": 2.1}, "gate": "drop", "drop": None, "score": 0.9},
+        result={"speedup": {"estimate": 2.0, "low": 1.9, "high": 2.1}, "verdict": {"passed": True}},
     )
     assert artifact == tmp_path / "a" / "artifact"
     manifest = check_artifact(artifact).manifest
@@ -44,7 +44,7 @@ def test_what_was_written(built, tmp_path):
     assert manifest.made_by.packages["onnxruntime"]
     assert manifest.made_by.instruction_set == manifest.made_by.machine["instruction_set"]
     assert manifest.features == {"x": ["view:feature"]}
-    assert manifest.summary["score"] == 0.9
+    assert manifest.result["verdict"] == {"passed": True}
     assert json.loads((artifact / "evidence.json").read_bytes()) == {"scores": [1.0, 0.0]}
     assert leftovers(tmp_path / "a") == ["artifact"]
     check = subprocess.run(["sha256sum", "-c", "manifest.sha256"], cwd=artifact, capture_output=True, check=True)

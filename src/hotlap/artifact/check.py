@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 from hotlap import runtimes
 from hotlap.artifact import manifest as manifests
@@ -33,7 +32,7 @@ from hotlap.artifact.manifest import (
     Entry,
     Manifest,
 )
-from hotlap.artifact.sign import MOST_SEAL_BYTES, Trust
+from hotlap.artifact.sign import MOST_SEAL_BYTES, Trust, Wanted
 from hotlap.errors import ArtifactRefused, TargetError
 
 _CHUNK = 2**20
@@ -44,8 +43,6 @@ _OPENVINO_XML = re.compile(rb"\s*(?:<\?xml[^>]{0,200}\?>\s*)?<net\s")
 
 # What opening says of a link, and of a socket.
 _NO_FILE = {errno.ELOOP: "a symbolic link", errno.ENXIO: "not a regular file"}
-
-Wanted = Literal["signed", "made here"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,10 +11,10 @@ import numpy as np
 
 from hotlap import runtimes
 from hotlap.artifact import golden as goldens
-from hotlap.artifact.check import Checked, Wanted, about, check_artifact, require_fresh, require_trust
+from hotlap.artifact.check import Checked, about, check_artifact, require_fresh, require_trust
 from hotlap.artifact.golden import Case
 from hotlap.artifact.manifest import GOLDEN, Manifest
-from hotlap.artifact.sign import Trust
+from hotlap.artifact.sign import Trust, Wanted
 from hotlap.core import Array, Device, Session, Signature
 from hotlap.errors import ArtifactRefused, InputError, MissingExtra
 from hotlap.workload.inputs import nest

@@ -56,9 +56,9 @@ class Manifest:
     workload, workload_digest: the workload's name, and a digest of its source. created, expires: in UTC; expires is
     None where it never does. files: every file but the manifest, its digest and `seals`, by name. golden_tolerance:
     how far answers to the golden inputs may be off, as a share of an output's largest magnitude. code: its files
-    are code to whoever loads them. features: the stored features that it expects. summary: what is claimed, and
-    borne out by evidence.json: `speedup` (an interval, over the original), `gate` (the rule it passed by), `drop`
-    (of the score; as in result.json), each of them or None, and what else is worth showing.
+    are code to whoever loads them. features: the stored features that it expects. result: what is claimed, and
+    borne out by evidence.json: `speedup` (an interval, over the original; None where it is the original) and
+    `verdict` (as core.Verdict).
     """
 
     workload: str
@@ -73,7 +73,7 @@ class Manifest:
     golden_tolerance: float
     code: bool
     features: Json
-    summary: Json
+    result: Json
 
     @property
     def runtime_files(self) -> tuple[str, ...]:
@@ -100,7 +100,7 @@ class Manifest:
             "golden": {"tolerance": self.golden_tolerance},
             "code": self.code,
             "features": self.features,
-            "summary": self.summary,
+            "result": self.result,
         }
         return json.dumps(data, indent=1, sort_keys=True, allow_nan=False).encode()
 
@@ -120,7 +120,7 @@ def _manifest(data: Json) -> Manifest:
         raise ArtifactRefused(f"it has format {version!r:.40}; this hotlap reads format {FORMAT}, so update hotlap")
     top = fields.record(
         data, "the manifest", "format", "workload", "created", "expires", "candidate", "signature", "files",
-        "seals", "made_by", "golden", "code", "features", "summary",
+        "seals", "made_by", "golden", "code", "features", "result",
     )  # fmt: skip
     workload = fields.record(top["workload"], "workload", "name", "digest")
     golden = fields.record(top["golden"], "golden", "tolerance")
@@ -138,7 +138,7 @@ def _manifest(data: Json) -> Manifest:
         golden_tolerance=fields.number(golden["tolerance"], "golden.tolerance", 0.0, 1.0),
         code=fields.flag(top["code"], "code"),
         features=None if top["features"] is None else fields.mapping(top["features"], "features"),
-        summary=_summary(top["summary"]),
+        result=_result(top["result"]),
     )
 
 
@@ -188,17 +188,12 @@ def _made_by(value: Json) -> MadeBy:
     )
 
 
-def _summary(value: Json) -> Json:
-    summary = fields.mapping(value, "summary")
-    for name in ("speedup", "gate", "drop"):
-        if name not in summary:
-            raise ArtifactRefused(f"summary has no {name!r}")
-    if summary["speedup"] is not None:
-        ends = fields.record(summary["speedup"], "summary.speedup", "estimate", "low", "high")
+def _result(value: Json) -> Json:
+    result = fields.record(value, "result", "speedup", "verdict")
+    if result["speedup"] is not None:
+        ends = fields.record(result["speedup"], "result.speedup", "estimate", "low", "high")
         for name, end in ends.items():
-            fields.number(end, f"summary.speedup.{name}", 0.0, 1e9)
-    if summary["gate"] is not None:
-        fields.text(summary["gate"], "summary.gate")
-    if summary["drop"] is not None:
-        fields.mapping(summary["drop"], "summary.drop")
-    return summary
+            fields.number(end, f"result.speedup.{name}", 0.0, 1e9)
+    if result["verdict"] is not None:
+        fields.mapping(result["verdict"], "result.verdict")
+    return result

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 Level = Literal["signed", "made here", "digests only"]
 
+Wanted = Literal["signed", "made here"]
+
 MOST_SEAL_BYTES = 4096
 _FORMAT = 1
 # Said before the manifest's bytes, so that a signature for one purpose is none for another.

@@ -36,7 +36,7 @@ from hotlap.artifact.manifest import (
     MadeBy,
     Manifest,
 )
-from hotlap.core import Array, Candidate, Json, Signature
+from hotlap.core import TOLERANCE, Array, Candidate, Json, Signature
 from hotlap.errors import ArtifactRefused, InputError, OutputError, TargetError
 
 if TYPE_CHECKING:
@@ -54,10 +54,10 @@ def write_artifact(
     signature: Signature,
     runtime_files: Mapping[str, Path],
     golden: Sequence[tuple[Sequence[Array], Sequence[Array]]],
-    golden_tolerance: float,
     evidence: Json,
-    summary: Json,
-    workload: Mapping[str, str],
+    result: Json,
+    workload: str,
+    workload_digest: str,
     machine: Mapping[str, Json],
     report_html: bytes | None = None,
     features: Json = None,
@@ -67,10 +67,8 @@ def write_artifact(
     """Write an artifact as `folder`, which must not exist, and give it back.
 
     runtime_files: what the runtime built, by the name it has in the artifact. golden: flat inputs and outputs of
-    calls (at least one), as this candidate gave them; golden_tolerance: by how much they may be off, as a share of
-    an output's largest magnitude. evidence: samples and per-example scores. summary: what is claimed, as Manifest
-    has it. workload: its `name` and `digest`. machine: as Machine.to_json() gives it. sign_key: a private
-    key's file.
+    calls (at least one), as this candidate gave them. evidence: what artifact.evidence reads. result: what is
+    claimed, as Manifest has it. machine: as Machine.to_json() gives it. sign_key: a private key's file.
 
     Raises InputError for a key that can't be used, before anything is written, and OutputError where `folder`
     exists or can't be written, with nothing left behind.
@@ -90,8 +88,8 @@ def write_artifact(
         if report_html is not None:
             files[REPORT] = _write(partial / REPORT, report_html)
         manifest = Manifest(
-            workload=workload["name"],
-            workload_digest=workload["digest"],
+            workload=workload,
+            workload_digest=workload_digest,
             created=created,
             expires=_expiry(created, expires),
             candidate=candidate,
@@ -103,10 +101,10 @@ def write_artifact(
                 machine=dict(machine),
                 instruction_set=str(machine["instruction_set"]),
             ),
-            golden_tolerance=golden_tolerance,
+            golden_tolerance=TOLERANCE[candidate.precision],
             code=runtimes.of(candidate).CODE,
             features=features,
-            summary=summary,
+            result=result,
         ).to_bytes()
         _write_manifest(partial, manifest, own, key)
     return folder

@@ -1,0 +1,59 @@
+"""`hotlap verify`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hotlap.cli.options import AsJson, Quiet, Threads, one_of
+from hotlap.errors import ArtifactRefused
+
+if TYPE_CHECKING:
+    from hotlap.artifact.sign import Wanted
+    from hotlap.core import Device
+
+
+def verify(
+    artifact: Annotated[str, typer.Argument(help="An artifact folder.")],
+    allow_expired: Annotated[
+        bool, typer.Option("--allow-expired", help="Take it although it has expired.")
+    ] = False,
+    trust: Annotated[
+        str | None, typer.Option("--trust", help="The least that must hold: 'signed' or 'made here'.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu or cuda. [default: what it was made for]")
+    ] = None,
+    threads: Threads = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check an artifact: intact, trusted, fresh, same answers, and what it claims borne out."""
+    from hotlap.actions.verify import verify as run
+
+    levels: tuple[Wanted, ...] = ("signed", "made here")
+    devices: tuple[Device, ...] = ("cpu", "cuda")
+    result = run(
+        artifact,
+        allow_expired=allow_expired,
+        trust=one_of("--trust", trust, levels) if trust else None,
+        device=one_of("--device", device, devices) if device else None,
+        threads=threads,
+    )
+    if as_json:
+        print(json.dumps(result))
+    elif not quiet:
+        for check in result["checks"]:
+            print(f"{check['name']:14}{check['outcome']:10}{_printable(check['detail'])}")
+    failed = [check for check in result["checks"] if check["outcome"] == "failed"]
+    if failed:
+        raise ArtifactRefused(_printable(f"{artifact} failed {failed[0]['name']!r}: {failed[0]['detail']}"))
+    if not as_json:
+        print(_printable(f"{artifact}: {result['workload']} as {result['candidate']}, {result['trust']}"))
+
+
+def _printable(text: str) -> str:
+    """The text without what could steer a terminal: some of it comes from the artifact."""
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -21,6 +21,7 @@ from hotlap.report.headline import headline
 from hotlap.report.view import in_order
 
 _MOST_ROWS = 30
+_TAKEN = ("chosen", "passed")
 _MOST_REASONS = 20
 _STYLES = {"chosen": "bold green", "passed": "green", "dropped": "yellow", "rejected": "red", "failed": "red"}
 _TONES = {"yes": "bold green", "unproven": "bold yellow", "no": "bold red"}
@@ -66,20 +67,26 @@ def _row(figures: Json, result: Json) -> tuple[Text, ...]:
 
 
 def _reasons(candidates: list[Json], timed: int) -> Iterator[RenderableType]:
-    """Why each one that was not taken was not, in two columns, and how many are left to the page."""
+    """Why each one that was not taken was not, in two columns; those of one reason together, the commonest last."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(overflow="fold", max_width=30)
     table.add_column(overflow="fold")
-    given = [one for one in candidates if one.get("reason")]
-    for one in given[:_MOST_REASONS]:
-        status = Text(f"{one['status']}: ", _STYLES.get(one["status"], "dim"))
-        table.add_row(Text(plain(one["name"])), status.append(plain(one["reason"]), "default"))
+    alike: dict[tuple[str, str], list[str]] = {}
+    for one in candidates:
+        if one.get("reason") and one["status"] not in _TAKEN:
+            alike.setdefault((one["status"], one["reason"]), []).append(one["name"])
+    given = sorted(alike.items(), key=lambda item: len(item[1]))
+    for (status, reason), names in given[:_MOST_REASONS]:
+        said = Text(f"{status}: ", _STYLES.get(status, "dim")).append(plain(reason), "default")
+        table.add_row(Text(plain(names[0]) if len(names) == 1 else f"{len(names)} candidates"), said)
     if given:
         yield Text("\nnot taken, and why", "dim")
         yield table
     left = max(0, timed - _MOST_ROWS) + max(0, len(given) - _MOST_REASONS)
     if left:
         yield Text(f"{left} more rows are in report.html", "dim")
+    elif any(len(names) > 1 for names in alike.values()):
+        yield Text("each candidate by name is in report.html", "dim")
 
 
 def closing(result: Json, folder: PurePath) -> RenderableType:

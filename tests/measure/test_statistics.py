@@ -284,7 +284,7 @@ def test_when_sampling_stops(log_ratios, noise_floor, settled):
         (1.021, 1.3, "faster"),
         (1.02, 1.3, "no difference"),
         (1.001, 1.019, "no difference"),
-        (0.7, 1 / 1.021, "slower"),
+        (0.7, 0.9802, "slower"),  # 1 / 1.02 is 0.9804
         (0.7, 1 / 1.02, "no difference"),
         (0.9, 1.1, "no difference"),
     ],

@@ -175,6 +175,7 @@ def test_disturbed_starts_cost_neither_coverage_nor_width():
         Noise(between=0.018, block=0.05),
         Noise(between=0.018, drift=0.5),
         Noise(between=0.007, outliers=0.05),
+        Noise(between=0.0, block=0.05),
     ],
 )
 def test_screening_covers_where_the_spread_is_as_assumed(noise):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from hotlap.machine.facts import Machine, facts
+from hotlap.machine.facts import Gpu, Machine, facts, gpus_of_text
 
 X86 = """processor\t: 0
 vendor_id\t: GenuineIntel
@@ -104,3 +104,11 @@ def test_looking_loads_no_torch_and_no_runtime() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_gpus_as_nvidia_smi_lists_them() -> None:
+    assert gpus_of_text("NVIDIA H200, 143771, 9.0\nTesla, K80, 11441, 3.7\n") == (
+        Gpu(name="NVIDIA H200", memory_bytes=143771 * 2**20, compute_capability="9.0"),
+        Gpu(name="Tesla, K80", memory_bytes=11441 * 2**20, compute_capability="3.7"),
+    )
+    assert gpus_of_text("No devices were found\n") == ()

@@ -22,6 +22,7 @@ EXAMPLE = Limits(
     bandwidth=((2**20, 350e9), (2**24, 300e9), (2**28, 40e9)),
     launch_ms=0.001,
     launch_ms_by_kind={"elementwise": 0.001, "convolution": 0.003},
+    call_ms={"onnxruntime": 0.004},
     kernels={"fp32": "a", "bf16": "b", "int8": "c", "bytes": "d"},
     others_share=0.0,
     measurements=1,
@@ -134,13 +135,15 @@ def test_a_damaged_cache_is_measured_again_and_a_good_one_believed(
     monkeypatch.setenv("HOTLAP_HOME", str(tmp_path))
     machine = facts()
     file = tmp_path / f"limits-{machine.machine_id}-cpu-{machine.cores}.json"
-    file.write_text('{"form": 1, "limits"')
+    file.write_text('{"form": 2, "limits"')
     found = limits(machine)
     assert found.threads == machine.cores
     assert found.fp32_multiply_adds_per_second > 1e8
     assert found.bytes_per_second > 1e8
     assert found.launch_ms is not None
     assert 0 < found.launch_ms < 10
+    assert all(0 < ms < 100 for ms in found.call_ms.values())
+    assert "openvino" in found.call_ms
     assert set(found.kernels) >= {"fp32", "bytes"}
     assert list(tmp_path.iterdir()) == [file]
     assert under_test._read(file) == found

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hotlap.machine.limits import Limits
-from hotlap.profiling.profile import profile_target, profile_workload
+from hotlap.profiling.profile import open_target, profile_target, profile_workload
 from hotlap.workload.opened import open_workload
 from hotlap.workload.target import load_target
 
@@ -25,6 +25,7 @@ LIMITS = Limits(
     bandwidth=((2**20, 3e11), (2**28, 4e10)),
     launch_ms=0.001,
     launch_ms_by_kind={"elementwise": 0.001},
+    call_ms={},
     kernels={},
     others_share=0.0,
     measurements=1,
@@ -55,13 +56,10 @@ def test_a_profile_adds_up_and_changes_nothing(name: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_a_target_is_opened_once_in_a_worker(tmp_path: Path) -> None:
+def test_a_target_is_opened_and_profiled_in_a_worker(tmp_path: Path) -> None:
     state: dict[str, Any] = {}
-    target = models.write(tmp_path, "lstm")
-    first = profile_target(state, target=target, batch=1, threads=1, limits=LIMITS.to_json(), device="cpu")
-    opened = state["opened"]
-    again = profile_target(state, target=target, batch=1, threads=1, limits=LIMITS.to_json(), device="cpu")
-    assert state["opened"] is opened
-    assert first["workload"] == "lstm"
-    assert first["profile"]["multiply_adds"] == again["profile"]["multiply_adds"] == 10 * 4 * 16 * (8 + 16) + 64
-    assert any(one["kind"] == "recurrent" for one in first["profile"]["kinds"])
+    opened = open_target(state, target=models.write(tmp_path, "lstm"), threads=1)
+    assert opened == {"workload": "lstm", "warnings": []}
+    found = profile_target(state, batch=1, threads=1, limits=LIMITS.to_json(), device="cpu")
+    assert found["multiply_adds"] == 10 * 4 * 16 * (8 + 16) + 16 * 4
+    assert any(one["kind"] == "recurrent" for one in found["kinds"])

@@ -24,6 +24,7 @@ LIMITS = Limits(
     bandwidth=((2**20, 1e9), (2**28, 1e9)),
     launch_ms=0.001,
     launch_ms_by_kind={"elementwise": 0.001},
+    call_ms={},
     kernels={},
     others_share=0.0,
     measurements=1,
@@ -88,6 +89,13 @@ def test_a_bound_is_the_longer_of_multiplying_and_moving() -> None:
     assert bounds(work(0, 4_000_000, 1000, 1000)) == pytest.approx({"fp32": 4.0, "bf16": 2.0, "int8": 1.0})
     assert bounds(work(0, 1, 6_000_000, 2_000_000)) == pytest.approx({"fp32": 8.0, "bf16": 4.0, "int8": 2.0})
     assert bounds(work(0, 0, 6_000_000, 2_000_000))["fp32"] == 0, "what has no products may be fused away"
+
+
+def test_limits_that_others_held_down_do_not_lengthen_a_bound() -> None:
+    counted = measured().counted
+    busy = replace(LIMITS, others_share=0.75)
+    assert bounds_ms(counted, busy)["int8"] == pytest.approx(bounds_ms(counted, LIMITS)["int8"] / 4)
+    assert bounds_ms(counted, replace(LIMITS, others_share=0.05)) == bounds_ms(counted, LIMITS)
 
 
 def test_weights_that_no_cache_holds_come_from_memory() -> None:

@@ -19,6 +19,7 @@ LIMITS = Limits(
     bandwidth=((2**20, 1e9),),
     launch_ms=0.0,
     launch_ms_by_kind={},
+    call_ms={},
     kernels={},
     others_share=0.0,
     measurements=1,
@@ -61,13 +62,18 @@ def test_each_says_why() -> None:
     )
 
 
-def test_a_format_that_is_no_faster_here_is_not_suggested() -> None:
-    slow = replace(LIMITS, bf16_multiply_adds_per_second=0.3e9, int8_multiply_adds_per_second=None)
-    assert not any("bf16" in what or "int8" in what for what in by_name(slow))
+def test_a_format_that_could_bring_no_more_than_a_wider_one_is_not_suggested() -> None:
+    same = {"fp32": 4.0, "bf16": 4.0, "int8": 3.0}
+    whats = [one["what"] for one in suggestions(10.0, KINDS, {"waiting_share": 0.0}, same, LIMITS)]
+    assert any("int8" in what for what in whats)
+    assert not any("bf16" in what for what in whats)
+    costly = replace(LIMITS, call_ms={"onnxruntime": 200.0})
+    assert not any("int8" in what for what in by_name(costly))
 
 
 def test_a_call_takes_at_least_an_empty_one() -> None:
-    found = by_name(replace(LIMITS, launch_ms=1.0))
+    limits = replace(LIMITS, launch_ms=0.5, call_ms={"onnxruntime": 1.0, "openvino": 2.0})
+    found = by_name(limits)
     assert found["int8 in ONNX Runtime or OpenVINO"]["at_most_speedup"] == pytest.approx(5.0)
 
 

@@ -7,6 +7,8 @@ import importlib.metadata
 import json
 import math
 import platform
+import shutil
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +46,7 @@ _PACKAGES = (
 )
 # Packages whose kernels the measured limits come from: another version may reach another limit.
 _KERNEL_PACKAGES = ("torch", "onnxruntime", "openvino")
+_SMI_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,11 +171,11 @@ def _versions() -> dict[str, str]:
 
 
 def _gpus() -> tuple[Gpu, ...]:
-    """CUDA devices by NVML where it is installed; else by torch, if something else has loaded it already."""
+    """CUDA devices by NVML where its package is installed; else by torch, if it is loaded; else by nvidia-smi."""
     try:
         import pynvml
     except ImportError:
-        return _gpus_of_torch() if "torch" in sys.modules else ()
+        return _gpus_of_torch() if "torch" in sys.modules else _gpus_of_smi()
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
@@ -203,4 +206,25 @@ def _gpus_of_torch() -> tuple[Gpu, ...]:
     return tuple(
         Gpu(name=d.name, memory_bytes=int(d.total_memory), compute_capability=f"{d.major}.{d.minor}")
         for d in devices
+    )
+
+
+def _gpus_of_smi() -> tuple[Gpu, ...]:
+    if not shutil.which("nvidia-smi"):
+        return ()
+    command = ["nvidia-smi", "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_SMI_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    return gpus_of_text(done.stdout) if done.returncode == 0 else ()
+
+
+def gpus_of_text(text: str) -> tuple[Gpu, ...]:
+    """Devices from nvidia-smi's lines of name, MiB of memory, compute capability; other lines are no devices."""
+    rows = [[field.strip() for field in line.rsplit(",", 2)] for line in text.splitlines()]
+    return tuple(
+        Gpu(name=row[0], memory_bytes=int(row[1]) * 2**20, compute_capability=row[2])
+        for row in rows
+        if len(row) == 3 and row[1].isdigit()
     )

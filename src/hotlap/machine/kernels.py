@@ -167,3 +167,37 @@ def empty_calls(device: Device) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "convolution", lambda: torch.conv2d(image, image, one)
     yield "normalization", lambda: functional.layer_norm(one, (1,))
     yield "view", lambda: one.view(1)
+
+
+def empty_sessions(threads: int) -> Iterator[tuple[str, Callable[[], Callable[[], Any]]]]:
+    """What makes a call of each runtime's session of a model with next to no work in it (it may lack a package)."""
+    yield "onnxruntime", lambda: _empty_onnxruntime(threads)
+    yield "openvino", lambda: _empty_openvino(threads)
+
+
+def _empty_onnxruntime(threads: int) -> Callable[[], Any]:
+    import numpy as np
+    import onnxruntime
+    from onnx import TensorProto, helper
+
+    shape = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "empty", shape[:1], shape[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    feed = {"x": np.zeros((1, 1), np.float32)}
+    return lambda: session.run(None, feed)
+
+
+def _empty_openvino(threads: int) -> Callable[[], Any]:
+    import numpy as np
+    import openvino
+    from openvino import opset13 as operations
+
+    parameter = operations.parameter([1, 1], np.float32)
+    model = openvino.Model([operations.relu(parameter)], [parameter])
+    settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+    request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+    values = np.zeros((1, 1), np.float32)
+    return lambda: request.infer({0: values}, share_inputs=True)

@@ -23,10 +23,11 @@ from hotlap.errors import WorkerDied, WorkerTimeout
 from hotlap.machine.facts import Machine
 
 # Raised when what is measured changes, so that older caches are measured again.
-_FORM = 1
+_FORM = 2
 _TIMEOUT_SECONDS = 120.0
 # Above this share of the CPU used by others, the figures may be too low: they are measured again next time.
 _QUIET_SHARE = 0.1
+_MOST_BUSY = 0.95
 _MEASUREMENTS = 3
 _FORMATS = ("fp32", "bf16", "int8")
 _WIDER = {"fp32": ("fp32",), "bf16": ("bf16", "fp32"), "fp16": ("bf16", "fp32"), "int8": ("int8", "bf16", "fp32")}
@@ -41,7 +42,9 @@ class Limits:
     bytes_per_second: of memory that no cache holds. bandwidth: pairs of a working set in bytes and the bytes a
         second reached in it, smallest set first.
     launch_ms: one eager torch call of an elementwise operation with no work in it; launch_ms_by_kind: of others.
-    kernels: which kernel reached which limit. others_share: CPU that others used meanwhile, as a share of ours.
+    call_ms: one call of a session of each runtime with no work in it, by the runtime's name.
+    kernels: which kernel reached which limit.
+    others_share: the share of the CPU time that measuring asked for and others got.
     measurements: how often it was measured; of each figure the best is kept. seconds: what the last one took.
     """
 
@@ -54,6 +57,7 @@ class Limits:
     bandwidth: tuple[tuple[int, float], ...]
     launch_ms: float | None
     launch_ms_by_kind: Mapping[str, float]
+    call_ms: Mapping[str, float]
     kernels: Mapping[str, str]
     others_share: float
     measurements: int
@@ -63,6 +67,11 @@ class Limits:
     def quiet(self) -> bool:
         """Whether others left the machine alone at least once while it was measured."""
         return self.others_share <= _QUIET_SHARE
+
+    @property
+    def undisturbed_factor(self) -> float:
+        """By how much work may be faster than these limits say, once others leave the machine alone; 1 or more."""
+        return 1.0 if self.quiet else 1 / (1 - min(self.others_share, _MOST_BUSY))
 
     def multiply_adds_per_second(self, precision: str) -> float:
         """The limit for work in `precision` (fp32, bf16, fp16, int8).
@@ -131,6 +140,7 @@ def merged(old: Limits, new: Limits) -> Limits:
             kernels[precision] = old.kernels[precision]
     kept = dict(old.bandwidth)
     launches = {kind: min(ms, old.launch_ms_by_kind.get(kind, ms)) for kind, ms in new.launch_ms_by_kind.items()}
+    calls = {name: min(ms, old.call_ms.get(name, ms)) for name, ms in new.call_ms.items()}
     return replace(
         new,
         fp32_multiply_adds_per_second=max(_rate(old, "fp32"), _rate(new, "fp32")),
@@ -140,6 +150,7 @@ def merged(old: Limits, new: Limits) -> Limits:
         bandwidth=tuple((size, max(rate, kept.get(size, 0.0))) for size, rate in new.bandwidth),
         launch_ms_by_kind=launches,
         launch_ms=launches.get("elementwise"),
+        call_ms=calls,
         kernels=kernels,
         others_share=min(old.others_share, new.others_share),
         measurements=old.measurements + 1,
@@ -222,6 +233,7 @@ def _measure(machine: Machine, device: Device, threads: int) -> Limits:
         bandwidth=tuple((size, rate) for size, rate, _ in found["bandwidth"]),
         launch_ms=found["launches"].get("elementwise"),
         launch_ms_by_kind=found["launches"],
+        call_ms=found["calls"],
         kernels={
             **{precision: name for precision, (_, name) in found["rates"].items()},
             "bytes": found["bandwidth"][-1][2],

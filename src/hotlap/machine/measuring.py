@@ -13,13 +13,21 @@ from pathlib import Path
 from typing import Any, cast
 
 from hotlap.core import Device, Json
-from hotlap.machine.kernels import Kernel, empty_calls, openvino_kernels, passes_over_memory, torch_kernels
+from hotlap.machine.kernels import (
+    Kernel,
+    empty_calls,
+    empty_sessions,
+    openvino_kernels,
+    passes_over_memory,
+    torch_kernels,
+)
 
 # All in all some five seconds, of which loading torch and OpenVINO takes two.
 _RATES_SECONDS = 1.0
 _TURN_SECONDS = 0.02
 _PASS_SECONDS = 0.02
 _LAUNCH_SECONDS = 0.02
+_LAUNCHES = 50
 # A larger product is tried only where one call of it should take no longer than this.
 _LONGEST_CALL_SECONDS = 0.25
 # After its first turn a kernel that reached less than this share of its format's best gets no further turn.
@@ -33,20 +41,21 @@ Synchronize = Callable[[], Any]
 def measure(device: Device, threads: int, cache_bytes: int, memory_bytes: int) -> Json:
     """Measure; gives the fields of `limits.Limits` that are measured."""
     synchronize = _set_up(device, threads)
-    began, before = time.perf_counter(), _cpu_seconds()
+    before = _scheduled_ns()
     sizes = _working_sets(cache_bytes, memory_bytes)
     # Twice, with the products between: a while in which others are busy then spoils one of the two only.
     first = [_bandwidth(size, device, synchronize) for size in sizes]
     rates = _rates(_kernels(device, threads), synchronize)
     second = [_bandwidth(size, device, synchronize) for size in sizes]
     launches = _launches(device, synchronize)
-    wall, after = time.perf_counter() - began, _cpu_seconds()
-    others = (after[0] - before[0]) - (after[1] - before[1])
+    calls = _calls(device, threads, synchronize)
+    ran, waited = (after - earlier for after, earlier in zip(_scheduled_ns(), before, strict=True))
     return {
         "rates": rates,
         "bandwidth": [[size, *max(pair)] for size, *pair in zip(sizes, first, second, strict=True)],
         "launches": launches,
-        "others_share": max(0.0, others / wall / max(1, threads)),
+        "calls": calls,
+        "others_share": waited / max(1, ran + waited),
     }
 
 
@@ -121,22 +130,29 @@ def _bandwidth(size: int, device: Device, synchronize: Synchronize) -> tuple[flo
 
 def _launches(device: Device, synchronize: Synchronize) -> Json:
     """Milliseconds a call of operations with no work in them; empty without torch."""
-    calls = 100
-
-    def many(call: Callable[[], Any]) -> Callable[[], None]:
-        def run() -> None:
-            for _ in range(calls):
-                call()
-
-        return run
-
     try:
-        return {
-            kind: 1000 * shortest(many(call), synchronize, _LAUNCH_SECONDS) / calls
-            for kind, call in empty_calls(device)
-        }
+        return {kind: _milliseconds(call, synchronize) for kind, call in empty_calls(device)}
     except ImportError:
         return {}
+
+
+def _calls(device: Device, threads: int, synchronize: Synchronize) -> Json:
+    """Milliseconds a call of each runtime's session with no work in it; only of those that are installed."""
+    found = {}
+    for name, make in empty_sessions(threads) if device == "cpu" else ():
+        try:
+            found[name] = _milliseconds(make(), synchronize)
+        except ImportError:
+            continue
+    return found
+
+
+def _milliseconds(call: Callable[[], Any], synchronize: Synchronize) -> float:
+    def many() -> None:
+        for _ in range(_LAUNCHES):
+            call()
+
+    return 1000 * shortest(many, synchronize, _LAUNCH_SECONDS) / _LAUNCHES
 
 
 def shortest(call: Callable[[], Any], synchronize: Synchronize, seconds: float) -> float:
@@ -153,13 +169,16 @@ def shortest(call: Callable[[], Any], synchronize: Synchronize, seconds: float) 
     return best
 
 
-def _cpu_seconds() -> tuple[float, float]:
-    """CPU seconds that the whole machine and this process have used so far."""
-    import psutil
-
-    times = psutil.cpu_times()
-    process = psutil.Process().cpu_times()
-    return sum(times) - times.idle - getattr(times, "iowait", 0.0), process.user + process.system
+def _scheduled_ns() -> tuple[int, int]:
+    """What this process's threads have run so far, and what they waited for a CPU that others had (Linux)."""
+    ran = waited = 0
+    for file in Path("/proc/self/task").glob("*/schedstat"):
+        try:
+            times = file.read_text().split()
+        except OSError:
+            continue
+        ran, waited = ran + int(times[0]), waited + int(times[1])
+    return ran, waited
 
 
 if __name__ == "__main__":

@@ -50,21 +50,23 @@ def profile_workload(opened: Opened, *, batch: int, threads: int, limits: Limits
     return {**profile_of(measured, limits), "batch": batch, "threads": threads, "device": device}
 
 
-def profile_target(
-    state: dict[str, Any], *, target: str, batch: int, threads: int, limits: Json, device: Device
-) -> Json:
-    """The same of a target, to be called through a worker; `limits` is what Limits.to_json gave."""
+def open_target(state: dict[str, Any], *, target: str, threads: int) -> Json:
+    """Open a target for `profile_target`, through a worker; gives its `workload` (the name) and `warnings`."""
     import torch
 
     from hotlap.workload.opened import open_workload
     from hotlap.workload.target import load_target
 
     torch.set_num_threads(threads)
-    if "opened" not in state:
-        state["opened"] = open_workload(load_target(target), command="profile")
+    opened = open_workload(load_target(target), command="profile")
+    state["opened"] = opened
+    return {"workload": opened.loaded.name, "warnings": list(opened.warnings)}
+
+
+def profile_target(state: dict[str, Any], *, batch: int, threads: int, limits: Json, device: Device) -> Json:
+    """Profile the target that is open; `limits` is what Limits.to_json gave."""
     opened: Opened = state["opened"]
-    found = profile_workload(opened, batch=batch, threads=threads, limits=Limits.from_json(limits), device=device)
-    return {"workload": opened.loaded.name, "warnings": list(opened.warnings), "profile": found}
+    return profile_workload(opened, batch=batch, threads=threads, limits=Limits.from_json(limits), device=device)
 
 
 def _peak_bytes(once: Callable[[], Any], device: Device) -> int:

@@ -91,9 +91,14 @@ def bound_ms(profile: Mapping[str, Any], precision: str) -> float:
 
 
 def bounds_ms(counted: Counted, limits: Limits) -> dict[str, float]:
-    """The same for every format, from the counted work."""
+    """The same for every format, from the counted work.
+
+    Shortened by what others took while the limits were measured: no candidate shall be skipped for a limit that was
+    held down.
+    """
     products = [work for work in counted.work if work.multiply_adds]
-    return {precision: 1000 * least_seconds(products, precision, counted, limits) for precision in PRECISIONS}
+    scale = 1000 / limits.undisturbed_factor
+    return {precision: scale * least_seconds(products, precision, counted, limits) for precision in PRECISIONS}
 
 
 def least_seconds(work: Iterable[Work], precision: str, counted: Counted, limits: Limits) -> float:

@@ -35,13 +35,11 @@ def suggestions(
     fusible = sum(kinds.get(kind, 0.0) for kind in _FUSIBLE)
     launch, layout = kinds.get(LAUNCH, 0.0), kinds.get(LAYOUT, 0.0)
     waiting = overhead["waiting_share"] * total
-    least_call = limits.launch_ms or 0.0
+    # No runtime is called in less than its call of an empty model takes.
+    least_call = min(limits.call_ms.values(), default=limits.launch_ms or 0.0)
     found = [
         _suggestion(total, bounds["fp32"] + least_call, _same_numbers(limits), _why(total, kinds, bounds, fusible)),
-        *(
-            _suggestion(total, bounds[narrow] + least_call, what, _narrower(total, kinds, limits, narrow))
-            for narrow, what in _formats(limits)
-        ),
+        *_narrower(total, kinds, bounds, least_call, limits),
         _suggestion(
             total,
             total - launch - fusible,
@@ -78,17 +76,6 @@ def _where(limits: Limits) -> str:
     return "ONNX Runtime or OpenVINO" if limits.device == "cpu" else "a compiled runtime"
 
 
-def _formats(limits: Limits) -> list[tuple[str, str]]:
-    """The narrower formats in which this machine is faster."""
-    found, best = [], limits.multiply_adds_per_second("fp32")
-    for precision in ("bf16", "int8"):
-        rate = limits.multiply_adds_per_second(precision)
-        if rate >= _WORTH * best:
-            found.append((precision, f"{precision} in {_where(limits)}"))
-            best = rate
-    return found
-
-
 def _why(total: float, kinds: Mapping[str, float], bounds: Mapping[str, float], fusible: float) -> str:
     spent = sum(kinds.get(kind, 0.0) for kind in _PRODUCTS)
     reached = f", at {bounds['fp32'] / spent:.0%} of the fp32 limit" if spent else ""
@@ -101,10 +88,21 @@ def _why(total: float, kinds: Mapping[str, float], bounds: Mapping[str, float], 
     return "; ".join(filter(None, (_products(total, kinds) + reached, ", ".join(said))))
 
 
-def _narrower(total: float, kinds: Mapping[str, float], limits: Limits, precision: str) -> str:
-    ratio = limits.multiply_adds_per_second(precision) / limits.multiply_adds_per_second("fp32")
-    times = f"{ratio:.1f} times as many multiply-adds a second in {precision} as in fp32"
-    return f"{_products(total, kinds)}; this machine makes {times}"
+def _narrower(
+    total: float, kinds: Mapping[str, float], bounds: Mapping[str, float], least_call: float, limits: Limits
+) -> list[Json]:
+    """The narrower formats, as far as each could bring more than the wider ones."""
+    found, wider = [], bounds["fp32"] + least_call
+    for precision in ("bf16", "int8"):
+        left = bounds[precision] + least_call
+        if left * _WORTH > wider:
+            continue
+        wider = left
+        ratio = limits.multiply_adds_per_second(precision) / limits.multiply_adds_per_second("fp32")
+        times = f"{ratio:.1f} times as many multiply-adds a second in {precision} as in fp32"
+        why = f"{_products(total, kinds)}; this machine makes {times}"
+        found.append(_suggestion(total, left, f"{precision} in {_where(limits)}", why))
+    return found
 
 
 def _products(total: float, kinds: Mapping[str, float]) -> str:

@@ -20,6 +20,7 @@ from hotlap.search.trial import Turn
 _CONFIRMING_SHARE = 0.35
 """The share of the budget kept for confirming."""
 _LEAST_CONFIRMING = 25.0
+_MOST_CONFIRMING_SHARE = 0.6
 _FINALISTS = 5
 """So many of the best are timed against each other before one is confirmed."""
 
@@ -36,7 +37,7 @@ class Outcome:
 def search(setting: Setting, space: Space, journal: Journal, *, budget: float) -> Outcome:
     """Try candidates in the order of their promise, then confirm the best; at most three are."""
     done: dict[str, Json] = {event["key"]: event for event in journal.events if event["event"] == "candidate"}
-    reserve = max(_LEAST_CONFIRMING, _CONFIRMING_SHARE * budget)
+    reserve = min(max(_LEAST_CONFIRMING, _CONFIRMING_SHARE * budget), _MOST_CONFIRMING_SHARE * budget)
     queue = _Queue(setting, space, done, reserve=reserve)
     baseline = setting.baseline()
     ahead: Turn | None = None

@@ -1,0 +1,185 @@
+"""The whole way: a workload goes in; artifact, result and report come out, whatever happens on the way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import models
+import numpy as np
+import psutil
+import pytest
+
+import hotlap
+from hotlap.cli.main import run
+from hotlap.report.schema import schema
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+QUICK = ["--threads", "1", "--batch", "2"]
+
+
+def events(out: Path, kind: str = "") -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (out / "journal.jsonl").read_text().splitlines()]
+    return [line for line in lines if not kind or line["event"] == kind]
+
+
+def result_of(out: Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((out / "result.json").read_text())
+    jsonschema.validate(result, schema())
+    return result
+
+
+def test_from_a_workload_to_an_artifact(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target, out = models.write(tmp_path, "convolutions"), tmp_path / "out"
+    code = run(["optimize", target, "--out", str(out), "--budget", "40s", "--only", "onnxruntime", "--json",
+                "--max-drop", "0.2", *QUICK])  # fmt: skip
+    printed = json.loads(capsys.readouterr().out)
+    result = result_of(out)
+    assert code == 0
+    assert printed == result
+    assert result["confirmed"]
+    assert result["best"]["runtime"] == "onnxruntime"
+    assert result["best"]["speedup"]["low"] > 1 + result["noise_floor"]
+    assert result["examples"]["confirmation"] > result["examples"]["selection"] > 0
+    assert {path.name for path in out.iterdir()} == {
+        ".lock",
+        "artifact",
+        "journal.jsonl",
+        "report.html",
+        "result.json",
+    }
+    assert {event["event"] for event in events(out)} >= {"begin", "candidate", "finalists", "confirmation", "end"}
+
+    loaded = hotlap.load(out / "artifact")
+    images = np.random.default_rng(0).standard_normal((5, 3, 16, 16)).astype(np.float32)
+    assert loaded(images).shape == (5, 10)
+    assert run(["verify", str(out / "artifact")]) == 0
+    assert run(["optimize", target, "--out", str(out), "--budget", "40s"]) == 2
+    assert "go on with --resume, start over with --force" in capsys.readouterr().err
+
+
+def test_when_nothing_may_be_lost_the_original_stays_and_the_nearest_miss_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target, out = models.write(tmp_path, "convolutions"), tmp_path / "out"
+    # 40 examples can't prove that as little as 0.001 was lost, however good a candidate is.
+    code = run(["optimize", target, "--out", str(out), "--budget", "30s", "--only", "dynamic_int8",
+                "--max-drop", "0.001", *QUICK])  # fmt: skip
+    result = result_of(out)
+    assert code == 3
+    assert not result["confirmed"]
+    assert result["best"]["name"] == result["baseline"]["name"]
+    assert result["best"]["artifact"] == "artifact"
+    assert {candidate["status"] for candidate in result["candidates"]} <= {
+        "rejected",
+        "skipped",
+        "dropped",
+        "failed",
+    }
+    assert all(candidate["reason"] for candidate in result["candidates"])
+    if any(candidate["status"] == "rejected" for candidate in result["candidates"]):
+        assert result["nearest_miss"]["reason"]
+    assert "Traceback" not in capsys.readouterr().err
+    images = np.zeros((3, 3, 16, 16), np.float32)
+    assert hotlap.load(out / "artifact")(images).shape == (3, 10)
+
+
+def start(target: str, out: Path, *more: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "hotlap", "optimize", target, "--out", str(out), "--budget", "60s",
+               "--max-drop", "0.2", "--only", "onnxruntime", *QUICK, *more]  # fmt: skip
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def until_candidates(process: subprocess.Popen[bytes], out: Path, count: int) -> None:
+    while process.poll() is None:
+        if (out / "journal.jsonl").exists() and len(events(out, "candidate")) >= count:
+            return
+        os.sched_yield()
+    raise AssertionError(process.communicate()[1].decode())
+
+
+def test_a_killed_run_is_taken_up_and_builds_nothing_again(tmp_path: Path) -> None:
+    target, out = models.write(tmp_path, "convolutions"), tmp_path / "out"
+    process = start(target, out)
+    until_candidates(process, out, 2)
+    below = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate()
+    assert psutil.wait_procs(below, timeout=5)[1] == []
+    assert not (out / "result.json").exists()
+    assert not (out / "artifact").exists()
+    before = [event["key"] for event in events(out, "candidate")]
+
+    assert run(["optimize", target, "--out", str(out), "--seed", "7", "--resume"]) == 2
+    again = start(target, out, "--resume")
+    assert again.communicate()[1] is not None
+    assert again.returncode == 0
+    keys = [event["key"] for event in events(out, "candidate")]
+    assert keys[: len(before)] == before
+    assert len(set(keys)) == len(keys)
+    assert result_of(out)["confirmed"]
+
+
+def test_ctrl_c_keeps_what_was_done(tmp_path: Path) -> None:
+    target, out = models.write(tmp_path, "convolutions"), tmp_path / "out"
+    process = start(target, out)
+    until_candidates(process, out, 1)
+    second = run(["optimize", target, "--out", str(out), "--force"])
+    process.send_signal(signal.SIGINT)
+    error = process.communicate()[1].decode()
+    assert second == 2
+    assert process.returncode == 130
+    assert "interrupted; what was done so far is kept" in error
+    assert "Traceback" not in error
+    assert events(out, "candidate")
+
+
+CRASHING = models.CONVOLUTIONS.replace(
+    "calibration=lambda: iter(data(3)[0].split(16))", "calibration=calibration"
+).replace(
+    "workload = Workload(",
+    """
+import os
+from pathlib import Path
+
+def calibration():
+    # The first process that looks (it studies the workload) lives; every one that builds with it dies.
+    seen = Path(__file__).with_suffix(".seen")
+    if seen.exists() and seen.read_text() != str(os.getpid()):
+        os.abort()
+    seen.write_text(str(os.getpid()))
+    return iter(data(3)[0].split(16))
+
+workload = Workload(""",
+)
+
+
+def test_candidates_whose_process_dies_are_rows_and_the_rest_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "crashing.py").write_text(CRASHING)
+    out = tmp_path / "out"
+    process = start(str(tmp_path / "crashing.py"), out, "--skip", "bf16")
+    process.communicate()
+    result = result_of(out)
+    failed = [c for c in result["candidates"] if c["status"] == "failed"]
+    assert failed
+    assert all("SIGABRT" in candidate["reason"] for candidate in failed)
+    assert any(candidate["status"] == "chosen" for candidate in result["candidates"])
+
+
+def test_agreement_where_there_is_no_evaluation(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    hotlap.optimize(
+        models.write(tmp_path, "nested"), out=out, budget=30.0, only=["onnxruntime"], threads=1, batch=2
+    )
+    result = result_of(out)
+    assert result["accuracy"] == "agreement"
+    assert result["best"]["gate"] in ("agreement", "equivalence")
+    loaded = hotlap.load(out / "artifact")
+    answer = loaded(ids=np.ones((3, 7), np.int64), weights=np.ones((3, 7), np.float32))
+    assert answer["scores"].shape == (3, 4)
+    assert answer["rest"][1].shape == (3, 7, 32)

@@ -14,7 +14,7 @@ import pytest
 from hotlap.errors import CandidateFailed, InputError, OutOfMemory, TargetError, WorkerDied, WorkerTimeout
 from hotlap.measure.worker import Worker
 
-MISBEHAVIOUR = '''
+MISBEHAVIOUR = """
 import ctypes, json, os, subprocess, sys, time
 from hotlap.errors import TargetError
 def twice(state, values):
@@ -42,7 +42,7 @@ def offspring(state):
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
     return child.pid
 def pid(state): return os.getpid()
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_a_library_error_is_a_failed_candidate_and_the_process_goes_on(environme
 
 def test_a_bug_of_hotlaps_own_is_not_hidden(environment: dict[str, str]) -> None:
     with Worker(environment=environment) as worker, pytest.raises(RuntimeError, match="a bug of hotlap's"):
-        worker.call("hotlap.search.work:load", timeout=30)
+        worker.call("hotlap.search.work.holding:load", timeout=30)
 
 
 def test_what_it_prints_fills_nothing_and_breaks_nothing(environment: dict[str, str]) -> None:

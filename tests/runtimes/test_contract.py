@@ -10,8 +10,8 @@ import pytest
 
 from hotlap import forms, runtimes, techniques
 from hotlap.core import TOLERANCE, Candidate, to_json
-from hotlap.search import work
 from hotlap.search.space import build_space
+from hotlap.search.work import building, checking, holding, opening, scoring
 from hotlap.techniques import ModelFacts
 
 # NNCF and ONNX Runtime's quantizer warn of their own dependencies' coming changes.
@@ -48,10 +48,10 @@ def test_the_suite_sees_every_runtime_and_every_cpu_technique() -> None:
 def test_builds_loads_and_gives_the_models_numbers(candidate: Candidate, state: dict[str, Any]) -> None:
     shared = {"target": state["target"], "threads": 1}
     process: dict[str, Any] = {}
-    built = work.build(process, candidate=to_json(candidate), work=state["work"], seed=0, **shared)
-    check = work.check(process, candidate=to_json(candidate), built=built["folder"], batch=2, **shared)
+    built = building.build(process, candidate=to_json(candidate), work=state["work"], seed=0, **shared)
+    check = checking.check(process, candidate=to_json(candidate), built=built["folder"], batch=2, **shared)
     assert check["row_dependence"] <= TOLERANCE[candidate.precision]
-    found = work.confirm(
+    found = scoring.confirm(
         process, candidate=to_json(candidate), built=built["folder"], seed=0, roles=["selection", "confirmation"],
         max_drop=None, confidence=0.95, **shared,
     )  # fmt: skip
@@ -65,11 +65,11 @@ def test_builds_loads_and_gives_the_models_numbers(candidate: Candidate, state: 
 def test_says_where_the_time_goes(name: str, state: dict[str, Any]) -> None:
     candidate = next(c for c in CANDIDATES if c.runtime == name and not c.steps)
     process: dict[str, Any] = {}
-    built = work.build(
+    built = building.build(
         process, target=state["target"], candidate=to_json(candidate), work=state["work"], seed=0, threads=1
     )
-    opened = process.get("opened") or work._open(process, state["target"], 1)
-    operations = work.operations(
+    opened = process.get("opened") or opening.opened_workload(process, state["target"], 1)
+    operations = holding.operations(
         process, candidate=to_json(candidate), built=built["folder"], signature=to_json(opened.signature),
         arrays=opened.example_arrays(2), calls=3,
     )  # fmt: skip
@@ -80,9 +80,9 @@ def test_says_where_the_time_goes(name: str, state: dict[str, Any]) -> None:
 def test_a_built_candidate_is_not_built_again(state: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     candidate = next(c for c in CANDIDATES if c.runtime == "onnxruntime" and not c.steps)
     arguments = {"target": state["target"], "candidate": to_json(candidate), "work": state["work"], "seed": 0}
-    first = work.build({}, **arguments, threads=1)
+    first = building.build({}, **arguments, threads=1)
     monkeypatch.setattr(forms, "lower", None)
-    assert work.build({}, **arguments, threads=1) == first
+    assert building.build({}, **arguments, threads=1) == first
 
 
 @pytest.mark.parametrize("model", ["nested", "lstm"])
@@ -100,12 +100,14 @@ def test_other_models_and_lengths(model: str, runtime: str, technique: str, tmp_
         return
     candidate, process = chosen[0], {}
     target = models.write(tmp_path, model)
-    built = work.build(process, target=target, candidate=to_json(candidate), work=str(tmp_path), seed=0, threads=1)
+    built = building.build(
+        process, target=target, candidate=to_json(candidate), work=str(tmp_path), seed=0, threads=1
+    )
     opened = process["opened"]
-    session = work._load(process, candidate, Path(built["folder"]), opened.signature)
+    session = holding.loaded_session(process, candidate, Path(built["folder"]), opened.signature)
     for batch, axes in ((1, {}), (3, {"length": 20} if model == "nested" else {})):
         arrays = opened.example_arrays(batch, **axes)
-        for got, want in zip(session(arrays), work._original(opened, arrays), strict=True):
+        for got, want in zip(session(arrays), opening.original_outputs(opened, arrays), strict=True):
             assert got.shape == want.shape
             assert got.dtype == want.dtype
             assert np.abs(got - want).max() <= 2 * TOLERANCE[candidate.precision] * np.abs(want).max()
@@ -118,18 +120,18 @@ def test_a_light_runtime_loads_without_torch(state: dict[str, Any], tmp_path: Pa
     for name in ("onnxruntime", "openvino"):
         candidate = next(c for c in CANDIDATES if c.runtime == name and not c.steps)
         process: dict[str, Any] = {}
-        built = work.build(
+        built = building.build(
             process, target=state["target"], candidate=to_json(candidate), work=state["work"], seed=0, threads=1
         )
-        opened = process.get("opened") or work._open(process, state["target"], 1)
+        opened = process.get("opened") or opening.opened_workload(process, state["target"], 1)
         given = {
             "candidate": to_json(candidate), "built": built["folder"], "signature": to_json(opened.signature),
             "arrays": [array.tolist() for array in opened.example_arrays(2)],
         }  # fmt: skip
         (tmp_path / "given.json").write_text(json.dumps(given))
         code = (
-            "import json, sys, numpy as np; from hotlap.search import work; given = json.load(open(sys.argv[1]));"
-            "given['arrays'] = [np.asarray(a, np.float32) for a in given['arrays']]; work.load({}, **given);"
+            "import json, sys, numpy as np; from hotlap.search.work import holding; given = json.load(open(sys.argv[1]));"
+            "given['arrays'] = [np.asarray(a, np.float32) for a in given['arrays']]; holding.load({}, **given);"
             "assert 'torch' not in sys.modules, 'torch was imported'"
         )
         subprocess.run([sys.executable, "-c", code, str(tmp_path / "given.json")], check=True)

@@ -128,7 +128,7 @@ def _operations(setting: Setting, outcome: Outcome) -> dict[str, list[Json]]:
         try:
             with setting.worker(record["candidate"]["threads"]) as worker:
                 found[record["key"]] = worker.call(
-                    f"{_WORK}:operations",
+                    f"{_WORK}.holding:operations",
                     candidate=record["candidate"],
                     built=record["built"],
                     signature=setting.signature_json,
@@ -162,7 +162,7 @@ def _the_original(setting: Setting, warnings: list[str]) -> Json | None:
     try:
         with setting.worker() as worker:
             built = worker.call(
-                f"{_WORK}:build",
+                f"{_WORK}.building:build",
                 target=setting.target,
                 candidate=to_json(candidate),
                 work=str(setting.work),

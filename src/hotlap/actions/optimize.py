@@ -146,14 +146,16 @@ def _study(settings: Json, work: Path, budget: float, most_examples: int, memory
     }
     with start_worker(settings["threads"], memory_limit) as worker:
         study: Json = worker.call(
-            f"{_WORK}:study",
+            f"{_WORK}.opening:study",
             **shared,
             batch=settings["batch"],
             most_examples=most_examples,
             seconds=_EVALUATION_SHARE * budget,
             timeout=max(120.0, 2 * budget),
         )
-        scored = worker.call(f"{_WORK}:score_original", **shared, role="selection", timeout=max(120.0, 2 * budget))
+        scored = worker.call(
+            f"{_WORK}.scoring:score_original", **shared, role="selection", timeout=max(120.0, 2 * budget)
+        )
     return {**study, "selection_scores": scored["scores"], "score_seconds": scored["seconds"]}
 
 
@@ -205,7 +207,7 @@ def _with_profile(setting: Setting, limit: Limits) -> Setting:
     setting.progress({"event": "phase", "phase": "profiling the original"})
     with setting.worker() as worker:
         found = worker.call(
-            f"{_WORK}:profile",
+            f"{_WORK}.opening:profile",
             target=setting.target,
             batch=setting.batch,
             threads=setting.threads,
@@ -219,7 +221,7 @@ def _with_noise(setting: Setting) -> Setting:
     setting.progress({"event": "phase", "phase": "timing the original against itself"})
     with setting.baseline() as baseline:
         found = noise.against_itself(setting, baseline, starts=_NOISE_STARTS)
-        peak = baseline.call(f"{_WORK}:peak_memory", timeout=60.0)
+        peak = baseline.call(f"{_WORK}.holding:peak_memory", timeout=60.0)
     study = {**setting.study, "baseline_ms": float(np.median(found[0].baseline_ms)), "peak_memory_bytes": peak}
     return replace(setting, study=study, noise_floor=noise.floor(found))
 
@@ -248,7 +250,9 @@ def _unavailable(setting: Setting) -> dict[str, str | None]:
     def ask(names: list[str]) -> dict[str, str | None]:
         with setting.worker() as worker:
             return {
-                name: worker.call(f"{_WORK}:unavailable", runtime=name, device=setting.device, timeout=120.0)
+                name: worker.call(
+                    f"{_WORK}.holding:unavailable", runtime=name, device=setting.device, timeout=120.0
+                )
                 for name in names
             }
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from hotlap.core import Array, Json, to_json
 from hotlap.errors import InputError
-from hotlap.search import work
+from hotlap.search.work.holding import load_original
+from hotlap.search.work.opening import opened_workload
 
 
 def is_artifact(target: str) -> bool:
@@ -20,7 +21,7 @@ def is_artifact(target: str) -> bool:
 def inputs(state: dict[str, Any], *, target: str, batch: int, threads: int) -> Json:
     """The inputs to time a side with: a target's own example, or `batch` rows of an artifact's golden inputs."""
     if not is_artifact(target):
-        opened = work._open(state, target, threads)
+        opened = opened_workload(state, target, threads)
         return {"arrays": opened.example_arrays(batch), "signature": to_json(opened.signature)}
     from hotlap.artifact.load import load
 
@@ -40,7 +41,7 @@ def _rows(array: Array, batch: int) -> Array:
 def hold(state: dict[str, Any], *, target: str, arrays: list[Array], batch: int, threads: int, device: str) -> None:
     """Hold the side's callable, ready to be timed."""
     if not is_artifact(target):
-        work.load_original(state, target=target, batch=batch, threads=threads, device=device)
+        load_original(state, target=target, batch=batch, threads=threads, device=device)
         return
     from hotlap.artifact.load import load
 

@@ -64,7 +64,7 @@ def accuracy(setting: Setting, candidate: Candidate, built: str, confidence: flo
     setting.progress({"event": "phase", "phase": f"confirming the accuracy of {candidate.name}"})
     with setting.worker(candidate.threads) as worker:
         found: Json = worker.call(
-            f"{_WORK}:confirm",
+            f"{_WORK}.scoring:confirm",
             target=setting.target,
             candidate=to_json(candidate),
             built=built,

@@ -54,7 +54,7 @@ class Setting:
         """A fresh process that holds the user's own model, ready to be timed."""
         worker = self.worker()
         worker.call(
-            "hotlap.search.work:load_original",
+            "hotlap.search.work.holding:load_original",
             target=self.target,
             batch=self.batch,
             threads=self.threads,

@@ -33,7 +33,7 @@ class Turn:
         self._worker = setting.worker(candidate.threads)
         try:
             self._worker.begin(
-                f"{_WORK}:build",
+                f"{_WORK}.building:build",
                 target=setting.target,
                 candidate=to_json(candidate),
                 work=str(setting.work),
@@ -77,7 +77,7 @@ class Turn:
         built = self._worker.finish(max(60.0, min(_LONGEST_BUILD, setting.seconds_left)))
         record |= {"built": built["folder"], "bytes": built["bytes"], "build_seconds": built["seconds"]}
         record["check"] = self._worker.call(
-            f"{_WORK}:check",
+            f"{_WORK}.checking:check",
             target=setting.target,
             candidate=to_json(candidate),
             built=built["folder"],
@@ -90,7 +90,7 @@ class Turn:
 def _time(setting: Setting, candidate: Candidate, baseline: Worker, record: dict[str, Any]) -> None:
     with loaded(setting, candidate, record["built"]) as runner:
         start, overhead = pairs.measure(baseline, runner, pairs.SCREENING)
-        record["peak_memory_bytes"] = runner.call(f"{_WORK}:peak_memory", timeout=LOAD_SECONDS)
+        record["peak_memory_bytes"] = runner.call(f"{_WORK}.holding:peak_memory", timeout=LOAD_SECONDS)
     interval = statistics.screening(start)
     record |= {
         "start": to_json(start),
@@ -104,7 +104,7 @@ def loaded(setting: Setting, candidate: Candidate, built: str) -> Worker:
     """A fresh process that holds the candidate's callable and little else, ready to be timed."""
     worker = setting.worker(candidate.threads)
     worker.call(
-        f"{_WORK}:load",
+        f"{_WORK}.holding:load",
         candidate=to_json(candidate),
         built=built,
         signature=setting.signature_json,
@@ -127,7 +127,7 @@ def _score(
         record |= {"status": "dropped", "reason": reason}
         return
     found = worker.call(
-        f"{_WORK}:score",
+        f"{_WORK}.scoring:score",
         target=setting.target,
         candidate=to_json(candidate),
         built=record["built"],

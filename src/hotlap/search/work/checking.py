@@ -1,0 +1,79 @@
+"""Checks before any scoring: shapes, types, NaN, other batch sizes, and whether rows depend on each other."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hotlap.core import TOLERANCE, Array, Candidate, Json
+from hotlap.errors import WrongOutputs
+from hotlap.search.work.holding import loaded_session
+from hotlap.search.work.opening import opened_workload, original_outputs
+
+_CHECKED_BATCHES = (1, 3)
+
+
+def check(state: dict[str, Any], *, target: str, candidate: Json, built: str, batch: int, threads: int) -> Json:
+    """Compare shapes, types, finiteness, other batch sizes and row by row; raises WrongOutputs.
+
+    Gives `seconds_a_call` at the measured batch and `row_dependence`, the largest share of the output's range by
+    which a row's result depends on the other rows.
+    """
+    opened = opened_workload(state, target, threads)
+    chosen = Candidate.from_json(candidate)
+    session = loaded_session(state, chosen, Path(built), opened.signature)
+    tolerance = TOLERANCE[chosen.precision]
+    arrays = opened.example_arrays(max(batch, 2))
+    together = session(arrays)
+    check_outputs(together, original_outputs(opened, arrays))
+    dependence = max(
+        _difference(session([array[:rows] for array in arrays]), [output[:rows] for output in together])
+        for rows in range(1, 3)
+    )
+    if dependence > tolerance:
+        raise WrongOutputs(
+            f"a row's result depends on the other rows of its batch by {dependence:.1%} of the output's range; "
+            f"{chosen.precision} is allowed {tolerance:.1%}"
+        )
+    for size in _CHECKED_BATCHES:
+        more = opened.example_arrays(size)
+        check_outputs(session(more), original_outputs(opened, more))
+    measured = opened.example_arrays(batch)
+    session(measured)
+    began = time.perf_counter()
+    session(measured)
+    return {"row_dependence": dependence, "seconds_a_call": time.perf_counter() - began}
+
+
+def check_outputs(found: list[Array], wanted: list[Array]) -> None:
+    if len(found) != len(wanted):
+        raise WrongOutputs(f"gives {len(found)} outputs where the model gives {len(wanted)}")
+    for index, (got, want) in enumerate(zip(found, wanted, strict=True)):
+        if got.shape != want.shape:
+            raise WrongOutputs(
+                f"output {index} has shape {list(got.shape)} where the model's has {list(want.shape)}"
+            )
+        if got.dtype != want.dtype:
+            raise WrongOutputs(f"output {index} is {got.dtype} where the model's is {want.dtype}")
+        if np.issubdtype(got.dtype, np.floating) and not np.isfinite(got).all() and np.isfinite(want).all():
+            raise WrongOutputs(f"output {index} holds NaN or Inf where the model's does not")
+
+
+def _difference(found: list[Array], wanted: list[Array], scales: list[float] | None = None) -> float:
+    """The largest difference over outputs, as a share of each output's largest magnitude (or of `scales`)."""
+    worst = 0.0
+    for index, (got, want) in enumerate(zip(found, wanted, strict=True)):
+        if got.size == 0:
+            continue
+        if not np.issubdtype(want.dtype, np.floating):
+            worst = max(worst, float((got != want).any()))
+            continue
+        same = (got == want) | (np.isnan(got) & np.isnan(want))
+        scale = scales[index] if scales else float(np.abs(want[np.isfinite(want)]).max(initial=0.0))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            gap = np.where(same, 0.0, np.abs(got.astype(np.float64) - want) / (scale or 1.0))
+        worst = max(worst, float(np.inf if np.isnan(gap).any() else gap.max()))
+    return worst

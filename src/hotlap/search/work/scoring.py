@@ -1,0 +1,199 @@
+"""Scoring original and candidate on one role's examples, and how far apart their outputs are."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hotlap.core import Array, Candidate, Json, Signature, to_json
+from hotlap.search.work.building import emptied
+from hotlap.search.work.checking import check_outputs
+from hotlap.search.work.holding import loaded_session
+from hotlap.search.work.opening import opened_workload, original_outputs
+
+
+def score_original(state: dict[str, Any], *, target: str, work: str, role: str, seed: int, threads: int) -> Json:
+    """Score the original on one role's examples and keep its outputs for `score` to compare with."""
+    began = time.perf_counter()
+    opened = opened_workload(state, target, threads)
+    kept = emptied(Path(work) / "original" / role)
+    scored = _Scored()
+    for index, batch, arrays in _batches(opened, role, seed):
+        outputs = original_outputs(opened, arrays)
+        np.savez(kept / f"{index:06d}.npz", *outputs)
+        scored.add(opened, batch, outputs)
+    if scored.rows:
+        (kept / "rows.json").write_text(json.dumps(scored.rows))
+    return {**scored.answer(), "seconds": time.perf_counter() - began}
+
+
+def score(
+    state: dict[str, Any],
+    *,
+    target: str,
+    candidate: Json,
+    built: str,
+    work: str,
+    role: str,
+    seed: int,
+    threads: int,
+) -> Json:
+    """Score a candidate on one role's examples; gives scores, slices, differences from the original."""
+    opened = opened_workload(state, target, threads)
+    chosen = Candidate.from_json(candidate)
+    session = loaded_session(state, chosen, Path(built), opened.signature)
+    kept = Path(work) / "original" / role
+    scored, compared = _Scored(), _Compared(opened.signature)
+    for index, batch, arrays in _batches(opened, role, seed):
+        outputs = session(arrays)
+        with np.load(kept / f"{index:06d}.npz") as stored:
+            original = [stored[name] for name in stored.files]
+        compared.add(arrays, outputs, original)
+        scored.add(opened, batch, outputs)
+    return {**scored.answer(), **compared.answer(session)}
+
+
+def confirm(
+    state: dict[str, Any],
+    *,
+    target: str,
+    candidate: Json,
+    built: str,
+    seed: int,
+    threads: int,
+    roles: list[str],
+    max_drop: float | None,
+    confidence: float,
+) -> Json:
+    """Score original and candidate side by side on data that chose nothing, in this fresh process.
+
+    With the workload's own `metric` the verdict is made here, where the metric is.
+    """
+    opened = opened_workload(state, target, threads)
+    chosen = Candidate.from_json(candidate)
+    session = loaded_session(state, chosen, Path(built), opened.signature)
+    before, after, compared = _Scored(), _Scored(), _Compared(opened.signature)
+    for role in roles:
+        for _, batch, arrays in _batches(opened, role, seed):
+            original, outputs = original_outputs(opened, arrays), session(arrays)
+            compared.add(arrays, outputs, original)
+            before.add(opened, batch, original)
+            after.add(opened, batch, outputs)
+    verdict = None
+    if before.rows and max_drop is not None:
+        from hotlap.gate import judge_drop
+
+        verdict = to_json(
+            judge_drop(
+                before.rows,
+                after.rows,
+                max_drop=max_drop,
+                confidence=confidence,
+                slices=before.slices or None,
+                bounds=None,
+                metric=opened.workload.metric,
+            )
+        )
+    return {
+        **after.answer(),
+        **compared.answer(session),
+        "original_scores": before.answer()["scores"],
+        "original_rows": before.rows or None,
+        "verdict": verdict,
+    }
+
+
+def _batches(opened: Any, role: str, seed: int) -> Iterator[tuple[int, Any, list[Array]]]:
+    """Batches of one role with their flat arrays. Without evaluation data: calibration or example inputs."""
+    from types import SimpleNamespace
+
+    from hotlap.workload import roles
+    from hotlap.workload.inputs import flatten_inputs, to_arrays
+
+    names = [spec.name for spec in opened.signature.inputs]
+    if opened.workload.evaluation is not None and opened.workload.score is not None:
+        for index, batch in enumerate(roles.evaluation_rows(opened, role, seed=seed)):
+            yield index, batch, to_arrays(flatten_inputs(batch.inputs, names))
+        return
+    calibration, _, _ = roles.calibration_arrays(opened, seed=seed)
+    batches = calibration() if calibration else (opened.example_arrays(size) for size in (2, 3, 5, 8))
+    for index, arrays in enumerate(batches):
+        yield index, SimpleNamespace(inputs=None, targets=None, rows=range(len(arrays[0]))), arrays
+
+
+class _Scored:
+    """Per-example scores (or rows, with a metric) and slices, gathered over batches."""
+
+    def __init__(self) -> None:
+        self.scores: list[Array] = []
+        self.rows: list[Any] = []
+        self.slices: list[str] = []
+
+    def add(self, opened: Any, batch: Any, outputs: list[Array]) -> None:
+        from hotlap.workload.inputs import restore_outputs
+        from hotlap.workload.scoring import score_batch, slices_batch
+
+        if opened.workload.score is None:
+            return
+        given = score_batch(opened, restore_outputs(outputs, opened.treespec), batch.targets, rows=batch.rows)
+        if opened.workload.metric is not None:
+            self.rows += [row.tolist() if hasattr(row, "tolist") else row for row in given]
+        else:
+            self.scores.append(np.asarray(given, np.float64))
+        if opened.workload.slices is not None:
+            self.slices += slices_batch(opened, batch.inputs, batch.targets)
+
+    def answer(self) -> dict[str, Any]:
+        scores = np.concatenate(self.scores) if self.scores else None
+        return {"scores": scores, "rows": self.rows or None, "slices": self.slices or None}
+
+
+class _Compared:
+    """How far outputs are from the original's, and which inputs were hard: kept as golden."""
+
+    _HARDEST, _FIRST = 4, 2
+
+    def __init__(self, signature: Signature) -> None:
+        self._names = [spec.name for spec in signature.outputs]
+        self._gap = np.zeros(len(self._names))
+        self._scale = np.zeros(len(self._names))
+        self._examples = 0
+        self._same_class = 0
+        self._classes = False
+        self._hard: list[tuple[float, list[Array]]] = []
+
+    def add(self, arrays: list[Array], outputs: list[Array], original: list[Array]) -> None:
+        check_outputs(outputs, original)
+        rows = arrays[0].shape[0]
+        self._examples += rows
+        worst = np.zeros(rows)
+        for index, (got, want) in enumerate(zip(outputs, original, strict=True)):
+            gap = np.abs(got.astype(np.float64) - want.astype(np.float64))
+            gap[np.isnan(gap)] = 0 if np.isnan(want).any() else np.inf
+            self._gap[index] = max(self._gap[index], gap.max(initial=0.0))
+            finite = np.abs(want[np.isfinite(want)]) if np.issubdtype(want.dtype, np.floating) else np.abs(want)
+            self._scale[index] = max(self._scale[index], finite.max(initial=0.0))
+            if gap.ndim and gap.shape[0] == rows and gap.size:
+                worst = np.maximum(worst, gap.reshape(rows, -1).max(1) / (self._scale[index] or 1.0))
+        first, wanted = outputs[0], original[0]
+        if wanted.ndim == 2 and wanted.shape[0] == rows and wanted.shape[1] > 1:
+            self._classes = True
+            self._same_class += int((first.argmax(1) == wanted.argmax(1)).sum())
+        for row in np.argsort(-worst)[: self._HARDEST]:
+            self._hard.append((float(worst[row]), [array[row : row + 1] for array in arrays]))
+        self._hard = sorted(self._hard, key=lambda item: -item[0])[: self._HARDEST]
+
+    def answer(self, session: Any) -> dict[str, Any]:
+        scale = np.where(self._scale > 0, self._scale, 1.0)
+        golden = [{"inputs": arrays, "outputs": session(arrays)} for _, arrays in self._hard]
+        return {
+            "differences": dict(zip(self._names, (self._gap / scale).tolist(), strict=True)),
+            "same_class": self._same_class if self._classes else None,
+            "compared": self._examples,
+            "golden": golden,
+        }

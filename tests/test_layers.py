@@ -11,7 +11,8 @@ import hotlap
 
 SOURCE = Path(hotlap.__file__).parent
 LAYERS = (
-    "__main__", "cli", "actions", "report", "search", "gate", "artifact", "techniques", "forms", "profiling", "runtimes",
+    "__main__", "cli",
+    "actions", "report", "search", "gate", "artifact", "techniques", "forms", "profiling", "runtimes",
     "workload", "measure", "machine", "core", "errors",
 )  # fmt: skip
 APART = ("techniques", "runtimes")

@@ -208,7 +208,8 @@ class Verdict:
     @classmethod
     def from_json(cls, data: Json) -> Verdict:
         drop = Drop(**data["drop"]) if data["drop"] else None
-        return cls(**{**data, "drop": drop, "slices": {name: Drop(**item) for name, item in data["slices"].items()}})
+        slices = {name: Drop(**item) for name, item in data["slices"].items()}
+        return cls(**{**data, "drop": drop, "slices": slices})
 
 
 def to_json(value: Any) -> Json:

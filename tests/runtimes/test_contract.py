@@ -130,7 +130,8 @@ def test_a_light_runtime_loads_without_torch(state: dict[str, Any], tmp_path: Pa
         }  # fmt: skip
         (tmp_path / "given.json").write_text(json.dumps(given))
         code = (
-            "import json, sys, numpy as np; from hotlap.search.work import holding; given = json.load(open(sys.argv[1]));"
+            "import json, sys, numpy as np; from hotlap.search.work import holding;"
+            "given = json.load(open(sys.argv[1]));"
             "given['arrays'] = [np.asarray(a, np.float32) for a in given['arrays']]; holding.load({}, **given);"
             "assert 'torch' not in sys.modules, 'torch was imported'"
         )

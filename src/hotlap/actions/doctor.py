@@ -87,7 +87,7 @@ def _unavailable(device: Device, threads: int) -> dict[str, str | None]:
     """Asked in one process, and in one each where that dies: a broken install may crash as it is imported."""
 
     def ask(names: Iterable[str]) -> dict[str, str | None]:
-        asked = "hotlap.search.work:unavailable"
+        asked = "hotlap.search.work.holding:unavailable"
         with start_worker(threads, None) as worker:
             return {name: worker.call(asked, runtime=name, device=device, timeout=LOAD_SECONDS) for name in names}
 

@@ -1,6 +1,6 @@
 """Forms a model can take, and the conversions between them: one file each, found through `CONVERSIONS`.
 
-A conversion changes no numbers. `lower` walks the shortest chain of them from the form a model has to the one wanted.
+A conversion changes no numbers. `lower` walks the shortest chain of them from the form a model has to that wanted.
 """
 
 from __future__ import annotations

@@ -6,11 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from hotlap import gate
 from hotlap.actions.compare import compare
-from hotlap.core import TOLERANCE, Candidate, Json, Verdict, to_json
+from hotlap.core import Candidate, Json, Verdict, to_json
+from hotlap.search.confirm import judge
 from hotlap.search.setting import start_worker
 
 _LONGEST_SCORING = 3600.0
@@ -62,27 +60,7 @@ def as_accurate(
             confidence=confidence,
             timeout=_LONGEST_SCORING,
         )
-    if candidate.same_numbers:
-        return gate.judge_equivalence(found["differences"], TOLERANCE[candidate.precision])
-    if found["verdict"] is not None:
-        return Verdict.from_json(found["verdict"])
-    if found["scores"] is not None and max_drop is not None:
-        original = np.asarray(found["original_scores"])
-        return gate.judge_drop(
-            original,
-            np.asarray(found["scores"]),
-            max_drop=max_drop,
-            confidence=confidence,
-            slices=found["slices"],
-            bounds=gate.score_bounds(original),
-        )
-    return gate.judge_agreement(
-        max(found["differences"].values(), default=0.0),
-        found["same_class"],
-        found["compared"],
-        max_drop=max_drop,
-        confidence=confidence,
-    )
+    return judge(candidate, found, max_drop=max_drop, confidence=confidence)
 
 
 def as_fast(

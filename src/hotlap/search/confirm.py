@@ -34,7 +34,7 @@ def confirm(setting: Setting, record: Json, *, confidence: float, seconds: float
     }
     try:
         found = accuracy(setting, candidate, record["built"], confidence)
-        verdict = _judge(setting, candidate, found, confidence)
+        verdict = judge(candidate, found, max_drop=setting.max_drop, confidence=confidence)
         answer |= {"verdict": to_json(verdict), "reason": verdict.reason, "evidence": found}
         if not verdict.passed:
             return answer
@@ -78,17 +78,18 @@ def accuracy(setting: Setting, candidate: Candidate, built: str, confidence: flo
         return found
 
 
-def _judge(setting: Setting, candidate: Candidate, found: Json, confidence: float) -> Verdict:
+def judge(candidate: Candidate, found: Json, *, max_drop: float | None, confidence: float) -> Verdict:
+    """The verdict on what `scoring.confirm` found, by the rule that the candidate and the workload call for."""
     if candidate.same_numbers:
         return gate.judge_equivalence(found["differences"], TOLERANCE[candidate.precision])
     if found["verdict"] is not None:
         return Verdict.from_json(found["verdict"])
-    if found["scores"] is not None and setting.max_drop is not None:
+    if found["scores"] is not None and max_drop is not None:
         original = np.asarray(found["original_scores"])
         return gate.judge_drop(
             original,
             np.asarray(found["scores"]),
-            max_drop=setting.max_drop,
+            max_drop=max_drop,
             confidence=confidence,
             slices=found["slices"],
             bounds=gate.score_bounds(original),
@@ -97,7 +98,7 @@ def _judge(setting: Setting, candidate: Candidate, found: Json, confidence: floa
         max(found["differences"].values(), default=0.0),
         found["same_class"],
         found["compared"],
-        max_drop=setting.max_drop,
+        max_drop=max_drop,
         confidence=confidence,
     )
 

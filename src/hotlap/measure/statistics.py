@@ -38,6 +38,9 @@ _DISTURBED_SPREAD = 0.10
 """Neighbouring blocks of the same work lie within 1-3% of each other; beyond this, something else ran."""
 _DISTURBED_FACTOR = 5.0
 """... unless the other starts are that noisy too: then it is the model, and all starts count."""
+_USUAL_STARTS = 4
+"""As many starts as BETWEEN_PROCESS_SD counts for in a noise floor: more than one or two real ones, which tell
+little, and fewer than eight."""
 _TELLING_FACTOR = 2.0
 """A spread between starts this many times the usual largest is worth a warning."""
 _SPARE_STARTS = 0.5
@@ -276,20 +279,21 @@ def verdict(interval: Interval, noise_floor: float) -> Decision:
 
 
 def noise_floor(starts: Sequence[Start], *, looks: Looks = LOOKS) -> float:
-    """The relative difference that a thing timed against itself shows: `starts` are of such pairs, two or more.
+    """The relative difference that a thing timed against itself shows: `starts` are of such pairs, one or more.
 
     At the last look, 95 of 100 such estimates lie within it. The centre is known to be no difference, so that a
-    bias of the set-up counts as noise, too; the uncertainty of a spread from few starts is allowed for. Simulated
-    with the verdicts of whole comparisons: a floor of the first look misses slow-downs of 5% where starts differ
-    by 2.5%, and keeps few more false ones out.
+    bias of the set-up counts as noise, too. What is usual counts as a few starts more, since a spread from one or
+    three tells little; the interval of a comparison, which must hold by itself, gets no such help.
     """
     from scipy.special import stdtrit
 
     ratios = np.array([start_ratio(start) for start in undisturbed(starts)])
-    if len(ratios) < 2:
-        raise ValueError(f"a noise floor needs at least two starts, not {len(ratios)}")
-    spread = max(float(np.sqrt(np.mean(ratios**2))), LEAST_SPREAD)
-    return math.expm1(float(stdtrit(len(ratios), 0.975)) * spread / math.sqrt(looks.at[-1]))
+    if len(ratios) == 0:
+        raise ValueError("a noise floor needs at least one start")
+    degrees = _USUAL_STARTS + len(ratios)
+    squares = _USUAL_STARTS * BETWEEN_PROCESS_SD**2 + float(np.sum(ratios**2))
+    half = float(stdtrit(degrees, 0.975)) * math.sqrt(squares / degrees / looks.at[-1])
+    return math.expm1(half)
 
 
 def relative_half_width(interval: Interval) -> float:

@@ -28,10 +28,10 @@ from hotlap.core import Array, Interval, Start
 Decision: TypeAlias = Literal["faster", "slower", "no difference"]
 
 BETWEEN_PROCESS_SD = 0.018
-"""Spread of log ratios between starts of the same thing: the largest of those seen on quiet and shared machines."""
+"""Spread (standard deviation) of log ratios between starts of the same thing: the upper end of what is usual."""
 LEAST_SPREAD = 0.007
-"""The smallest of those seen. A few starts that agree better than this do so by luck, so no interval is made from
-less. It only ever widens an interval; a prior that could also narrow one would be wrong wherever a machine is
+"""The lower end of what is usual. Few starts that agree better than this mostly do so by luck, so no interval is
+made from less. It only ever widens an interval; a prior that could also narrow one would be wrong wherever a machine is
 noisier than the prior says."""
 
 _DISTURBED_SPREAD = 0.10

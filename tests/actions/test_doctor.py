@@ -3,37 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import known_limits
 import pytest
 
 from hotlap import runtimes
 from hotlap.actions.doctor import _unavailable, advice, doctor
 from hotlap.cli.doctor import lines
 from hotlap.errors import InputError
-from hotlap.machine import limits as machine_limits
 from hotlap.machine.facts import Gpu, facts
-from hotlap.machine.limits import Limits
 
-KNOWN = Limits(
-    device="cpu",
-    threads=1,
-    fp32_multiply_adds_per_second=1e11,
-    bf16_multiply_adds_per_second=None,
-    int8_multiply_adds_per_second=4e11,
-    bytes_per_second=4e10,
-    bandwidth=((2**20, 3e11), (2**28, 4e10)),
-    launch_ms=0.001,
-    launch_ms_by_kind={"elementwise": 0.001},
-    call_ms={"onnxruntime": 0.004},
-    kernels={"fp32": "torch.mm 1024 x 1024", "int8": "OpenVINO MatMul 768 x 768"},
-    others_share=0.0,
-    measurements=1,
-    seconds=1.0,
-)
+KNOWN = replace(known_limits.LIMITS, bf16_multiply_adds_per_second=None)
+DOCS = Path(__file__).parents[2] / "docs" / "doctor.md"
 GOOD: dict[str, Any] = {
     "device": "cpu",
     "noise_floor": 0.02,
@@ -44,11 +30,15 @@ GOOD: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """What the code in the documentation gets on this machine."""
+    (code,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
     with pytest.MonkeyPatch.context() as patch:
         home = tmp_path_factory.mktemp("home")
         patch.setenv("HOTLAP_HOME", str(home))
-        machine_limits._write(home / f"limits-{facts().machine_id}-cpu-1.json", KNOWN)
-        yield doctor(device="cpu", threads=1)
+        known_limits.plant(home, threads=facts().cores, known=KNOWN)
+        names: dict[str, Any] = {}
+        exec(compile(code, DOCS.name, "exec"), names)
+        yield names["report"]
 
 
 @pytest.mark.slow
@@ -60,6 +50,7 @@ def test_it_says_what_this_machine_is_and_can_do(report: Any) -> None:
     assert {one["name"] for one in report["runtimes"]} == set(runtimes.RUNTIMES)
     assert all(one["works"] or one["reason"] for one in report["runtimes"])
     assert next(one for one in report["runtimes"] if one["name"] == "eager")["works"]
+    assert report["threads"] == facts().cores
     assert all(place["free_bytes"] > 0 for place in report["disk"])
 
 

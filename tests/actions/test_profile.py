@@ -3,44 +3,40 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import known_limits
 import models
 import pytest
 import tiny_artifact
 import typer
+from rich.console import Console
 from typer.testing import CliRunner
 
 from hotlap.actions.profile import profile
+from hotlap.cli.profile import _workload as workload_parts
 from hotlap.cli.profile import profile as command
 from hotlap.errors import ArtifactRefused, InputError, TargetError
-from hotlap.machine import limits as machine_limits
 from hotlap.machine.facts import facts
-from hotlap.machine.limits import Limits
 
-KNOWN = Limits(
-    device="cpu",
-    threads=1,
-    fp32_multiply_adds_per_second=1e11,
-    bf16_multiply_adds_per_second=2e11,
-    int8_multiply_adds_per_second=4e11,
-    bytes_per_second=4e10,
-    bandwidth=((2**20, 3e11), (2**28, 4e10)),
-    launch_ms=0.001,
-    launch_ms_by_kind={"elementwise": 0.001},
-    call_ms={"onnxruntime": 0.004},
-    kernels={},
-    others_share=0.0,
-    measurements=1,
-    seconds=1.0,
-)
+ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def known_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOTLAP_HOME", str(tmp_path / "home"))
-    machine_limits._write(tmp_path / "home" / f"limits-{facts().machine_id}-cpu-1.json", KNOWN)
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """What the code in the documentation gets of an example."""
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "profile.md").read_text(), re.DOTALL)
+    with pytest.MonkeyPatch.context() as patch:
+        home = tmp_path_factory.mktemp("home")
+        patch.setenv("HOTLAP_HOME", str(home))
+        patch.chdir(ROOT)
+        known_limits.plant(home, threads=facts().cores)
+        names: dict[str, Any] = {}
+        exec(compile(code, "docs/profile.md", "exec"), names)
+        yield names["result"]
 
 
 def run(*arguments: str) -> Any:
@@ -50,30 +46,30 @@ def run(*arguments: str) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("known_limits")
-def test_a_workloads_profile(tmp_path: Path) -> None:
-    target = models.write(tmp_path, "convolutions")
-    done = run(target, "--batch", "2", "--threads", "1", "--device", "cpu", "--json", "--quiet")
-    result = json.loads(done.stdout)
-    assert result["workload"] == "convolutions"
-    assert result["limits"] == KNOWN.to_json()
+def test_a_workloads_profile(result: Any) -> None:
+    assert json.loads(json.dumps(result)) == result
+    assert result["workload"] == "digits"
+    assert result["limits"] == known_limits.LIMITS.to_json(), "limits that are known are not measured again"
     found = result["profile"]
     total = found["total_ms"]
     assert sum(layer["ms"] for layer in found["layers"]) == pytest.approx(total, rel=0.1)
     kinds = sum(one["ms"] for one in found["kinds"])
     assert kinds + found["other_share"] * total == pytest.approx(total, rel=0.1)
     assert found["other_share"] <= 0.1
-    work = 2 * (16 * 3 * 9 * 16 * 16 + 16 * 16 * 9 * 8 * 8 + 16 * 10)
-    assert found["multiply_adds"] == work
+    head, stem = (next(one for one in found["layers"] if one["name"] == name) for name in ("head", "stem"))
+    assert head["multiply_adds"] == 4 * 96 * 10
+    assert stem["multiply_adds"] == 4 * 32 * 9 * 28 * 28
+    assert found["suggestions"]
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("known_limits")
-def test_the_table_shows_layers_kinds_and_what_to_try(tmp_path: Path) -> None:
-    text = run(models.write(tmp_path, "nested"), "--threads", "1", "--device", "cpu", "--layers", "2").stdout
-    first, *rest = text.splitlines()
-    assert first.startswith("nested: ")
-    assert first.endswith(" ms a call of batch 1, 1 thread, cpu")
+def test_the_table_shows_layers_kinds_and_what_to_try(result: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(width=100)
+    for part in workload_parts(result, 2):
+        console.print(part)
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first.startswith("digits: ")
+    assert " ms a call of batch 4, " in first
     for wanted in ("launch overhead", "more layers take", "kind of operation", "what to try", "the whole process"):
         assert any(wanted in line for line in rest)
 

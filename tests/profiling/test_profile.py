@@ -9,28 +9,11 @@ from typing import Any
 import models
 import pytest
 import torch
+from known_limits import LIMITS
 
-from hotlap.machine.limits import Limits
 from hotlap.profiling.profile import open_target, profile_target, profile_workload
 from hotlap.workload.opened import open_workload
 from hotlap.workload.target import load_target
-
-LIMITS = Limits(
-    device="cpu",
-    threads=1,
-    fp32_multiply_adds_per_second=1e11,
-    bf16_multiply_adds_per_second=2e11,
-    int8_multiply_adds_per_second=4e11,
-    bytes_per_second=4e10,
-    bandwidth=((2**20, 3e11), (2**28, 4e10)),
-    launch_ms=0.001,
-    launch_ms_by_kind={"elementwise": 0.001},
-    call_ms={},
-    kernels={},
-    others_share=0.0,
-    measurements=1,
-    seconds=1.0,
-)
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from hotlap.measure.worker import Worker
 from hotlap.search.setting import LOAD_SECONDS, start_worker
 
 _COMPILERS = ("g++", "clang++", "c++")
-_NOISE_STARTS = 3
+_NOISE_STARTS = 2
 _LITTLE_DISK = 2e9
 """A search of a model of a few hundred MB leaves about this much beside it while it runs."""
 _INT8_SETS = {"avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8", "asimddp", "i8mm"}

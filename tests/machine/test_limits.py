@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hotlap.errors import Unsupported, WorkerDied
 from hotlap.machine import limits as under_test
 from hotlap.machine.facts import facts
 from hotlap.machine.limits import Limits, cache_folder, limits, merged
@@ -126,6 +127,26 @@ def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     under_test._write(tmp_path / "file" / "limits.json", EXAMPLE)
     assert under_test._read(tmp_path / "file" / "limits.json") is None
+
+
+def test_a_machine_without_a_library_to_measure_with_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("torch", "openvino"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('not here')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("HOTLAP_HOME", str(tmp_path / "home"))
+    with pytest.raises(Unsupported, match="no library here computes on cpu: neither torch nor openvino can be"):
+        limits(replace(facts(), memory_bytes=2**26, last_level_cache_bytes=0))
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_crash_while_measuring_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "torch.py").write_text("raise SystemExit('the driver is gone')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("HOTLAP_HOME", str(tmp_path / "home"))
+    with pytest.raises(WorkerDied, match=r"measuring the limits of cpu failed \(exit code 1\): the driver is gone"):
+        limits(facts())
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hotlap.core import Device, Json, to_json
-from hotlap.errors import WorkerDied, WorkerTimeout
+from hotlap.errors import Unsupported, WorkerDied, WorkerTimeout
 from hotlap.machine.facts import Machine
 
 # Raised when what is measured changes, so that older caches are measured again.
@@ -111,7 +111,7 @@ def limits(
 
     Measured in a process of its own the first time, some five seconds; kept in HOTLAP_HOME or the user's cache
     folder. What was kept from a time when others used the CPU is measured again, up to three times in all, and of
-    each figure the better is kept: limits only grow. Raises WorkerDied or WorkerTimeout where measuring fails.
+    each figure the better is kept: limits only grow. Raises CandidateFailed where measuring fails.
     """
     threads = threads or machine.cores
     file = cache_folder() / f"limits-{_key(machine, device)}-{device}-{threads}.json"
@@ -223,6 +223,8 @@ def _measure(machine: Machine, device: Device, threads: int) -> Limits:
             raise WorkerDied(f"measuring the limits of {device} failed (exit code {done.returncode}): {last}")
         found = json.loads(file.read_text())
     rates = {precision: rate for precision, (rate, _) in found["rates"].items()}
+    if "fp32" not in rates:
+        raise Unsupported(f"no library here computes on {device}: neither torch nor openvino can be imported")
     return Limits(
         device=device,
         threads=threads,

@@ -31,8 +31,8 @@ BETWEEN_PROCESS_SD = 0.018
 """Spread (standard deviation) of log ratios between starts of the same thing: the upper end of what is usual."""
 LEAST_SPREAD = 0.007
 """The lower end of what is usual. Few starts that agree better than this mostly do so by luck, so no interval is
-made from less. It only ever widens an interval; a prior that could also narrow one would be wrong wherever a machine is
-noisier than the prior says."""
+made from less. It only ever widens an interval; a prior that could also narrow one would be wrong wherever
+a machine is noisier than the prior says."""
 
 _DISTURBED_SPREAD = 0.10
 """Neighbouring blocks of the same work lie within 1-3% of each other; beyond this, something else ran."""

@@ -20,7 +20,8 @@ from hotlap.report.schema import schema
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
-QUICK = ["--threads", "1", "--batch", "2"]
+QUICK = ["--threads", "1", "--batch", "2", "--skip", "static_int8", "--skip", "nncf_int8", "--budget", "90s"]
+"""Few candidates, so that the search ends before its budget."""
 
 
 def events(out: Path, kind: str = "") -> list[dict[str, Any]]:
@@ -36,7 +37,7 @@ def result_of(out: Path) -> dict[str, Any]:
 
 def test_from_a_workload_to_an_artifact(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target, out = models.write(tmp_path, "convolutions"), tmp_path / "out"
-    code = run(["optimize", target, "--out", str(out), "--budget", "40s", "--only", "onnxruntime", "--json",
+    code = run(["optimize", target, "--out", str(out), "--only", "onnxruntime", "--skip", "int8", "--json",
                 "--max-drop", "0.2", *QUICK])  # fmt: skip
     printed = json.loads(capsys.readouterr().out)
     result = result_of(out)
@@ -59,7 +60,7 @@ def test_from_a_workload_to_an_artifact(tmp_path: Path, capsys: pytest.CaptureFi
     images = np.random.default_rng(0).standard_normal((5, 3, 16, 16)).astype(np.float32)
     assert loaded(images).shape == (5, 10)
     assert run(["verify", str(out / "artifact")]) == 0
-    assert run(["optimize", target, "--out", str(out), "--budget", "40s"]) == 2
+    assert run(["optimize", target, "--out", str(out), "--budget", "90s"]) == 2
     assert "go on with --resume, start over with --force" in capsys.readouterr().err
 
 
@@ -68,7 +69,7 @@ def test_when_nothing_may_be_lost_the_original_stays_and_the_nearest_miss_is_sai
 ) -> None:
     target, out = models.write(tmp_path, "convolutions"), tmp_path / "out"
     # 40 examples can't prove that as little as 0.001 was lost, however good a candidate is.
-    code = run(["optimize", target, "--out", str(out), "--budget", "30s", "--only", "dynamic_int8",
+    code = run(["optimize", target, "--out", str(out), "--only", "dynamic_int8",
                 "--max-drop", "0.001", *QUICK])  # fmt: skip
     result = result_of(out)
     assert code == 3
@@ -90,7 +91,7 @@ def test_when_nothing_may_be_lost_the_original_stays_and_the_nearest_miss_is_sai
 
 
 def start(target: str, out: Path, *more: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "hotlap", "optimize", target, "--out", str(out), "--budget", "60s",
+    command = [sys.executable, "-m", "hotlap", "optimize", target, "--out", str(out),
                "--max-drop", "0.2", "--only", "onnxruntime", *QUICK, *more]  # fmt: skip
     return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
 
@@ -162,8 +163,31 @@ workload = Workload(""",
 def test_candidates_whose_process_dies_are_rows_and_the_rest_goes_on(tmp_path: Path) -> None:
     (tmp_path / "crashing.py").write_text(CRASHING)
     out = tmp_path / "out"
-    process = start(str(tmp_path / "crashing.py"), out, "--skip", "bf16")
-    process.communicate()
+    command = [
+        "optimize",
+        str(tmp_path / "crashing.py"),
+        "--out",
+        str(out),
+        "--only",
+        "onnxruntime",
+        "--max-drop",
+        "0.2",
+    ]
+    run(
+        [
+            *command,
+            "--skip",
+            "dynamic_int8",
+            "--skip",
+            "static_int8",
+            "--threads",
+            "1",
+            "--batch",
+            "2",
+            "--budget",
+            "90s",
+        ]
+    )
     result = result_of(out)
     failed = [c for c in result["candidates"] if c["status"] == "failed"]
     assert failed
@@ -174,7 +198,7 @@ def test_candidates_whose_process_dies_are_rows_and_the_rest_goes_on(tmp_path: P
 def test_agreement_where_there_is_no_evaluation(tmp_path: Path) -> None:
     out = tmp_path / "out"
     hotlap.optimize(
-        models.write(tmp_path, "nested"), out=out, budget=30.0, only=["onnxruntime"], threads=1, batch=2
+        models.write(tmp_path, "nested"), out=out, budget=90.0, only=["onnxruntime"], skip=["int8"], threads=1, batch=2
     )
     result = result_of(out)
     assert result["accuracy"] == "agreement"

@@ -179,9 +179,7 @@ def _found(path: Path, model: str) -> tuple[str, str, list[str]]:
     if _is_module(value):
         return imports, expression, []
     if not callable(value):
-        raise TargetError(
-            f"--model {model} is of type {type(value).__name__}; give a class, function or torch module"
-        )
+        raise TargetError(f"--model {model} is of type {type(value).__name__}; give a class, function or torch module")
     return imports, f"{expression}()", _needed(value)
 
 

@@ -18,6 +18,7 @@ from hotlap.core import Device, Json, Signature
 from hotlap.errors import CandidateFailed, InputError, OutputError
 from hotlap.machine.facts import Machine, facts
 from hotlap.machine.limits import Limits, limits
+from hotlap.measure.worker import Worker
 from hotlap.report.schema import read_result
 from hotlap.search import noise, space
 from hotlap.search.folder import RunFolder
@@ -85,17 +86,20 @@ def optimize(
             return read_result(folder.path / "result.json")
         journal = Journal(folder.path / "journal.jsonl")
         try:
-            tell({"event": "phase", "phase": "opening the workload"})
-            study = _study(settings, folder.work, budget, max_evaluation_examples, _memory_limit(machine))
-            _begin(journal, settings, study["digest"], resume)
-            tell({"event": "phase", "phase": "measuring the machine's limits"})
-            limit = limits(machine, device=where, threads=settings["threads"])
-            setting = _setting(settings, study, folder.work, machine, began + budget, tell)
-            setting = _with_profile(setting, limit)
-            setting = _with_noise(setting)
+            memory_limit = _memory_limit(machine)
+            with start_worker(settings["threads"], memory_limit, folder.work) as student:
+                tell({"event": "phase", "phase": "opening the workload"})
+                study = _study(student, settings, folder.work, budget, max_evaluation_examples)
+                student.pause()
+                _begin(journal, settings, study["digest"], resume)
+                tell({"event": "phase", "phase": "measuring the machine's limits"})
+                limit = limits(machine, device=where, threads=settings["threads"])
+                setting = _setting(settings, study, folder.work, machine, began + budget, tell)
+                setting = _with_profile(setting, student, limit)
+            setting, baseline = _with_noise(setting)
             candidates = _space(setting, study, only, skip)
             tell({"event": "space", "candidates": len(candidates.candidates), "budget": budget})
-            outcome = search(setting, candidates, journal, budget=budget)
+            outcome = search(setting, candidates, journal, baseline, budget=budget)
             result = finish(
                 setting,
                 outcome,
@@ -136,7 +140,7 @@ def _memory_limit(machine: Machine) -> int:
     return int(_MEMORY_SHARE * machine.memory_bytes)
 
 
-def _study(settings: Json, work: Path, budget: float, most_examples: int, memory_limit: int) -> Json:
+def _study(student: Worker, settings: Json, work: Path, budget: float, most_examples: int) -> Json:
     """What the workload is, and the original's scores on selection data."""
     shared = {
         "target": settings["target"],
@@ -144,18 +148,16 @@ def _study(settings: Json, work: Path, budget: float, most_examples: int, memory
         "seed": settings["seed"],
         "threads": settings["threads"],
     }
-    with start_worker(settings["threads"], memory_limit) as worker:
-        study: Json = worker.call(
-            f"{_WORK}.opening:study",
-            **shared,
-            batch=settings["batch"],
-            most_examples=most_examples,
-            seconds=_EVALUATION_SHARE * budget,
-            timeout=max(120.0, 2 * budget),
-        )
-        scored = worker.call(
-            f"{_WORK}.scoring:score_original", **shared, role="selection", timeout=max(120.0, 2 * budget)
-        )
+    patience = max(120.0, 2 * budget)
+    study: Json = student.call(
+        f"{_WORK}.opening:study",
+        **shared,
+        batch=settings["batch"],
+        most_examples=most_examples,
+        seconds=_EVALUATION_SHARE * budget,
+        timeout=patience,
+    )
+    scored = student.call(f"{_WORK}.scoring:score_original", **shared, role="selection", timeout=patience)
     return {**study, "selection_scores": scored["scores"], "score_seconds": scored["seconds"]}
 
 
@@ -202,28 +204,35 @@ def _setting(
     )
 
 
-def _with_profile(setting: Setting, limit: Limits) -> Setting:
+def _with_profile(setting: Setting, student: Worker, limit: Limits) -> Setting:
     """Where the time goes, before anything is changed, and the least time each number format could take."""
     setting.progress({"event": "phase", "phase": "profiling the original"})
-    with setting.worker() as worker:
-        found = worker.call(
-            f"{_WORK}.opening:profile",
-            target=setting.target,
-            batch=setting.batch,
-            threads=setting.threads,
-            limits=limit.to_json(),
-            timeout=max(120.0, setting.seconds_left),
-        )
+    found = student.call(
+        f"{_WORK}.opening:profile",
+        target=setting.target,
+        batch=setting.batch,
+        threads=setting.threads,
+        limits=limit.to_json(),
+        timeout=max(120.0, setting.seconds_left),
+    )
     return replace(setting, study={**setting.study, "profile": found}, bounds_ms=found["bounds_ms"])
 
 
-def _with_noise(setting: Setting) -> Setting:
+def _with_noise(setting: Setting) -> tuple[Setting, Worker]:
+    """The noise floor, and the process that the search goes on with as its baseline."""
     setting.progress({"event": "phase", "phase": "timing the original against itself"})
-    with setting.baseline() as baseline:
-        found = noise.against_itself(setting, baseline, starts=_NOISE_STARTS)
+    baseline, *others = setting.baselines(1 + _NOISE_STARTS)
+    try:
+        found = noise.against_itself([baseline, *others])
         peak = baseline.call(f"{_WORK}.holding:peak_memory", timeout=60.0)
+    except BaseException:
+        baseline.close()
+        raise
+    finally:
+        for other in others:
+            other.close()
     study = {**setting.study, "baseline_ms": float(np.median(found[0].baseline_ms)), "peak_memory_bytes": peak}
-    return replace(setting, study=study, noise_floor=noise.floor(found))
+    return replace(setting, study=study, noise_floor=noise.floor(found)), baseline
 
 
 def _space(setting: Setting, study: Json, only: Sequence[str], skip: Sequence[str]) -> space.Space:
@@ -250,9 +259,7 @@ def _unavailable(setting: Setting) -> dict[str, str | None]:
     def ask(names: list[str]) -> dict[str, str | None]:
         with setting.worker() as worker:
             return {
-                name: worker.call(
-                    f"{_WORK}.holding:unavailable", runtime=name, device=setting.device, timeout=120.0
-                )
+                name: worker.call(f"{_WORK}.holding:unavailable", runtime=name, device=setting.device, timeout=120.0)
                 for name in names
             }
 

@@ -49,9 +49,7 @@ def hold(state: dict[str, Any], *, target: str, arrays: list[Array], batch: int,
     wanted = [(spec.dtype, len(spec.shape)) for spec in model.signature.inputs]
     given = [(str(array.dtype), array.ndim) for array in arrays]
     if wanted != given:
-        raise InputError(
-            f"{target} takes {wanted} (dtype, axes) and the other side {given}: they can't be compared"
-        )
+        raise InputError(f"{target} takes {wanted} (dtype, axes) and the other side {given}: they can't be compared")
     copies = [array.copy() for array in arrays]
     state["call"] = lambda: model.call_flat(copies)
     state["call"]()

@@ -128,9 +128,7 @@ def _claims(checked: Checked) -> list[Check]:
     except ArtifactRefused as error:
         return [Check(name=name, outcome="failed", detail=str(error)) for name in ("verdict", "speedup")]
     return [
-        _check(
-            "verdict", lambda: _verdict(checked.manifest.candidate, checked.manifest.result["verdict"], evidence)
-        ),
+        _check("verdict", lambda: _verdict(checked.manifest.candidate, checked.manifest.result["verdict"], evidence)),
         _check("speedup", lambda: _speedup(checked.manifest.result["speedup"], evidence)),
     ]
 

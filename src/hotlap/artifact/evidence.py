@@ -66,9 +66,7 @@ def _evidence(parsed: Json) -> Evidence:
     compared = fields.whole(given["compared"], "compared", 0, 10**12)
     differences = fields.mapping(given["differences"], "differences")
     return Evidence(
-        starts=tuple(
-            _start(item, f"starts[{i}]") for i, item in enumerate(fields.items(given["starts"], "starts"))
-        ),
+        starts=tuple(_start(item, f"starts[{i}]") for i, item in enumerate(fields.items(given["starts"], "starts"))),
         original_scores=original,
         scores=scores,
         original_rows=original_rows,

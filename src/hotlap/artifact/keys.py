@@ -172,6 +172,4 @@ def _check_owner(status: os.stat_result, path: Path, forbidden: int) -> None:
     if status.st_mode & forbidden:
         wide = stat.S_IMODE(status.st_mode)
         closed = wide & ~forbidden
-        raise InputError(
-            f"{path} is open to other users (mode {wide:04o}); close it with: chmod {closed:04o} {path}"
-        )
+        raise InputError(f"{path} is open to other users (mode {wide:04o}); close it with: chmod {closed:04o} {path}")

@@ -162,9 +162,7 @@ def _files(value: Json) -> dict[str, Entry]:
         where = f"files[{name!r}]"
         entry = fields.record(item, where, "sha256", "bytes")
         digest = fields.hexadecimal(entry["sha256"], f"{where}.sha256", 64)
-        found[name] = Entry(
-            sha256=digest, bytes=fields.whole(entry["bytes"], f"{where}.bytes", 0, _MOST_FILE_BYTES)
-        )
+        found[name] = Entry(sha256=digest, bytes=fields.whole(entry["bytes"], f"{where}.bytes", 0, _MOST_FILE_BYTES))
     for needed in (GOLDEN, EVIDENCE):
         if needed not in found:
             raise ArtifactRefused(f"files has no digest of {needed}")

@@ -114,9 +114,7 @@ def _expiry(created: datetime, expires: timedelta | None) -> datetime | None:
     try:
         return created + expires if expires is not None else None
     except OverflowError:
-        raise InputError(
-            f"--expires lies {expires.days if expires else 0:,} days ahead, past the year 9999"
-        ) from None
+        raise InputError(f"--expires lies {expires.days if expires else 0:,} days ahead, past the year 9999") from None
 
 
 def _write_manifest(partial: Path, manifest: bytes, own: bytes, key: Ed25519PrivateKey | None) -> None:

@@ -14,9 +14,7 @@ def compare(
     a: Target,
     b: Target,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Rows in a call.")] = 1,
-    budget: Annotated[
-        str, typer.Option("--budget", help="Start no further pair of processes after: 60s, 5m.")
-    ] = "60s",
+    budget: Annotated[str, typer.Option("--budget", help="Start no further pair of processes after: 60s, 5m.")] = "60s",
     threads: Threads = None,
     device: DeviceName = None,
     as_json: AsJson = False,

@@ -20,9 +20,7 @@ _DEVICES: tuple[Device, ...] = ("cpu", "cuda")
 def doctor(
     threads: Threads = None,
     device: DeviceName = None,
-    again: Annotated[
-        bool, typer.Option("--again", help="Measure the limits anew, although they are known.")
-    ] = False,
+    again: Annotated[bool, typer.Option("--again", help="Measure the limits anew, although they are known.")] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -110,9 +108,7 @@ def _limits(report: Json) -> list[tuple[str, str]]:
         smallest, fastest = limits["bandwidth"][0]
         rows.append(("cache", f"{wording.rate(fastest, 'B')} within {wording.byte_size(smallest)}"))
         launch = limits["launch_ms"]
-        rows.append(
-            ("launch", f"{1000 * launch:.1f} us an operation of eager PyTorch" if launch else "no torch here")
-        )
+        rows.append(("launch", f"{1000 * launch:.1f} us an operation of eager PyTorch" if launch else "no torch here"))
     noise = report["noise_floor_reason"] if floor is None else f"{floor:.1%}: no gain below it is reported as one"
     return [*rows, ("noise floor", noise), ("threads", str(report["threads"]))]
 

@@ -16,9 +16,7 @@ def init(
     path: Annotated[Path, typer.Argument(help="The Python file to write.")] = Path("workload.py"),
     model: Annotated[
         str | None,
-        typer.Option(
-            "--model", help="package.module:NAME or FILE.py:NAME of the class or function that builds it."
-        ),
+        typer.Option("--model", help="package.module:NAME or FILE.py:NAME of the class or function that builds it."),
     ] = None,
     weights: Annotated[
         Path | None, typer.Option("--weights", help="The state dict: a .safetensors, .pt or .pth file.")

@@ -23,16 +23,10 @@ def optimize(
         str | None,
         typer.Option("--max-drop", help="Score that may be lost: 0.01, or 1% of the score. [default: 0.01]"),
     ] = None,
-    only: Annotated[
-        list[str] | None, typer.Option("--only", help="Only this technique, runtime or precision.")
-    ] = None,
-    skip: Annotated[
-        list[str] | None, typer.Option("--skip", help="Not this technique, runtime or precision.")
-    ] = None,
+    only: Annotated[list[str] | None, typer.Option("--only", help="Only this technique, runtime or precision.")] = None,
+    skip: Annotated[list[str] | None, typer.Option("--skip", help="Not this technique, runtime or precision.")] = None,
     sign: Annotated[Path | None, typer.Option("--sign", help="Sign the artifact with this Ed25519 key.")] = None,
-    expires: Annotated[
-        str | None, typer.Option("--expires", help="Refuse the artifact after this long: 30d.")
-    ] = None,
+    expires: Annotated[str | None, typer.Option("--expires", help="Refuse the artifact after this long: 30d.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Take up the run in --out where it was.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Start the run in --out over.")] = False,
     max_evaluation_examples: Annotated[

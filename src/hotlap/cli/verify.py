@@ -17,15 +17,11 @@ if TYPE_CHECKING:
 
 def verify(
     artifact: Annotated[str, typer.Argument(help="An artifact folder.")],
-    allow_expired: Annotated[
-        bool, typer.Option("--allow-expired", help="Take it although it has expired.")
-    ] = False,
+    allow_expired: Annotated[bool, typer.Option("--allow-expired", help="Take it although it has expired.")] = False,
     trust: Annotated[
         str | None, typer.Option("--trust", help="The least that must hold: 'signed' or 'made here'.")
     ] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", help="cpu or cuda. [default: what it was made for]")
-    ] = None,
+    device: Annotated[str | None, typer.Option("--device", help="cpu or cuda. [default: what it was made for]")] = None,
     threads: Threads = None,
     as_json: AsJson = False,
     quiet: Quiet = False,

@@ -18,10 +18,7 @@ def convert(model: Model, context: Context) -> Model:
         converted = openvino.convert_model(model.value)
         # The front end leaves every axis of a varying input open; the fixed ones are said again.
         converted.reshape(
-            {
-                port: [-1 if isinstance(size, str) else size for size in spec.shape]
-                for port, spec in enumerate(specs)
-            }
+            {port: [-1 if isinstance(size, str) else size for size in spec.shape] for port, spec in enumerate(specs)}
         )
         for port, spec in zip(converted.inputs, specs, strict=True):
             port.tensor.set_names({spec.name})

@@ -204,8 +204,7 @@ def _gpus_of_torch() -> tuple[Gpu, ...]:
         return ()
     devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     return tuple(
-        Gpu(name=d.name, memory_bytes=int(d.total_memory), compute_capability=f"{d.major}.{d.minor}")
-        for d in devices
+        Gpu(name=d.name, memory_bytes=int(d.total_memory), compute_capability=f"{d.major}.{d.minor}") for d in devices
     )
 
 

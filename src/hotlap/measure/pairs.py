@@ -32,7 +32,7 @@ def measure(baseline: Worker, candidate: Worker, blocks: Blocks) -> tuple[Start,
     """Time both in turn; give the start and the share of the time that went into anything but timed calls.
 
     Each worker holds its callable in `state["call"]`. The order within a pair alternates (A B, B A, A B, ...), so
-    that a steady drift hits both alike.
+    that a steady drift hits both alike. Both are left stopped; a call wakes its worker.
     """
     began, timed = time.perf_counter(), 0.0
     medians: dict[bool, list[float]] = {False: [], True: []}
@@ -47,8 +47,8 @@ def measure(baseline: Worker, candidate: Worker, blocks: Blocks) -> tuple[Start,
                 timed += float(answer["times_ms"].sum()) / 1000
                 medians[is_candidate].append(float(np.median(answer["times_ms"])))
     finally:
-        baseline.resume()
-        candidate.resume()
+        baseline.pause()
+        candidate.pause()
     whole = time.perf_counter() - began
     start = Start(baseline_ms=tuple(medians[False]), candidate_ms=tuple(medians[True]))
     return start, max(0.0, 1 - timed / whole)

@@ -24,9 +24,7 @@ class ModuleName:
 
 def module_names(model: torch.nn.Module) -> list[ModuleName]:
     """Every module once, the model itself first; a module's place in this list is its index elsewhere."""
-    return [
-        ModuleName(name=name or "(model)", type=type(module).__name__) for name, module in model.named_modules()
-    ]
+    return [ModuleName(name=name or "(model)", type=type(module).__name__) for name, module in model.named_modules()]
 
 
 @contextmanager

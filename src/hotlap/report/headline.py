@@ -154,9 +154,7 @@ def _accuracy(result: Json) -> Answer:
     if result["kind"] in ("tune", "train"):
         proof = result.get("proof")
         words = {"pending": "Proof pending", "short": "Proven in a short run", "full": "Proven in a full run"}
-        return Answer(
-            value=words.get(proof, "Not compared"), details=(), tone="yes" if proof == "full" else "unproven"
-        )
+        return Answer(value=words.get(proof, "Not compared"), details=(), tone="yes" if proof == "full" else "unproven")
     if not changed(result):
         return Answer(value="Unchanged", details=("It is the original",), tone="yes")
     loss = wording.loss(best.get("drop"), result.get("max_drop"))

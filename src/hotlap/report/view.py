@@ -143,9 +143,7 @@ def made_of(figures: Json) -> str:
         figures.get("precision"),
         " + ".join(map(str, figures.get("techniques") or [])),
         f"{threads} thread{'' if threads == 1 else 's'}" if threads is not None else "",
-        ", ".join(f"{name} {_plain(value)}" for name, value in options.items())
-        if isinstance(options, dict)
-        else "",
+        ", ".join(f"{name} {_plain(value)}" for name, value in options.items()) if isinstance(options, dict) else "",
     )
     return " · ".join(str(part) for part in parts if part)
 

@@ -35,9 +35,7 @@ def sentences(record: Mapping[str, Any], operations: Sequence[Json], *, limit_ms
         )
     if times["layout"] / whole >= _WORTH_SAYING:
         kinds = _longest_kinds(operations, "layout")
-        found.append(
-            (times["layout"], f"{times['layout'] / whole:.0%} of its time goes into moving data ({kinds})")
-        )
+        found.append((times["layout"], f"{times['layout'] / whole:.0%} of its time goes into moving data ({kinds})"))
     if precision in _NARROW:
         found += _fallen_back(operations, precision, whole)
     median = record.get("median_ms")
@@ -48,9 +46,7 @@ def sentences(record: Mapping[str, Any], operations: Sequence[Json], *, limit_ms
     found.sort(key=lambda item: -item[0])
     answer = [sentence for _, sentence in found]
     if limit_ms and median:
-        answer.append(
-            f"it reaches {limit_ms / median:.0%} of what the machine's measured limit allows in {precision}"
-        )
+        answer.append(f"it reaches {limit_ms / median:.0%} of what the machine's measured limit allows in {precision}")
     return answer
 
 

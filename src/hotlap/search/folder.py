@@ -41,9 +41,7 @@ class RunFolder:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._lock)
-            raise OutputError(
-                f"--out {path} is in use by another run; wait for it or give another folder"
-            ) from None
+            raise OutputError(f"--out {path} is in use by another run; wait for it or give another folder") from None
         free = shutil.disk_usage(path).free
         if free < _LEAST_FREE_BYTES:
             raise OutputError(f"--out {path}: only {free / 2**20:.0f} MiB of disk are free; make room first")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hotlap.core import Start
 from hotlap.measure import pairs, statistics
 from hotlap.measure.worker import Worker
-from hotlap.search.setting import Setting
 
 
-def against_itself(setting: Setting, baseline: Worker, *, starts: int) -> list[Start]:
-    """Time the original against itself over so many starts of a second process."""
-    found = []
-    for _ in range(starts):
-        with setting.baseline() as other:
-            found.append(pairs.measure(baseline, other, pairs.SCREENING)[0])
-    return found
+def against_itself(workers: Sequence[Worker]) -> list[Start]:
+    """Time the first of several processes that hold the same against each of the others."""
+    for worker in workers:
+        worker.pause()
+    return [pairs.measure(workers[0], other, pairs.SCREENING)[0] for other in workers[1:]]
 
 
 def floor(found: list[Start]) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 
 from hotlap import gate
 from hotlap.core import Candidate, Interval, Json, to_json
+from hotlap.measure.worker import Worker
 from hotlap.search import strategy
 from hotlap.search.confirm import confirm
 from hotlap.search.final import head_to_head
@@ -34,13 +35,16 @@ class Outcome:
     winner: Json | None
 
 
-def search(setting: Setting, space: Space, journal: Journal, *, budget: float) -> Outcome:
-    """Try candidates in the order of their promise, then confirm the best; at most three are."""
+def search(setting: Setting, space: Space, journal: Journal, baseline: Worker, *, budget: float) -> Outcome:
+    """Try candidates in the order of their promise, then confirm the best; at most three are.
+
+    `baseline` holds the original, ready to be timed; it is closed before anything is confirmed.
+    """
     done: dict[str, Json] = {event["key"]: event for event in journal.events if event["event"] == "candidate"}
     reserve = min(max(_LEAST_CONFIRMING, _CONFIRMING_SHARE * budget), _MOST_CONFIRMING_SHARE * budget)
     queue = _Queue(setting, space, done, reserve=reserve)
-    baseline = setting.baseline()
     ahead: Turn | None = None
+    turn: Turn | None = None
     try:
         turn = queue.next_turn(journal)
         while turn is not None:
@@ -83,7 +87,8 @@ class _Queue:
         while self.waiting:
             rows, left = self._rows(), self._setting.seconds_left - self._reserve
             chosen = strategy.choose(self.waiting, rows, seconds_left=left, seconds_each=_costs(self._done))
-            if chosen is None or left <= 0:
+            # However short the budget, one candidate gets its turn.
+            if chosen is None or (left <= 0 and self._done):
                 return None
             self.waiting.remove(chosen)
             reason = strategy.skip_reason(chosen, rows, bounds_ms=self._setting.bounds_ms)

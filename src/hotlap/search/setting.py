@@ -52,16 +52,27 @@ class Setting:
 
     def baseline(self) -> Worker:
         """A fresh process that holds the user's own model, ready to be timed."""
-        worker = self.worker()
-        worker.call(
-            "hotlap.search.work.holding:load_original",
-            target=self.target,
-            batch=self.batch,
-            threads=self.threads,
-            device=self.device,
-            timeout=LOAD_SECONDS,
-        )
-        return worker
+        return self.baselines(1)[0]
+
+    def baselines(self, count: int) -> list[Worker]:
+        """So many of them, loaded side by side; they are the caller's to close."""
+        workers = [self.worker() for _ in range(count)]
+        try:
+            for worker in workers:
+                worker.begin(
+                    "hotlap.search.work.holding:load_original",
+                    target=self.target,
+                    batch=self.batch,
+                    threads=self.threads,
+                    device=self.device,
+                )
+            for worker in workers:
+                worker.finish(LOAD_SECONDS)
+        except BaseException:
+            for worker in workers:
+                worker.close()
+            raise
+        return workers
 
 
 LOAD_SECONDS = 300.0

@@ -114,9 +114,7 @@ def loaded(setting: Setting, candidate: Candidate, built: str) -> Worker:
     return worker
 
 
-def _score(
-    setting: Setting, candidate: Candidate, worker: Worker, record: dict[str, Any], best: Row | None
-) -> None:
+def _score(setting: Setting, candidate: Candidate, worker: Worker, record: dict[str, Any], best: Row | None) -> None:
     speedup = record["speedup"]
     if setting.objective != "size" and speedup["high"] < 1.0:
         record |= {"status": "dropped", "reason": f"slower than the original ({speedup['estimate']:.2f}x)"}

@@ -157,9 +157,7 @@ def output_tree(outputs: Outputs) -> Json:
             return {"dataclass": {f.name: walk(getattr(value, f.name)) for f in fields(value) if f.init}}
         if isinstance(value, Mapping):
             if not all(isinstance(key, str) for key in value):
-                raise WorkloadError(
-                    f"the model's outputs are a dict with keys {list(value)!r}; use strings as keys"
-                )
+                raise WorkloadError(f"the model's outputs are a dict with keys {list(value)!r}; use strings as keys")
             return {"dict": {key: walk(item) for key, item in value.items()}}
         if isinstance(value, (tuple, list)):
             return {"tuple" if isinstance(value, tuple) else "list": [walk(item) for item in value]}

@@ -209,9 +209,7 @@ def _mark(digest: Any, opened: Opened, read: Read) -> tuple[int, bytes]:
     return read.count, digest.digest()[:8]
 
 
-def _check_again(
-    opened: Opened, limits: Limits, marks: list[tuple[int, bytes]], examples: int, spent: float
-) -> None:
+def _check_again(opened: Opened, limits: Limits, marks: list[tuple[int, bytes]], examples: int, spent: float) -> None:
     """The second pass; where time is short, of the beginning only."""
     digest, again = hashlib.sha256(), 0
     enough = None if limits.seconds is None else limits.seconds - spent

@@ -44,9 +44,7 @@ def read_inputs(inputs: Inputs, signature: Signature, field: str) -> tuple[list[
     return tensors, sizes[BATCH]
 
 
-def _check_axis(
-    name: str, index: int, axis: int | str, size: int, sizes: dict[str, int], signature: Signature
-) -> None:
+def _check_axis(name: str, index: int, axis: int | str, size: int, sizes: dict[str, int], signature: Signature) -> None:
     if isinstance(axis, int):
         if size != axis:
             raise WorkloadError(

@@ -37,8 +37,7 @@ def score_batch(
         return _objects(scores, count)
     if not isinstance(scores, torch.Tensor | np.ndarray):
         raise WorkloadError(
-            f"the workload's `score` must give a Tensor with one number an example; it gave a "
-            f"{type(scores).__name__}"
+            f"the workload's `score` must give a Tensor with one number an example; it gave a {type(scores).__name__}"
         )
     array = scores.detach().cpu().double().numpy() if isinstance(scores, torch.Tensor) else np.asarray(scores)
     if opened.workload.metric is None:
@@ -65,13 +64,9 @@ def metric_value(opened: Opened, rows: list[Any]) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise WorkloadError(
-            f"the workload's `metric` must give one number; it gave a {type(value).__name__}"
-        ) from None
+        raise WorkloadError(f"the workload's `metric` must give one number; it gave a {type(value).__name__}") from None
     if not math.isfinite(number):
-        raise WorkloadError(
-            f"the workload's `metric` gave {number} for {len(rows)} rows; it must give a finite number"
-        )
+        raise WorkloadError(f"the workload's `metric` gave {number} for {len(rows)} rows; it must give a finite number")
     return number
 
 

@@ -125,14 +125,11 @@ def _varying(workload: Workload, names: Sequence[str], tensors: Sequence[torch.T
         for axis in axes:
             if not isinstance(axis, int) or not -tensor.ndim <= axis < tensor.ndim:
                 raise WorkloadError(
-                    f"the workload's `dynamic` gives axis {axis!r} of {name!r}, "
-                    f"which has shape {list(tensor.shape)}"
+                    f"the workload's `dynamic` gives axis {axis!r} of {name!r}, which has shape {list(tensor.shape)}"
                 )
         varying[name] = {axis % tensor.ndim: axis_name(value) for axis, value in axes.items()}
     if not any(axis == BATCH for axes in varying.values() for axis in axes.values()):
-        raise WorkloadError(
-            "the workload's `dynamic` has no axis called 'batch'; name the one that `example` sets so"
-        )
+        raise WorkloadError("the workload's `dynamic` has no axis called 'batch'; name the one that `example` sets so")
     return varying
 
 

@@ -93,9 +93,7 @@ def target_of(workload: Workload | str | Path) -> str:
 def _split_trained(target: str) -> tuple[str, Path | None]:
     # A path may hold an @ of its own: what stands before the one that counts looks like a target.
     cuts = [match.start() for match in re.finditer("@", target)]
-    cut = next(
-        (at for at in reversed(cuts) if _FILE.fullmatch(target[:at]) or _MODULE.fullmatch(target[:at])), None
-    )
+    cut = next((at for at in reversed(cuts) if _FILE.fullmatch(target[:at]) or _MODULE.fullmatch(target[:at])), None)
     if cut is None:
         return target, None
     place, folder = target[:cut], target[cut + 1 :]
@@ -165,9 +163,7 @@ def _put_first(folder: Path) -> None:
 
 
 def _ran_files() -> list[ModuleType]:
-    return [
-        module for module in list(sys.modules.values()) if "__hotlap_source__" in getattr(module, "__dict__", {})
-    ]
+    return [module for module in list(sys.modules.values()) if "__hotlap_source__" in getattr(module, "__dict__", {})]
 
 
 def _import_module(name: str) -> tuple[ModuleType, bytes]:

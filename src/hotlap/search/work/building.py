@@ -31,9 +31,7 @@ def build(state: dict[str, Any], *, target: str, candidate: Json, work: str, see
         calibration, count, _ = roles.calibration_arrays(opened, seed=seed)
         scratch = emptied(folder.with_suffix(".scratch"))
         context = Context(folder=scratch, example=example, calibration=calibration, seed=seed, threads=threads)
-        model = _changed(
-            Model(form="module", value=opened.model, signature=opened.signature), chosen, context, work
-        )
+        model = _changed(Model(form="module", value=opened.model, signature=opened.signature), chosen, context, work)
         files = runtimes.of(chosen).build(model, partial, dict(chosen.options), example)
         size = sum((partial / name).stat().st_size for name in files)
         done = {"files": files, "bytes": size, "seconds": time.perf_counter() - began, "calibration": count}

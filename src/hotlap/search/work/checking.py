@@ -53,9 +53,7 @@ def check_outputs(found: list[Array], wanted: list[Array]) -> None:
         raise WrongOutputs(f"gives {len(found)} outputs where the model gives {len(wanted)}")
     for index, (got, want) in enumerate(zip(found, wanted, strict=True)):
         if got.shape != want.shape:
-            raise WrongOutputs(
-                f"output {index} has shape {list(got.shape)} where the model's has {list(want.shape)}"
-            )
+            raise WrongOutputs(f"output {index} has shape {list(got.shape)} where the model's has {list(want.shape)}")
         if got.dtype != want.dtype:
             raise WrongOutputs(f"output {index} is {got.dtype} where the model's is {want.dtype}")
         if np.issubdtype(got.dtype, np.floating) and not np.isfinite(got).all() and np.isfinite(want).all():

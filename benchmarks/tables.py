@@ -1,0 +1,280 @@
+"""Write docs/benchmarks.md, and the table in README.md, from what lies in benchmarks/results. No figure is typed.
+
+python benchmarks/tables.py            write them
+python benchmarks/tables.py --check    exit code 1 where they differ from what would be written
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+PAGE, README = ROOT / "docs" / "benchmarks.md", ROOT / "README.md"
+BEGIN, END = "<!-- written by benchmarks/tables.py -->", "<!-- end of what benchmarks/tables.py wrote -->"
+
+MODELS = {
+    "resnet18-224": "ResNet-18, 224 px",
+    "resnet18-64": "ResNet-18, 64 px",
+    "conv1d": "1-D convolutional network, 22 M",
+    "minilm-64": "MiniLM, length 64",
+    "minilm-128": "MiniLM, length 128",
+    "unet": "U-Net, 128 px",
+    "vit": "small ViT, 64 tokens",
+    "lstm": "LSTM, 28 steps",
+    "mlp": "tiny MLP",
+}
+RIVALS = {
+    "torch.compile": "torch. compile",
+    "onnxruntime": "ORT fp32",
+    "onnxruntime-static": "ORT static int8",
+    "onnxruntime-dynamic": "ORT dynamic int8",
+    "openvino-fp32": "OpenVINO fp32",
+    "openvino": "OpenVINO as it comes",
+    "nncf": "NNCF int8",
+    "nncf-transformer": "NNCF int8, transformer",
+}
+Json = Any
+Row = Sequence[str]
+
+
+def table(head: Row, rows: Sequence[Row]) -> str:
+    """A Markdown table; all columns but the first are right-aligned."""
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows))
+
+
+def ratio(interval: Json) -> str:
+    """A ratio with its interval, to as many digits as it bears."""
+    digits = 1 if interval["estimate"] >= 10 else 2
+    return f"{interval['estimate']:.{digits}f}x ({interval['low']:.{digits}f} to {interval['high']:.{digits}f})"
+
+
+def short(interval: Json) -> str:
+    return f"{interval['estimate']:.2f}x" if interval["estimate"] < 10 else f"{interval['estimate']:.1f}x"
+
+
+def milliseconds(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def drop(gate: Json) -> str:
+    """At most how much of the score is lost; or that the numbers are the original's."""
+    if gate["rule"] == "equivalence":
+        return "same numbers"
+    return f"{gate['drop']['estimate']:+.4f} (at most {gate['drop']['high']:.4f})".replace("+", "").replace("-", "−")
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    return math.exp(sum(map(math.log, values)) / len(values))
+
+
+def cases(folder: Path) -> list[Json]:
+    """What benchmarks/optimize.py found, in the order of MODELS."""
+    found = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
+    order = list(MODELS)
+    return sorted(found, key=lambda case: (order.index(case["model"]), case["batch"]))
+
+
+def main_table(found: Sequence[Json]) -> str:
+    """hotlap's gain, and how it stands against the best of the others."""
+    head = (
+        "model",
+        "batch",
+        "eager, ms",
+        "hotlap over eager",
+        "score lost",
+        "best of the others",
+        "hotlap over that",
+    )
+    rows = [
+        (
+            MODELS[case["model"]],
+            str(case["batch"]),
+            milliseconds(case["eager_ms"]),
+            f"**{ratio(case['hotlap']['speedup'])}** {case['hotlap']['candidate']}",
+            drop(case["hotlap"]["gate"]),
+            best_of_others(case),
+            ratio(case["best_rival"]["speedup"]) + verdict_mark(case["best_rival"]["verdict"]),
+        )
+        for case in found
+    ]
+    return table(head, rows)
+
+
+def best_of_others(case: Json) -> str:
+    best = case["best_rival"]
+    row = next((rival for rival in case["rivals"] if rival["name"] == best["name"]), None)
+    return f"{short(row['speedup'])} {best['label']}" if row else best["label"]
+
+
+def verdict_mark(verdict: str) -> str:
+    return {"faster": "", "slower": ", behind", "no difference": ", no difference"}[verdict]
+
+
+def means(found: Sequence[Json]) -> str:
+    over_eager = geometric_mean([case["hotlap"]["speedup"]["estimate"] for case in found])
+    over_best = geometric_mean([case["best_rival"]["speedup"]["estimate"] for case in found])
+    behind = [case["case"] for case in found if case["best_rival"]["verdict"] == "slower"]
+    words = f"behind in {', '.join(behind)}" if behind else "behind in none"
+    return (
+        f"Geometric means over these {len(found)} cases: {over_eager:.2f}x over eager fp32, {over_best:.2f}x over "
+        f"the best of the others that passed the gate; {words}."
+    )
+
+
+def rivals_table(found: Sequence[Json]) -> str:
+    """Everybody's gain over eager; those that the gate refused are struck out."""
+    rows = []
+    for case in found:
+        by_name = {rival["name"]: rival for rival in case["rivals"]}
+        cells = [rival_cell(by_name.get(name)) for name in RIVALS]
+        rows.append((MODELS[case["model"]], str(case["batch"]), short(case["hotlap"]["speedup"]), *cells))
+    return table(("model", "batch", "hotlap", *RIVALS.values()), rows)
+
+
+def rival_cell(rival: Json) -> str:
+    if rival is None:
+        return ""
+    if "failure" in rival:
+        return "fails"
+    if rival["gate"]["passed"]:
+        return short(rival["speedup"])
+    lost = rival["gate"]["drop"]
+    return f"~~{short(rival['speedup'])}~~" + (f" loses {lost['estimate']:.3f}" if lost else " other numbers")
+
+
+def failures(found: Sequence[Json]) -> list[str]:
+    return [
+        f"- {MODELS[case['model']]}, batch {case['batch']}, {rival['label']}: {rival['failure']}"
+        for case in found
+        for rival in case["rivals"]
+        if "failure" in rival
+    ]
+
+
+def search_table(found: Sequence[Json]) -> str:
+    """What the searches cost."""
+    head = ("model", "batch", "seconds", "tried", "of", "measuring adds", "noise floor", "share of the limit")
+    rows = [
+        (
+            MODELS[case["model"]],
+            str(case["batch"]),
+            f"{case['hotlap']['seconds']:.0f}",
+            str(case["hotlap"]["tried"]),
+            str(case["hotlap"]["candidates"]),
+            percent(case["hotlap"]["measuring_overhead"]),
+            percent(case["noise_floor"]),
+            percent(case["hotlap"]["share_of_limit"]),
+        )
+        for case in found
+    ]
+    return table(head, rows)
+
+
+def percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
+
+
+def provenance(found: Sequence[Json]) -> str:
+    """Machine, versions, commits and commands, each said once."""
+    machines = sorted({json.dumps(machine_words(case["machine"])) for case in found})
+    versions = sorted({", ".join(f"{n} {v}" for n, v in case["versions"].items() if v) for case in found})
+    commits = sorted({case["commit"][:12] + ("-dirty" if "dirty" in case["commit"] else "") for case in found})
+    days = sorted({case["when"][:10] for case in found})
+    threads = sorted({str(case["configuration"]["threads"]) for case in found})
+    budgets = sorted({f"{case['configuration']['budget_seconds']:.0f} s" for case in found})
+    drops = sorted({str(case["max_drop"]) for case in found})
+    lines = [f"Machine: {json.loads(machine)}" for machine in machines]
+    lines += [f"Versions: {words}" for words in versions]
+    lines += [f"Threads {', '.join(threads)}; search budget {', '.join(budgets)}; allowed drop {', '.join(drops)}"]
+    lines += [f"Commit {', '.join(commits)}; {' to '.join(dict.fromkeys((days[0], days[-1])))}"]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def machine_words(machine: Json) -> str:
+    memory = machine["memory_bytes"] / 2**30
+    sets = ", ".join(machine["instruction_sets"])
+    return f"{machine['cpu']} ({machine['cpu_model']}), {machine['cores']} cores, {memory:.0f} GiB; {sets}"
+
+
+def page(found: Sequence[Json]) -> str:
+    """The whole of docs/benchmarks.md."""
+    parts = [
+        "# Benchmarks",
+        "This page is written by `benchmarks/tables.py` from the JSON in `benchmarks/results`; no figure in it is "
+        "typed. `make bench` runs the benchmarks again.",
+    ]
+    if found:
+        parts += [
+            "## hotlap and what people use today",
+            "Each model was searched by `hotlap optimize` within its budget. Then hotlap's artifact and the others, "
+            "at their defaults, were judged by the same gate on the same examples, which had chosen nothing, and "
+            "timed in fresh processes, in turn with eager fp32. Last, hotlap's artifact was timed in turn with the "
+            "best of the others that passed the gate. Figures are ratios of times, with intervals of 95%; above 1, "
+            "hotlap is faster.",
+            main_table(found),
+            means(found),
+            "Everybody over eager fp32. Struck out: refused by the gate, because more than the allowed drop may be "
+            "lost; the others are calibrated on the very examples that hotlap is.",
+            rivals_table(found),
+            *(["What failed:\n\n" + "\n".join(failures(found))] if failures(found) else []),
+            "What the searches took. Measuring adds: time spent between timed calls, as a share. Share of the "
+            "limit: how near the artifact comes to the least time that this machine's measured limits allow.",
+            search_table(found),
+            provenance(found),
+            "To run one case again: `python benchmarks/optimize.py resnet18-64-b1 --again`.",
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def readme_table(found: Sequence[Json]) -> str:
+    """The short table for README.md: batch 1."""
+    rows = [
+        (
+            MODELS[case["model"]],
+            f"**{short(case['hotlap']['speedup'])}**",
+            case["hotlap"]["candidate"],
+            drop(case["hotlap"]["gate"]),
+            best_of_others(case),
+        )
+        for case in found
+        if case["batch"] == 1
+    ]
+    return table(("model, batch 1", "hotlap over eager", "the form it chose", "score lost", "best of the others"), rows)
+
+
+def with_table(text: str, written: str) -> str:
+    """The README with the table between its two marks; unchanged where it has none."""
+    if BEGIN not in text or END not in text:
+        return text
+    before, _, rest = text.partition(BEGIN)
+    return before + BEGIN + "\n" + written + "\n" + END + rest.partition(END)[2]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where something differs")
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    given = parser.parse_args()
+    found = cases(given.results / "optimize")
+    wanted = {PAGE: page(found)}
+    if README.is_file() and found:
+        wanted[README] = with_table(README.read_text(), readme_table(found))
+    differing = [path for path, text in wanted.items() if not path.is_file() or path.read_text() != text]
+    for path in differing:
+        if given.check:
+            print(f"{path.relative_to(ROOT)} is not what benchmarks/tables.py writes; run it")
+        else:
+            path.write_text(wanted[path])
+    return 1 if given.check and differing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

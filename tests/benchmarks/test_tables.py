@@ -1,0 +1,119 @@
+"""Tables come from result files alone, and the committed pages are what the committed results make."""
+
+import copy
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def tables() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("benchmark_tables", BENCHMARKS / "tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def interval(estimate: float) -> dict[str, float]:
+    return {"estimate": estimate, "low": estimate * 0.95, "high": estimate * 1.05}
+
+
+def gate(passed: bool, lost: float) -> dict[str, Any]:
+    return {"rule": "drop", "passed": passed, "drop": {"estimate": lost, "high": lost + 0.004}}
+
+
+SAME = {"rule": "equivalence", "passed": True, "drop": None}
+
+
+def case(model: str = "vit", batch: int = 1) -> dict[str, Any]:
+    """What optimize.py writes, with figures that appear nowhere else."""
+    return {
+        "case": f"{model}-b{batch}",
+        "model": model,
+        "batch": batch,
+        "eager_ms": 12.345,
+        "noise_floor": 0.0213,
+        "max_drop": 0.01,
+        "hotlap": {
+            "candidate": "openvino, nncf int8",
+            "speedup": interval(4.0),
+            "gate": gate(True, 0.0012),
+            "seconds": 287.4,
+            "tried": 17,
+            "candidates": 41,
+            "measuring_overhead": 0.123,
+            "share_of_limit": 0.456,
+        },
+        "rivals": [
+            {"name": "torch.compile", "label": "torch.compile", "gate": SAME, "speedup": interval(1.31)},
+            {"name": "nncf", "label": "NNCF int8", "gate": gate(True, 0.002), "speedup": interval(3.2)},
+            {"name": "onnxruntime-static", "label": "ORT", "gate": gate(False, 0.151), "speedup": interval(5.5)},
+            {"name": "onnxruntime-dynamic", "label": "ORT dynamic", "failure": "no kernel for ConvInteger"},
+        ],
+        "best_rival": {"name": "nncf", "label": "NNCF int8", "speedup": interval(1.25), "verdict": "faster"},
+        "machine": {
+            "cpu": "Made-up 1",
+            "cpu_model": "family 9",
+            "cores": 2,
+            "memory_bytes": 8 * 2**30,
+            "instruction_sets": ["avx512f"],
+        },
+        "versions": {"torch": "9.9.9", "transformers": None},
+        "commit": "0123456789abcdef",
+        "when": "2031-01-02T03:04:05Z",
+        "configuration": {"threads": 2, "budget_seconds": 300.0},
+    }
+
+
+def test_the_page_holds_every_figure_of_a_case(tables: ModuleType) -> None:
+    text = tables.page([case()])
+    for figure in (
+        "12.3", "4.00x (3.80 to 4.20)", "0.0012 (at most 0.0052)", "1.25x (1.19 to 1.31)", "3.20x NNCF int8",
+        "287", "17", "41", "12.3%", "2.1%", "45.6%", "Made-up 1", "torch 9.9.9", "0123456789ab", "2031-01-02",
+    ):  # fmt: skip
+        assert figure in text, figure
+
+
+def test_a_refused_rival_is_struck_out_with_what_it_loses_and_a_failure_is_told(tables: ModuleType) -> None:
+    text = tables.page([case()])
+    assert "~~5.50x~~ loses 0.151" in text
+    assert "no kernel for ConvInteger" in text
+    assert "1.31x" in text
+
+
+def test_being_behind_is_said(tables: ModuleType) -> None:
+    behind = copy.deepcopy(case())
+    behind["best_rival"] |= {"speedup": interval(0.8), "verdict": "slower"}
+    text = tables.page([case(batch=16), behind])
+    assert ", behind |" in text
+    assert "1.00x over the best of the others that passed the gate; behind in vit-b1." in text
+
+
+def test_cases_come_in_a_fixed_order(tables: ModuleType) -> None:
+    lines = tables.main_table([case("resnet18-64", 16), case("lstm")]).splitlines()
+    assert lines[2].startswith("| ResNet-18, 64 px | 16 |")
+    assert lines[3].startswith("| LSTM, 28 steps | 1 |")
+    assert set(tables.MODELS) >= {"resnet18-64", "lstm"}
+
+
+def test_the_readme_changes_between_its_marks_alone(tables: ModuleType) -> None:
+    text = f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n"
+    assert tables.with_table(text, "new") == f"before\n{tables.BEGIN}\nnew\n{tables.END}\nafter\n"
+    assert tables.with_table("no marks", "new") == "no marks"
+
+
+def test_the_committed_pages_are_what_the_committed_results_make(
+    tables: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not list((BENCHMARKS / "results" / "optimize").glob("*.json")):
+        pytest.skip("no benchmark results are committed yet")
+    monkeypatch.setattr(sys, "argv", ["tables.py", "--check"])
+    assert tables.main() == 0

@@ -22,9 +22,7 @@ NUMBERS = np.random.default_rng(5)
 ORIGINAL = (NUMBERS.random(2000) < 0.9).astype(float)
 SLICES = [("even", "odd")[index % 2] for index in range(2000)]
 STARTS = [
-    Start(
-        baseline_ms=tuple(2.0 * NUMBERS.normal(1, 0.01, 10)), candidate_ms=tuple(1.0 * NUMBERS.normal(1, 0.01, 10))
-    )
+    Start(baseline_ms=tuple(2.0 * NUMBERS.normal(1, 0.01, 10)), candidate_ms=tuple(1.0 * NUMBERS.normal(1, 0.01, 10)))
     for _ in range(4)
 ]
 
@@ -156,6 +154,7 @@ def lie(artifact: Path, name: str, change) -> None:
         ),
         ("evidence", lambda e: e.update(starts=e["starts"][:3]), "speedup", "its evidence says 2"),
         ("evidence", lambda e: e.update(starts=[]), "speedup", "claims 2.0.x, but its evidence holds no times"),
+        ("evidence", lambda e: e.update(scores=[], original_scores=[], slices=[]), "verdict", "can't be judged: "),
         ("evidence", lambda e: e.update(slices=None), "verdict", "says otherwise"),
     ],
 )

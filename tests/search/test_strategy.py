@@ -18,9 +18,7 @@ def candidate(runtime: str = "onnxruntime", technique: str = "", threads: int = 
     )  # fmt: skip
 
 
-def row(
-    of: Candidate, status: str = "passed", speedup: float | None = 2.0, ms: float = 1.0, reason: str = ""
-) -> Row:
+def row(of: Candidate, status: str = "passed", speedup: float | None = 2.0, ms: float = 1.0, reason: str = "") -> Row:
     interval = Interval(estimate=speedup, low=speedup, high=speedup) if speedup else None
     return Row(candidate=of, status=status, reason=reason, speedup=interval, median_ms=ms)
 
@@ -72,10 +70,7 @@ def test_what_failed_alike_twice_is_not_tried_a_third_time() -> None:
         row(candidate(technique=name), "failed", None, reason="no converter")
         for name in ("static_int8", "dynamic_int8")
     ]
-    assert (
-        strategy.skip_reason(candidate(), rows, bounds_ms={})
-        == "2 others of onnxruntime failed alike: no converter"
-    )
+    assert strategy.skip_reason(candidate(), rows, bounds_ms={}) == "2 others of onnxruntime failed alike: no converter"
     assert strategy.skip_reason(candidate("openvino"), rows, bounds_ms={}) is None
 
 
@@ -102,3 +97,11 @@ def test_the_pareto_set_is_what_nothing_dominates(points: list[tuple[float, floa
     for name, speed, drop in named:
         beaten = any(s >= speed and d <= drop and (s > speed or d < drop) for _, s, d in named)
         assert (name in kept) == (not beaten)
+
+
+def test_one_technique_that_fails_in_all_its_forms_does_not_take_the_runtime_with_it() -> None:
+    rows = [
+        row(candidate(technique="static_int8", threads=threads), "failed", None, reason="killed")
+        for threads in (1, 2, 3)
+    ]
+    assert strategy.skip_reason(candidate(), rows, bounds_ms={}) is None

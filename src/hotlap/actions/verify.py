@@ -143,6 +143,8 @@ def _verdict(candidate: Candidate, claimed: Json, evidence: Evidence) -> str | C
         found = judge_again(candidate, evidence)
     except ImportError as error:
         return Check(name="verdict", outcome="not done", detail=f"{error}; pip install 'hotlap[optimize]'")
+    except ValueError as error:
+        raise ArtifactRefused(f"its evidence can't be judged: {error}") from error
     if found is None:
         detail = "only the workload's own metric can reach it again"
         return Check(name="verdict", outcome="not done", detail=detail)

@@ -31,6 +31,7 @@ _SLOPE = 0.5
 _NODES = 16
 _MOST_NODES = 400, 40_000
 _NEGLIGIBLE = 1e-9
+_MOST_NEEDED = 10**9
 
 
 def upper_limit(values: Array, ceiling: float, confidence: float, *, weights: Array | None = None) -> float:
@@ -43,7 +44,7 @@ def upper_limit(values: Array, ceiling: float, confidence: float, *, weights: Ar
     counts = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=np.float64)
     if not len(values) or not np.isfinite(values).all() or values.max() > ceiling:
         raise ValueError("the values must be finite and not above the ceiling, and there must be some")
-    total = counts.sum()
+    total = float(counts.sum())
     mean = float(counts @ values / total)
     if mean >= ceiling:
         return ceiling
@@ -55,7 +56,7 @@ def upper_limit(values: Array, ceiling: float, confidence: float, *, weights: Ar
         return (math.log(chance) if chance > 0 else -1e3) - goal
 
     z = NormalDist().inv_cdf(confidence)
-    spread = math.sqrt(counts @ (values - mean) ** 2 / total)
+    spread = math.sqrt(float(counts @ (values - mean) ** 2) / total)
     unseen = (ceiling - mean) / (total + 1)
     guess = mean + unseen + z * math.hypot(spread / math.sqrt(total), unseen)
     step = 0.25 * (guess - mean)
@@ -98,7 +99,8 @@ class _Path:
         self.bend = max(0.0, skew / (6 * curvature))
 
     def _log(self, s: Array) -> Array:
-        return -(self._weights[:, None] * np.log(1 - self._offsets[:, None] * s)).sum(axis=0) - np.log(s)
+        parts = self._weights[:, None] * np.log(1 - self._offsets[:, None] * s)
+        return np.asarray(-parts.sum(axis=0) - np.log(s))
 
     def _find_saddle(self) -> float:
         """Where K(s) - log s, which is convex, is least: Newton's method, kept between 0 and the first pole."""
@@ -150,3 +152,32 @@ def _grouped(values: Array, weights: Array) -> tuple[Array, Array]:
     cells = np.concatenate([below, below + 1])
     found, places = np.unique(cells, return_inverse=True)
     return found * width, np.bincount(places, np.concatenate([counts * (1 - share), counts * share]))
+
+
+def examples_needed(
+    values: Array, ceiling: float, most: float, confidence: float, *, weights: Array | None = None
+) -> int | None:
+    """How many examples it takes for the limit to come down to `most`, if their values stay spread as they are.
+
+    None where no number of them would do, because the mean itself is not below `most`, or more than a thousand million
+    would be needed.
+    """
+    counts = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=np.float64)
+    shares = counts / counts.sum()
+    if float(shares @ values) >= most:
+        return None
+    values, shares = _grouped(np.asarray(values, dtype=np.float64), shares)
+
+    def enough(examples: int) -> bool:
+        return chance_above(values, shares * examples, most, ceiling) <= 1 - confidence
+
+    high = 1
+    while not enough(high):
+        high *= 2
+        if high > _MOST_NEEDED:
+            return None
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high

@@ -15,7 +15,7 @@ more gained better. NumPy only, so that the core install can recompute a stored 
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 from statistics import NormalDist
 
 import numpy as np
@@ -33,6 +33,8 @@ _TIE = 1e-7
 """Rounding must not put an outcome above itself."""
 _PRECISION = 1e-8
 """Of the limit, in log-probability."""
+_SCANS = 50
+"""Two are enough; far more would be a bug."""
 
 
 @lru_cache(maxsize=65536)
@@ -48,7 +50,7 @@ def upper_limit(lost: int, gained: int, examples: int, confidence: float) -> flo
     if lost == examples:
         return 1.0
     most_lost = _most_lost(lost, gained, examples, confidence)
-    goal = math.log1p(-confidence) - _GRID_ERROR
+    goal = math.log(allowed_error(confidence))
 
     def excess(drop: float, places: Array) -> float:
         chance = float(_chance(most_lost, drop, _rates(places, drop), examples).max())
@@ -57,20 +59,25 @@ def upper_limit(lost: int, gained: int, examples: int, confidence: float) -> flo
     # Which rates are worst changes little with the drop: all are tried at a guess, the root is sought with the worst.
     limit = min(max((lost - gained + 1.3 + 1.8 * math.sqrt(lost + gained + 1.5)) / examples, -0.99), 0.99)
     worst = np.empty(0)
-    while True:
+    for _ in range(_SCANS):
         places = _places(limit, examples)
         chances = _chance(most_lost, limit, _rates(places, limit), examples)
         if len(worst) and math.log(chances.max()) <= goal + 2 * _PRECISION:
             return limit
         worst = np.union1d(worst, _worst(places, chances))
-        limit = falling_root(
-            lambda drop, worst=worst: excess(drop, worst), -1.0, 1.0, limit, step=0.5 / examples, precision=_PRECISION
-        )
+        at_worst = partial(excess, places=worst)
+        limit = falling_root(at_worst, -1.0, 1.0, limit, step=0.5 / examples, precision=_PRECISION)
+    raise AssertionError(f"no limit found for {lost} lost and {gained} gained of {examples} at {confidence}")
 
 
 def lower_limit(lost: int, gained: int, examples: int, confidence: float) -> float:
     """The smallest drop that the counts leave possible at that one-sided confidence, in [-1, 1]."""
     return -upper_limit(gained, lost, examples, confidence)
+
+
+def allowed_error(confidence: float) -> float:
+    """The chance of error that is left at a confidence, less what the search for the worst rate may miss."""
+    return (1 - confidence) * (1 - _GRID_ERROR)
 
 
 def _most_lost(lost: int, gained: int, examples: int, confidence: float) -> Array:
@@ -89,7 +96,7 @@ def _most_lost(lost: int, gained: int, examples: int, confidence: float) -> Arra
     low, high = np.full(examples + 2, -1), np.full(examples + 2, examples + 1)
     for _ in range((examples + 2).bit_length()):
         middle = (low + high + 1) // 2
-        good = order(middle, every) <= worth
+        good = order(np.maximum(middle, 0), every) <= worth
         low, high = np.where(good, middle, low), np.where(good, high, middle - 1)
     return low
 
@@ -192,4 +199,4 @@ def _log_factorials(most: int) -> Array:
     table = (big + 0.5) * np.log(big) - big + 0.5 * math.log(2 * math.pi) + series
     few = min(most + 1, 16)
     table[:few] = [math.lgamma(i + 1) for i in range(few)]
-    return table
+    return np.asarray(table)

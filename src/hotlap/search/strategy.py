@@ -31,7 +31,7 @@ _SIBLING = {"static": 1.05, "threads": 0.8, "other": 0.97}
 _HOPELESS = 0.6
 """A candidate expected to reach less than this share of the best is left to the end."""
 _ALIKE = 2
-"""So many failures of a runtime for the same reason, and the rest of it is skipped."""
+"""So many chains of a runtime that failed for the same reason, and the rest of it is skipped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,13 +116,13 @@ def skip_reason(candidate: Candidate, rows: Sequence[Row], *, bounds_ms: Mapping
     A measured limit is no hard ceiling, so a candidate is skipped only if half its bound is still slower than the
     best so far.
     """
-    alike: dict[str, int] = {}
+    alike: dict[str, set[tuple[str, ...]]] = {}
     for row in rows:
         if row.status == "failed" and row.candidate.runtime == candidate.runtime:
             if row.candidate.steps == candidate.steps:
                 return f"built like {row.candidate.name!r}, which failed: {row.reason}"
-            alike[row.reason] = alike.get(row.reason, 0) + 1
-    common = next((reason for reason, count in alike.items() if count >= _ALIKE), None)
+            alike.setdefault(row.reason, set()).add(tuple(step.technique for step in row.candidate.steps))
+    common = next((reason for reason, chains in alike.items() if len(chains) >= _ALIKE), None)
     if common:
         return f"{_ALIKE} others of {candidate.runtime} failed alike: {common}"
     bound = bounds_ms.get(candidate.precision)

@@ -7,12 +7,13 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from hotlap import forms, runtimes, techniques
-from hotlap.core import Candidate, Context, Form, Json, Model, to_json
+from hotlap.core import Array, Candidate, Context, Form, Json, Model, to_json
+from hotlap.errors import Unsupported
 from hotlap.search.work.holding import DONE
 from hotlap.search.work.opening import opened_workload
 
@@ -28,13 +29,20 @@ def build(state: dict[str, Any], *, target: str, candidate: Json, work: str, see
         began = time.perf_counter()
         opened = opened_workload(state, target, threads)
         example = opened.example_arrays(2)
-        calibration, count, _ = roles.calibration_arrays(opened, seed=seed)
+
+        def calibration() -> Iterable[list[Array]]:
+            # Read only by those who ask: it takes a pass over the user's data.
+            found, _, reason = roles.calibration_arrays(opened, seed=seed)
+            if found is None:
+                raise Unsupported(reason or "there is no calibration data")
+            return found()
+
         scratch = emptied(folder.with_suffix(".scratch"))
         context = Context(folder=scratch, example=example, calibration=calibration, seed=seed, threads=threads)
         model = _changed(Model(form="module", value=opened.model, signature=opened.signature), chosen, context, work)
         files = runtimes.of(chosen).build(model, partial, dict(chosen.options), example)
         size = sum((partial / name).stat().st_size for name in files)
-        done = {"files": files, "bytes": size, "seconds": time.perf_counter() - began, "calibration": count}
+        done = {"files": files, "bytes": size, "seconds": time.perf_counter() - began}
         (partial / DONE).write_text(json.dumps(done))
         shutil.rmtree(scratch)
 

@@ -163,7 +163,7 @@ def _window(examples: int, rates: Array) -> Array:
     reach = _REACH * np.sqrt(means * (1 - rates)) + _MARGIN
     low = np.maximum(np.floor(means - reach), 0).astype(np.int64)
     width = int(min(np.ceil(means + reach - low).max(), examples)) + 1
-    return low[:, None] + np.arange(width)
+    return np.asarray(low[:, None] + np.arange(width))
 
 
 def _binomial(count: Array, trials: Array | int, rate: Array, table: Array) -> Array:

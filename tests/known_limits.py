@@ -18,7 +18,7 @@ LIMITS = Limits(
     launch_ms_by_kind={"elementwise": 0.001},
     call_ms={"onnxruntime": 0.004},
     kernels={"fp32": "torch.mm 1024 x 1024", "bf16": "torch.mm 512 x 512", "int8": "OpenVINO MatMul 768 x 768"},
-    others_share=0.0,
+    others_shares={},
     measurements=1,
     seconds=1.0,
 )

@@ -86,9 +86,7 @@ def test_a_runtime_that_crashes_as_it_is_imported_is_a_line_with_its_reason(
 ) -> None:
     (tmp_path / "openvino.py").write_text("import os\nos.abort()\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(
-        runtimes, "RUNTIMES", {name: runtimes.RUNTIMES[name] for name in ("onnxruntime", "openvino")}
-    )
+    monkeypatch.setattr(runtimes, "RUNTIMES", {name: runtimes.RUNTIMES[name] for name in ("onnxruntime", "openvino")})
     found = _unavailable("cpu", 1)
     assert found["onnxruntime"] is None
     assert found["openvino"] == "asking it ended the process: killed by SIGABRT"
@@ -107,7 +105,7 @@ def test_advice_names_what_stands_in_the_way() -> None:
         "compiler": None,
         "disk": [{"what": "this folder", "path": "/work", "free_bytes": 10**9}],
     }
-    assert advice(worse, machine, replace(KNOWN, others_share=0.4)) == [
+    assert advice(worse, machine, replace(KNOWN, others_shares={"fp32": 0.1, "int8": 0.4})) == [
         "a cgroup grants 1.5 of the 8 CPUs: hotlap uses 1 threads; more would be throttled",
         "others got 40% of the CPU time while the limits were measured, so they may be too low; run `hotlap doctor "
         "--again` when the machine is quiet",

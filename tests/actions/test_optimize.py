@@ -20,7 +20,7 @@ from hotlap.report.schema import schema
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
-QUICK = ["--threads", "1", "--batch", "2", "--skip", "static_int8", "--skip", "nncf_int8", "--budget", "90s"]
+QUICK = ["--threads", "1", "--batch", "2", "--skip", "static_int8", "--skip", "nncf_int8", "--budget", "240s"]
 """Few candidates, so that the search ends before its budget."""
 
 
@@ -60,7 +60,7 @@ def test_from_a_workload_to_an_artifact(tmp_path: Path, capsys: pytest.CaptureFi
     images = np.random.default_rng(0).standard_normal((5, 3, 16, 16)).astype(np.float32)
     assert loaded(images).shape == (5, 10)
     assert run(["verify", str(out / "artifact")]) == 0
-    assert run(["optimize", target, "--out", str(out), "--budget", "90s"]) == 2
+    assert run(["optimize", target, "--out", str(out), "--budget", "240s"]) == 2
     assert "go on with --resume, start over with --force" in capsys.readouterr().err
 
 
@@ -185,7 +185,7 @@ def test_candidates_whose_process_dies_are_rows_and_the_rest_goes_on(tmp_path: P
             "--batch",
             "2",
             "--budget",
-            "90s",
+            "240s",
         ]
     )
     result = result_of(out)
@@ -198,7 +198,7 @@ def test_candidates_whose_process_dies_are_rows_and_the_rest_goes_on(tmp_path: P
 def test_agreement_where_there_is_no_evaluation(tmp_path: Path) -> None:
     out = tmp_path / "out"
     hotlap.optimize(
-        models.write(tmp_path, "nested"), out=out, budget=90.0, only=["onnxruntime"], skip=["int8"], threads=1, batch=2
+        models.write(tmp_path, "nested"), out=out, budget=240.0, only=["onnxruntime"], skip=["int8"], threads=1, batch=2
     )
     result = result_of(out)
     assert result["accuracy"] == "agreement"

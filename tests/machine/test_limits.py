@@ -25,7 +25,7 @@ EXAMPLE = Limits(
     launch_ms_by_kind={"elementwise": 0.001, "convolution": 0.003},
     call_ms={"onnxruntime": 0.004},
     kernels={"fp32": "a", "bf16": "b", "int8": "c", "bytes": "d"},
-    others_share=0.0,
+    others_shares={"fp32": 0.0, "bf16": 0.0, "int8": 0.0},
     measurements=1,
     seconds=5.0,
 )
@@ -42,7 +42,7 @@ def some_limits(draw: st.DrawFn) -> Limits:
         int8_multiply_adds_per_second=draw(narrow),
         bytes_per_second=draw(rates),
         bandwidth=tuple((size, draw(rates)) for size in (2**20, 2**24, 2**28)),
-        others_share=draw(st.floats(0, 1)),
+        others_shares={name: draw(st.floats(0, 1)) for name in ("fp32", "bf16", "int8")},
         measurements=draw(st.integers(1, 3)),
     )
 
@@ -79,7 +79,9 @@ def test_limits_only_grow(old: Limits, new: Limits) -> None:
         assert (getattr(both, name) or 0) == max(getattr(old, name) or 0, getattr(new, name) or 0)
     for size, rate in both.bandwidth:
         assert rate == max(dict(old.bandwidth)[size], dict(new.bandwidth)[size])
-    assert both.others_share == min(old.others_share, new.others_share)
+    for name in ("fp32", "bf16", "int8"):
+        kept = max((new, old), key=lambda one: getattr(one, f"{name}_multiply_adds_per_second") or 0)
+        assert both.others_shares[name] == kept.others_shares[name]
     assert both.measurements == old.measurements + 1
 
 
@@ -89,6 +91,16 @@ def test_merging_names_the_kernel_that_reached_the_limit() -> None:
     )
     assert merged(EXAMPLE, slower).kernels["int8"] == "c"
     assert merged(EXAMPLE, slower).kernels["fp32"] == "again"
+
+
+def test_only_a_limit_that_others_held_down_leaves_room_above_it() -> None:
+    busy = replace(EXAMPLE, others_shares={"fp32": 0.05, "bf16": 0.5, "int8": 0.0})
+    assert not busy.quiet
+    assert busy.undisturbed_factor("fp32") == 1
+    assert busy.undisturbed_factor("bf16") == 2
+    assert busy.undisturbed_factor("int8") == 2, "int8 may be computed in a wider format"
+    assert replace(EXAMPLE, others_shares={"fp32": 1.0}).undisturbed_factor("fp32") == pytest.approx(20)
+    assert EXAMPLE.quiet
 
 
 def test_the_cache_folder_is_the_users_choice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -129,9 +141,7 @@ def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     assert under_test._read(tmp_path / "file" / "limits.json") is None
 
 
-def test_a_machine_without_a_library_to_measure_with_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_machine_without_a_library_to_measure_with_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("torch", "openvino"):
         (tmp_path / f"{name}.py").write_text("raise ImportError('not here')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -156,7 +166,7 @@ def test_a_damaged_cache_is_measured_again_and_a_good_one_believed(
     monkeypatch.setenv("HOTLAP_HOME", str(tmp_path))
     machine = facts()
     file = tmp_path / f"limits-{machine.machine_id}-cpu-{machine.cores}.json"
-    file.write_text('{"form": 2, "limits"')
+    file.write_text('{"form": 3, "limits"')
     found = limits(machine)
     assert found.threads == machine.cores
     assert found.fp32_multiply_adds_per_second > 1e8
@@ -168,6 +178,6 @@ def test_a_damaged_cache_is_measured_again_and_a_good_one_believed(
     assert set(found.kernels) >= {"fp32", "bytes"}
     assert list(tmp_path.iterdir()) == [file]
     assert under_test._read(file) == found
-    planted = replace(found, fp32_multiply_adds_per_second=1.0, others_share=0.0)
+    planted = replace(found, fp32_multiply_adds_per_second=1.0, others_shares={})
     under_test._write(file, planted)
     assert limits(machine) == planted

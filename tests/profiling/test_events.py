@@ -58,9 +58,7 @@ def test_modules_and_kinds_each_add_up_to_the_call(events: list[Event]) -> None:
 
 
 @given(events=calls(), operator=st.floats(0, 50), span=st.floats(0, 50), launch=st.floats(0, 100))
-def test_what_watching_costs_only_takes_away(
-    events: list[Event], operator: float, span: float, launch: float
-) -> None:
+def test_what_watching_costs_only_takes_away(events: list[Event], operator: float, span: float, launch: float) -> None:
     whole = next(item.end for item in events if item.name == CALL)
     account = one(*events, cost=Cost(operator=operator, span=span, inside=span / 2, launch={"elementwise": launch}))
     assert sum(account.kinds.values()) == pytest.approx(sum(account.modules.values()))

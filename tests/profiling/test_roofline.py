@@ -26,7 +26,7 @@ LIMITS = Limits(
     launch_ms_by_kind={"elementwise": 0.001},
     call_ms={},
     kernels={},
-    others_share=0.0,
+    others_shares={},
     measurements=1,
     seconds=1.0,
 )
@@ -93,9 +93,10 @@ def test_a_bound_is_the_longer_of_multiplying_and_moving() -> None:
 
 def test_limits_that_others_held_down_do_not_lengthen_a_bound() -> None:
     counted = measured().counted
-    busy = replace(LIMITS, others_share=0.75)
+    busy = replace(LIMITS, others_shares={"int8": 0.75})
     assert bounds_ms(counted, busy)["int8"] == pytest.approx(bounds_ms(counted, LIMITS)["int8"] / 4)
-    assert bounds_ms(counted, replace(LIMITS, others_share=0.05)) == bounds_ms(counted, LIMITS)
+    assert bounds_ms(counted, busy)["bf16"] == bounds_ms(counted, LIMITS)["bf16"]
+    assert bounds_ms(counted, replace(LIMITS, others_shares={"int8": 0.05})) == bounds_ms(counted, LIMITS)
 
 
 def test_weights_that_no_cache_holds_come_from_memory() -> None:

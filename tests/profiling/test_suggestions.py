@@ -21,7 +21,7 @@ LIMITS = Limits(
     launch_ms_by_kind={},
     call_ms={},
     kernels={},
-    others_share=0.0,
+    others_shares={},
     measurements=1,
     seconds=1.0,
 )

@@ -73,8 +73,7 @@ def run(arguments: list[str]) -> int:
         error.show()  # type: ignore[attr-defined]
         return USER_ERROR
     except (KeyboardInterrupt, typer.Abort):
-        print("hotlap: interrupted; what was done so far is kept", file=sys.stderr)
-        return INTERRUPTED
+        outcome = INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
@@ -87,4 +86,7 @@ def run(arguments: list[str]) -> int:
             file=sys.stderr,
         )
         return BUG
+    # Typer may turn an interrupt into its exit code by itself.
+    if outcome == INTERRUPTED:
+        print("hotlap: interrupted; what was done so far is kept", file=sys.stderr)
     return outcome if isinstance(outcome, int) else OK

@@ -23,7 +23,7 @@ from hotlap.errors import Unsupported, WorkerDied, WorkerTimeout
 from hotlap.machine.facts import Machine
 
 # Raised when what is measured changes, so that older caches are measured again.
-_FORM = 2
+_FORM = 3
 _TIMEOUT_SECONDS = 120.0
 # Above this share of the CPU used by others, the figures may be too low: they are measured again next time.
 _QUIET_SHARE = 0.1
@@ -44,7 +44,7 @@ class Limits:
     launch_ms: one eager torch call of an elementwise operation with no work in it; launch_ms_by_kind: of others.
     call_ms: one call of a session of each runtime with no work in it, by the runtime's name.
     kernels: which kernel reached which limit.
-    others_share: the share of the CPU time that measuring asked for and others got.
+    others_shares: by format, the share of its CPU time that others got during the call that reached the limit.
     measurements: how often it was measured; of each figure the best is kept. seconds: what the last one took.
     """
 
@@ -59,19 +59,24 @@ class Limits:
     launch_ms_by_kind: Mapping[str, float]
     call_ms: Mapping[str, float]
     kernels: Mapping[str, str]
-    others_share: float
+    others_shares: Mapping[str, float]
     measurements: int
     seconds: float
+
+    @property
+    def others_share(self) -> float:
+        """The largest of `others_shares`."""
+        return max(self.others_shares.values(), default=0.0)
 
     @property
     def quiet(self) -> bool:
         """Whether others left the machine alone at least once while it was measured."""
         return self.others_share <= _QUIET_SHARE
 
-    @property
-    def undisturbed_factor(self) -> float:
-        """By how much work may be faster than these limits say, once others leave the machine alone; 1 or more."""
-        return 1.0 if self.quiet else 1 / (1 - min(self.others_share, _MOST_BUSY))
+    def undisturbed_factor(self, precision: str) -> float:
+        """How much faster work may be than these limits say, once others leave the machine alone; 1 or more."""
+        share = max(self.others_shares.get(wider, 0.0) for wider in _WIDER[precision])
+        return 1.0 if share <= _QUIET_SHARE else 1 / (1 - min(share, _MOST_BUSY))
 
     def multiply_adds_per_second(self, precision: str) -> float:
         """The limit for work in `precision` (fp32, bf16, fp16, int8).
@@ -133,11 +138,12 @@ def cache_folder() -> Path:
 
 
 def merged(old: Limits, new: Limits) -> Limits:
-    """Of each figure the better one; how busy others were is the quieter time's."""
-    kernels = dict(new.kernels)
+    """Of each figure the better one; with it how busy others were then."""
+    kernels, others = dict(new.kernels), dict(new.others_shares)
     for precision in _FORMATS:
         if _rate(old, precision) > _rate(new, precision):
             kernels[precision] = old.kernels[precision]
+            others[precision] = old.others_shares[precision]
     kept = dict(old.bandwidth)
     launches = {kind: min(ms, old.launch_ms_by_kind.get(kind, ms)) for kind, ms in new.launch_ms_by_kind.items()}
     calls = {name: min(ms, old.call_ms.get(name, ms)) for name, ms in new.call_ms.items()}
@@ -152,7 +158,7 @@ def merged(old: Limits, new: Limits) -> Limits:
         launch_ms=launches.get("elementwise"),
         call_ms=calls,
         kernels=kernels,
-        others_share=min(old.others_share, new.others_share),
+        others_shares=others,
         measurements=old.measurements + 1,
     )
 
@@ -240,7 +246,7 @@ def _measure(machine: Machine, device: Device, threads: int) -> Limits:
             **{precision: name for precision, (_, name) in found["rates"].items()},
             "bytes": found["bandwidth"][-1][2],
         },
-        others_share=found["others_share"],
+        others_shares=found["others_shares"],
         measurements=1,
         seconds=time.perf_counter() - began,
     )

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -42,7 +43,6 @@ Synchronize = Callable[[], Any]
 def measure(device: Device, threads: int, cache_bytes: int, memory_bytes: int) -> Json:
     """Measure; gives the fields of `limits.Limits` that are measured."""
     synchronize = _set_up(device, threads)
-    before = _scheduled_ns()
     sizes = _working_sets(device, cache_bytes, memory_bytes)
     # Twice, with the products between: a while in which others are busy then spoils one of the two only.
     first = [_bandwidth(size, device, synchronize) for size in sizes]
@@ -50,13 +50,12 @@ def measure(device: Device, threads: int, cache_bytes: int, memory_bytes: int) -
     second = [_bandwidth(size, device, synchronize) for size in sizes]
     launches = _launches(device, synchronize)
     calls = _calls(device, threads, synchronize)
-    ran, waited = (after - earlier for after, earlier in zip(_scheduled_ns(), before, strict=True))
     return {
-        "rates": rates,
+        "rates": {precision: [turn.rate, name] for precision, (name, turn) in rates.items()},
         "bandwidth": [[size, *max(pair)] for size, *pair in zip(sizes, first, second, strict=True)],
         "launches": launches,
         "calls": calls,
-        "others_share": waited / max(1, ran + waited),
+        "others_shares": {precision: turn.others_share for precision, (_, turn) in rates.items()},
     }
 
 
@@ -82,40 +81,60 @@ def _kernels(device: Device, threads: int) -> Iterable[Kernel]:
             continue
 
 
-def _rates(kernels: Iterable[Kernel], synchronize: Synchronize) -> Json:
-    """Best multiply-adds a second for each format, and the kernel that reached it.
+@dataclass(frozen=True, slots=True, order=True)
+class Turn:
+    """The fastest call of a turn: multiply-adds a second, and the share of its CPU time that others got."""
+
+    rate: float
+    others_share: float
+
+
+def _rates(kernels: Iterable[Kernel], synchronize: Synchronize) -> dict[str, tuple[str, Turn]]:
+    """For each format the kernel that was fastest, and how fast.
 
     Turns are short and come round several times: what else the machine does slows some of them, not the best.
     """
-    best: dict[Kernel, float] = {}
+    best: dict[Kernel, Turn] = {}
     for kernel in kernels:
         if not _too_slow(kernel, best):
-            best[kernel] = _rate(kernel, synchronize)
+            best[kernel] = _turn(kernel, synchronize)
     end = time.perf_counter() + _RATES_SECONDS
     while time.perf_counter() < end:
-        tops = {precision: top[1] for precision, top in _tops(best).items()}
-        for kernel in [k for k in best if best[k] >= _WORTH_ANOTHER_TURN * tops[k.precision]]:
-            best[kernel] = max(best[kernel], _rate(kernel, synchronize))
-    return {precision: [rate, kernel.name] for precision, (kernel, rate) in _tops(best).items()}
+        tops = _tops(best)
+        for kernel in [k for k in best if best[k].rate >= _WORTH_ANOTHER_TURN * best[tops[k.precision]].rate]:
+            best[kernel] = max(best[kernel], _turn(kernel, synchronize))
+    return {precision: (kernel.name, best[kernel]) for precision, kernel in _tops(best).items()}
 
 
-def _tops(best: dict[Kernel, float]) -> dict[str, tuple[Kernel, float]]:
-    tops: dict[str, tuple[Kernel, float]] = {}
-    for kernel, rate in best.items():
-        if rate > tops.get(kernel.precision, (kernel, 0.0))[1]:
-            tops[kernel.precision] = (kernel, rate)
+def _tops(best: Mapping[Kernel, Turn]) -> dict[str, Kernel]:
+    tops: dict[str, Kernel] = {}
+    for kernel in sorted(best, key=lambda kernel: best[kernel]):
+        tops[kernel.precision] = kernel
     return tops
 
 
-def _too_slow(kernel: Kernel, best: dict[Kernel, float]) -> bool:
+def _too_slow(kernel: Kernel, best: Mapping[Kernel, Turn]) -> bool:
     """Whether one call would take too long, judged by what the same library did in that format so far."""
     family = kernel.name.split()[0]
-    rates = [rate for k, rate in best.items() if k.precision == kernel.precision and k.name.split()[0] == family]
-    return bool(rates) and kernel.multiply_adds / max(rates) > _LONGEST_CALL_SECONDS
+    alike = [k for k in best if k.precision == kernel.precision and k.name.split()[0] == family]
+    return bool(alike) and kernel.multiply_adds / max(best[k].rate for k in alike) > _LONGEST_CALL_SECONDS
 
 
-def _rate(kernel: Kernel, synchronize: Synchronize) -> float:
-    return kernel.multiply_adds / shortest(kernel.call, synchronize, _TURN_SECONDS)
+def _turn(kernel: Kernel, synchronize: Synchronize) -> Turn:
+    """Call a kernel for a short while, twice at least: the first call warms up."""
+    kernel.call()
+    synchronize()
+    best = Turn(0.0, 0.0)
+    end = time.perf_counter() + _TURN_SECONDS
+    while not best.rate or time.perf_counter() < end:
+        before = _scheduled_ns()
+        began = time.perf_counter()
+        kernel.call()
+        synchronize()
+        seconds = time.perf_counter() - began
+        ran, waited = (after - earlier for after, earlier in zip(_scheduled_ns(), before, strict=True))
+        best = max(best, Turn(kernel.multiply_adds / seconds, waited / max(1, ran + waited)))
+    return best
 
 
 def _working_sets(device: Device, cache_bytes: int, memory_bytes: int) -> list[int]:

@@ -97,8 +97,10 @@ def bounds_ms(counted: Counted, limits: Limits) -> dict[str, float]:
     held down.
     """
     products = [work for work in counted.work if work.multiply_adds]
-    scale = 1000 / limits.undisturbed_factor
-    return {precision: scale * least_seconds(products, precision, counted, limits) for precision in PRECISIONS}
+    return {
+        precision: 1000 * least_seconds(products, precision, counted, limits) / limits.undisturbed_factor(precision)
+        for precision in PRECISIONS
+    }
 
 
 def least_seconds(work: Iterable[Work], precision: str, counted: Counted, limits: Limits) -> float:

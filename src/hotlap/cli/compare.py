@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hotlap.cli.options import AsJson, DeviceName, Quiet, Target, Threads, one_of, seconds
+from hotlap.cli.options import DEVICES, AsJson, DeviceName, Quiet, Target, Threads, one_of, seconds
 
 
 def compare(
@@ -35,7 +35,7 @@ def compare(
             batch=batch,
             budget=given,
             threads=threads,
-            device=one_of("--device", device, ("cpu", "cuda")) if device else None,
+            device=one_of("--device", device, DEVICES) if device else None,
             progress=live,
         )
     if as_json:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from hotlap.cli.options import AsJson, DeviceName, Quiet, Seed, Target, Threads, one_of, seconds
+from hotlap.cli.options import DEVICES, AsJson, DeviceName, Quiet, Seed, Target, Threads, one_of, seconds
 
 
 def optimize(
@@ -65,7 +65,7 @@ def optimize(
             max_evaluation_examples=max_evaluation_examples,
             threads=threads,
             seed=seed,
-            device=one_of("--device", device, ("cpu", "cuda")) if device else None,
+            device=one_of("--device", device, DEVICES) if device else None,
             progress=live,
         )
     if as_json:

@@ -7,8 +7,10 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from hotlap.core import Device
 from hotlap.errors import InputError
 
+DEVICES: tuple[Device, ...] = ("cpu", "cuda")
 _Choice = TypeVar("_Choice", bound=str)
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 

@@ -22,11 +22,11 @@ POLL_SECONDS = 0.1
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-def prctl(option, value):
+def prctl(option: int, value: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
-def start(command, socket_fd, output_fd):
+def start(command: list[str], socket_fd: int, output_fd: int) -> int:
     pid = os.fork()
     if pid == 0:
         os.setpgid(0, 0)
@@ -39,7 +39,7 @@ def start(command, socket_fd, output_fd):
     return pid
 
 
-def resident_bytes(pid):
+def resident_bytes(pid: int) -> int:
     try:
         with open(f"/proc/{pid}/statm") as file:
             return int(file.read().split()[1]) * PAGE
@@ -47,7 +47,7 @@ def resident_bytes(pid):
         return 0
 
 
-def descendants():
+def descendants() -> list[int]:
     """Every process below this one; orphans come here because this process is their reaper."""
     parents = {}
     for name in os.listdir("/proc"):
@@ -66,7 +66,7 @@ def descendants():
     return found
 
 
-def kill_all():
+def kill_all() -> None:
     while True:
         living = descendants()
         if not living:
@@ -85,7 +85,7 @@ def kill_all():
         time.sleep(0.005)
 
 
-def main():
+def main() -> None:
     lifeline, report, socket_fd, limit = (int(argument) for argument in sys.argv[1:5])
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     output, output_write = os.pipe()
@@ -93,7 +93,8 @@ def main():
     os.close(output_write)
     os.close(socket_fd)
     os.write(report, json.dumps({"pid": worker}).encode() + b"\n")
-    tail, ending, watched = b"", None, [lifeline, output]
+    tail, watched = b"", [lifeline, output]
+    ending: dict[str, int] | None = None
     while ending is None:
         ready, _, _ = select.select(watched, [], [], POLL_SECONDS)
         if lifeline in ready and not os.read(lifeline, 1):

@@ -30,7 +30,7 @@ def send(connection: socket.socket, value: Any) -> None:
     connection.sendall(_HEAD.pack(_MAGIC, len(text), sum(array.nbytes for array in arrays)))
     connection.sendall(text)
     for array in arrays:
-        connection.sendall(memoryview(array).cast("B") if array.nbytes else b"")
+        connection.sendall(array.data.cast("B") if array.nbytes else b"")
 
 
 def receive(connection: socket.socket, timeout: float | None = None) -> Any:

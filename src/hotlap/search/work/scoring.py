@@ -108,7 +108,7 @@ def confirm(
     }
 
 
-def _batches(opened: Any, role: str, seed: int) -> Iterator[tuple[int, Any, list[Array]]]:
+def _batches(opened: Any, role: Any, seed: int) -> Iterator[tuple[int, Any, list[Array]]]:
     """Batches of one role with their flat arrays. Without evaluation data: calibration or example inputs."""
     from types import SimpleNamespace
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from hotlap.profiling.onednn import reorder_share, share_of_reorders
+from hotlap.profiling.onednn import reorder_share, reorder_times
 
 LOG = """onednn_verbose,v1,info,oneDNN v3.12.0 (commit 80afa71)
 onednn_verbose,v1,primitive,info,template:operation,engine,primitive,implementation,prop_kind,...,exec_time
@@ -18,9 +18,9 @@ onednn_verbose,v1,primitive,exec,cpu,reorder,jit:blk,undef,src:f32::blocked:aBcd
 """
 
 
-def test_the_share_of_a_log() -> None:
-    assert share_of_reorders(LOG.splitlines()) == pytest.approx(1.5 / 3)
-    assert share_of_reorders([]) == 0
+def test_the_times_of_a_log() -> None:
+    assert reorder_times(LOG.splitlines()) == pytest.approx((1.5, 3.0))
+    assert reorder_times([]) == (0, 0)
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")

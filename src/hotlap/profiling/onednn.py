@@ -11,34 +11,22 @@ import tempfile
 from collections.abc import Callable, Iterable
 from typing import Any
 
-_CALLS = 3
+_CALLS = 5
 
 
 def reorder_share(call: Callable[[], Any]) -> float:
-    """The share of oneDNN's time that goes into reorders; 0 where oneDNN does nothing in `call`."""
+    """The share of oneDNN's time that goes into reorders, in the fastest of a few calls; 0 where it does nothing."""
     import torch
 
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return 0.0
     call()
-    # oneDNN writes to the process's standard output itself, past sys.stdout.
-    sys.stdout.flush()
-    kept = os.dup(1)
-    with tempfile.TemporaryFile() as log:
-        os.dup2(log.fileno(), 1)
-        try:
-            with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):  # type: ignore[no-untyped-call]
-                for _ in range(_CALLS):
-                    call()
-        finally:
-            os.dup2(kept, 1)
-            os.close(kept)
-        log.seek(0)
-        return share_of_reorders(log.read().decode(errors="replace").splitlines())
+    reorders, whole = min((reorder_times(_log(call)) for _ in range(_CALLS)), key=lambda times: times[1])
+    return reorders / whole if whole else 0.0
 
 
-def share_of_reorders(lines: Iterable[str]) -> float:
-    """The same from the lines of a log (fields: ..., `exec`, engine, primitive, ..., milliseconds)."""
+def reorder_times(lines: Iterable[str]) -> tuple[float, float]:
+    """Milliseconds of reorders and of everything in a log (fields: ..., `exec`, engine, primitive, ..., time)."""
     reorders = whole = 0.0
     for line in lines:
         fields = line.split(",")
@@ -47,4 +35,22 @@ def share_of_reorders(lines: Iterable[str]) -> float:
         milliseconds = float(fields[-1])
         whole += milliseconds
         reorders += milliseconds if fields[fields.index("exec") + 2] == "reorder" else 0.0
-    return reorders / whole if whole else 0.0
+    return reorders, whole
+
+
+def _log(call: Callable[[], Any]) -> list[str]:
+    """What oneDNN writes about a call. It writes to the process's standard output itself, past sys.stdout."""
+    import torch
+
+    sys.stdout.flush()
+    kept = os.dup(1)
+    with tempfile.TemporaryFile() as log:
+        os.dup2(log.fileno(), 1)
+        try:
+            with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):  # type: ignore[no-untyped-call]
+                call()
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
+        log.seek(0)
+        return log.read().decode(errors="replace").splitlines()

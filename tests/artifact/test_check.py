@@ -129,9 +129,7 @@ def test_paths_that_leave_the_folder_are_refused(artifact, path, reason):
     refused(artifact, reason)
 
 
-@pytest.mark.parametrize(
-    "name", ["model.onnx", "manifest.json", "manifest.sha256", "made_here.json", "report.html"]
-)
+@pytest.mark.parametrize("name", ["model.onnx", "manifest.json", "manifest.sha256", "made_here.json", "report.html"])
 def test_links_are_refused(artifact, name):
     outside = artifact.parent / "outside"
     (artifact / name).rename(outside)
@@ -245,9 +243,7 @@ def test_a_swapped_golden_file_is_refused(artifact):
     refused(artifact, r"golden.safetensors (was changed or damaged|is \d+ bytes long, its manifest says)")
     reseal(artifact)
     check_artifact(artifact)
-    with pytest.raises(
-        ArtifactRefused, match="its golden inputs no longer give the answers they gave: they are off"
-    ):
+    with pytest.raises(ArtifactRefused, match="its golden inputs no longer give the answers they gave: they are off"):
         load.load(artifact)
 
 
@@ -325,8 +321,7 @@ def test_unsigned_code_is_refused_before_torch_sees_it(code_artifact):
     command = [sys.executable, "-c", code, str(code_artifact)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert (
-        "its eager files are code, which hotlap opens only when a trusted key signed it or it was made"
-        in done.stdout
+        "its eager files are code, which hotlap opens only when a trusted key signed it or it was made" in done.stdout
     )
     assert done.stdout.endswith("False\n")
 

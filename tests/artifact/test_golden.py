@@ -30,9 +30,7 @@ ARRAYS = DTYPES.flatmap(lambda d: hnp.arrays(d, hnp.array_shapes(min_dims=0, max
 
 @settings(deadline=None)
 @given(
-    st.lists(
-        st.tuples(st.lists(ARRAYS, min_size=2, max_size=2), st.lists(ARRAYS, min_size=1, max_size=1)), min_size=1
-    )
+    st.lists(st.tuples(st.lists(ARRAYS, min_size=2, max_size=2), st.lists(ARRAYS, min_size=1, max_size=1)), min_size=1)
 )
 def test_cases_are_read_back_as_written(cases):
     found = golden.decode(golden.encode(cases), signature(2, 1), "golden")

@@ -51,9 +51,7 @@ def test_own_key_made_by_many_at_once_is_one(home):
 def test_open_own_key_is_refused(home, mode):
     keys.own_key(create=True)
     (home / "own.key").chmod(mode)
-    with pytest.raises(
-        InputError, match=rf"own.key is open to other users \(mode {mode:04o}\); close it with: chmod"
-    ):
+    with pytest.raises(InputError, match=rf"own.key is open to other users \(mode {mode:04o}\); close it with: chmod"):
         keys.own_key(create=False)
 
 

@@ -112,14 +112,10 @@ def test_a_signature_that_is_not_the_files_is_refused(artifact):
         manifest["signature"]["inputs"][0]["shape"] = ["batch", 5]
 
     reseal(artifact, wider)
-    with pytest.raises(
-        ArtifactRefused, match=r"golden.safetensors does not fit its signature: input 'x' must have"
-    ):
+    with pytest.raises(ArtifactRefused, match=r"golden.safetensors does not fit its signature: input 'x' must have"):
         load(artifact)
     reseal(artifact, lambda m: m["signature"].update(inputs=SPECS["x"], outputs=SPECS["int64 y"]))
-    with pytest.raises(
-        ArtifactRefused, match="its outputs are float32 with 2 axes, which is not what its signature"
-    ):
+    with pytest.raises(ArtifactRefused, match="its outputs are float32 with 2 axes, which is not what its signature"):
         load(artifact)
     reseal(artifact, lambda m: m["signature"].update(inputs=SPECS["z"], outputs=SPECS["y"]))
     with pytest.raises(ArtifactRefused, match="onnxruntime can't run it: "):

@@ -68,17 +68,13 @@ def test_what_onnx_writes_is_taken(tmp_path: Path):
     proto = model(tensor("a"), tensor("b"))
     onnx.save(proto, tmp_path / "plain.onnx")
     onnx_external.check((tmp_path / "plain.onnx").read_bytes(), "plain.onnx", {})
-    onnx.save(
-        proto, tmp_path / "model.onnx", save_as_external_data=True, location="model.onnx.data", size_threshold=0
-    )
+    onnx.save(proto, tmp_path / "model.onnx", save_as_external_data=True, location="model.onnx.data", size_threshold=0)
     size = (tmp_path / "model.onnx.data").stat().st_size
     data = (tmp_path / "model.onnx").read_bytes()
     onnx_external.check(data, "model.onnx", {"model.onnx.data": size})
     with pytest.raises(ArtifactRefused, match=r"has external data past the end of 'model.onnx.data'"):
         onnx_external.check(data, "model.onnx", {"model.onnx.data": size - 1})
-    with pytest.raises(
-        ArtifactRefused, match=r"external data in 'model.onnx.data', which the manifest does not list"
-    ):
+    with pytest.raises(ArtifactRefused, match=r"external data in 'model.onnx.data', which the manifest does not list"):
         onnx_external.check(data, "model.onnx", {})
 
 
@@ -142,9 +138,7 @@ HIDDEN = {
     ),
     "function": lambda t: helper.make_model(
         model().graph,
-        functions=[
-            helper.make_function("d", "f", [], ["y"], [helper.make_node("Constant", [], ["y"], value=t)], [])
-        ],
+        functions=[helper.make_function("d", "f", [], ["y"], [helper.make_node("Constant", [], ["y"], value=t)], [])],
     ),
     "training": lambda t: onnx.ModelProto(
         graph=model().graph, training_info=[onnx.TrainingInfoProto(initialization=model(t).graph)]

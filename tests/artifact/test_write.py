@@ -198,9 +198,9 @@ def test_a_file_over_a_limit(tmp_path):
     (tmp_path / "out").mkdir()
     process = writer(tmp_path / "out" / "artifact", source, preexec_fn=limit_file_size)
     output, errors = process.communicate(timeout=60)
-    assert (
-        "artifact can't be written: the disk is full or over a limit (File too large); nothing of it" in output
-    ), errors
+    assert "artifact can't be written: the disk is full or over a limit (File too large); nothing of it" in output, (
+        errors
+    )
     assert leftovers(tmp_path / "out") == []
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-_CALLS = 5
+_LEAST_CALLS, _SECONDS = 5, 0.2
 
 
 def reorder_share(call: Callable[[], Any]) -> float:
@@ -21,7 +22,11 @@ def reorder_share(call: Callable[[], Any]) -> float:
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return 0.0
     call()
-    reorders, whole = min((reorder_times(_log(call)) for _ in range(_CALLS)), key=lambda times: times[1])
+    found: list[tuple[float, float]] = []
+    end = time.perf_counter() + _SECONDS
+    while len(found) < _LEAST_CALLS or time.perf_counter() < end:
+        found.append(reorder_times(_log(call)))
+    reorders, whole = min(found, key=lambda times: times[1])
     return reorders / whole if whole else 0.0
 
 

@@ -79,6 +79,11 @@ def test_an_operator_belongs_to_the_innermost_module_and_what_lies_between_to_th
     assert account.operators == 2
 
 
+def test_a_module_holds_an_operator_that_begins_and_ends_with_it() -> None:
+    account = one(event("aten::add", 0, 10), event(f"{MODULE}3", 0, 10), event(CALL, 0, 10))
+    assert parts(account.modules) == {3: 10}
+
+
 def test_copies_within_an_operator_are_layout_once() -> None:
     account = one(
         event(CALL, 0, 1000),

@@ -14,6 +14,8 @@ import numpy as np
 
 from hotlap import gate, runtimes
 from hotlap.actions.finish import finish
+from hotlap.artifact.keys import own_key
+from hotlap.artifact.sign import read_key
 from hotlap.core import Device, Json, Signature
 from hotlap.errors import CandidateFailed, InputError, OutputError
 from hotlap.machine.facts import Machine, facts
@@ -81,6 +83,10 @@ def optimize(
         "only": sorted(only),
         "skip": sorted(skip),
     }
+    # What would only fail once the artifact is written is tried before any work.
+    own_key(create=True)
+    if sign is not None:
+        read_key(sign)
     with RunFolder(Path(out), resume=resume, force=force) as folder:
         if resume and (folder.path / "result.json").exists():
             return read_result(folder.path / "result.json")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from hotlap.actions import against
 from hotlap.artifact import evidence as evidences
 from hotlap.artifact import golden as goldens
 from hotlap.artifact.check import Checked, check_artifact, require_fresh, require_trust
@@ -21,6 +22,8 @@ from hotlap.artifact.manifest import EVIDENCE, GOLDEN
 from hotlap.artifact.sign import Wanted
 from hotlap.core import TOLERANCE, Candidate, Device, Json, Verdict, to_json
 from hotlap.errors import ArtifactRefused
+from hotlap.workload.target import target_of
+from hotlap.workload.workload import Workload
 
 Outcome = Literal["passed", "failed", "not done"]
 
@@ -40,17 +43,21 @@ class Check:
 
 def verify(
     artifact: str | Path,
+    target: str | Path | Workload | None = None,
     *,
+    batch: int = 1,
     allow_expired: bool = False,
     trust: Wanted | None = None,
     device: Device | None = None,
     threads: int | None = None,
+    progress: Callable[[Json], None] | None = None,
 ) -> Json:
     """Check an artifact; give `passed`, `trust`, and `checks`, each with its `name`, `outcome` and `detail`.
 
     Raises TargetError where there is no such artifact. What is wrong with one is in the answer: `intact` (every
     byte is accounted for), `trusted`, `fresh`, `same answers` (to the golden inputs), `verdict` and `speedup` (as
-    its own evidence bears them out).
+    its own evidence bears them out). With the `target` that it was made of also `as accurate` and `as fast` (at
+    `batch` rows a call), both measured anew.
     """
     try:
         checked = check_artifact(artifact, also=[EVIDENCE])
@@ -59,7 +66,47 @@ def verify(
         rest = ("trusted", "fresh", "same answers", "verdict", "speedup")
         checks += [Check(name=name, outcome="not done", detail="it is not intact") for name in rest]
         return _answer(artifact, checks)
-    return _answer(artifact, _checks(checked, allow_expired, trust, device, threads), checked)
+    checks = _checks(checked, allow_expired, trust, device, threads)
+    if target is not None:
+        sound = all(check.outcome != "failed" for check in checks)
+        checks += _against(checked, target_of(target), batch, threads, progress) if sound else _NOT_MEASURED
+    return _answer(artifact, checks, checked)
+
+
+_NOT_MEASURED = [
+    Check(name=name, outcome="not done", detail="it failed the checks before") for name in ("as accurate", "as fast")
+]
+
+
+def _against(
+    checked: Checked, target: str, batch: int, threads: int | None, progress: Callable[[Json], None] | None
+) -> list[Check]:
+    """Measure accuracy and speed against the target's own model."""
+    manifest, evidence = checked.manifest, evidences.parse(checked.files[EVIDENCE])
+    count = threads or manifest.candidate.threads
+
+    def accurate() -> str:
+        verdict = against.as_accurate(
+            checked.folder,
+            target,
+            manifest.candidate,
+            max_drop=evidence.max_drop,
+            confidence=evidence.confidence,
+            threads=count,
+        )
+        if not verdict.passed:
+            raise ArtifactRefused(verdict.reason)
+        return verdict.reason
+
+    def fast() -> str:
+        still, said = against.as_fast(
+            checked.folder, target, claimed=manifest.result["speedup"], batch=batch, threads=count, progress=progress
+        )
+        if not still:
+            raise ArtifactRefused(f"it is no longer faster: {said}")
+        return said
+
+    return [_check("as accurate", accurate), _check("as fast", fast)]
 
 
 def _answer(artifact: str | Path, checks: list[Check], checked: Checked | None = None) -> Json:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 def verify(
     artifact: Annotated[str, typer.Argument(help="An artifact folder.")],
+    target: Annotated[
+        str | None, typer.Argument(help="What it was made of: measure accuracy and speed against it anew.")
+    ] = None,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Rows in a timed call, with a target.")] = 1,
     allow_expired: Annotated[bool, typer.Option("--allow-expired", help="Take it although it has expired.")] = False,
     trust: Annotated[
         str | None, typer.Option("--trust", help="The least that must hold: 'signed' or 'made here'.")
@@ -33,6 +37,8 @@ def verify(
     devices: tuple[Device, ...] = ("cpu", "cuda")
     result = run(
         artifact,
+        target,
+        batch=batch,
         allow_expired=allow_expired,
         trust=one_of("--trust", trust, levels) if trust else None,
         device=one_of("--device", device, devices) if device else None,

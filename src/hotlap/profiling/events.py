@@ -94,13 +94,18 @@ def _trees(events: Iterable[Event]) -> list[_Node]:
     """Nest events by their times."""
     roots: list[_Node] = []
     stack: list[_Node] = []
-    for event in sorted(events, key=lambda event: (event.start, -event.end)):
+    for event in sorted(events, key=lambda event: (event.start, -event.end, _rank(event))):
         node = _Node(event)
         while stack and event.start >= stack[-1].event.end:
             stack.pop()
         (stack[-1].children if stack else roots).append(node)
         stack.append(node)
     return roots
+
+
+def _rank(event: Event) -> int:
+    """Of events that begin and end in the same nanosecond, calls hold modules, and modules hold the rest."""
+    return 0 if event.name == CALL else 1 if event.name.startswith(MODULE) else 2
 
 
 def _span(node: _Node, owner: int, account: Account, cost: Cost) -> None:

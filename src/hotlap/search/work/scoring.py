@@ -55,7 +55,7 @@ def score(
             original = [stored[name] for name in stored.files]
         compared.add(arrays, outputs, original)
         scored.add(opened, batch, outputs)
-    return {**scored.answer(), **compared.answer(session)}
+    return {**scored.answer(), **compared.answer(session, _measured(opened, chosen))}
 
 
 def confirm(
@@ -101,11 +101,18 @@ def confirm(
         )
     return {
         **after.answer(),
-        **compared.answer(session),
+        **compared.answer(session, _measured(opened, chosen)),
         "original_scores": before.answer()["scores"],
         "original_rows": before.rows or None,
         "verdict": verdict,
     }
+
+
+def _measured(opened: Any, candidate: Candidate) -> list[Array]:
+    """Example inputs of the shapes that a candidate fixes, or two rows of them."""
+    fixed = dict(dict(candidate.options).get("fixed_axes", {}))
+    arrays: list[Array] = opened.example_arrays(fixed.get("batch", 2))
+    return arrays
 
 
 def _batches(opened: Any, role: Any, seed: int) -> Iterator[tuple[int, Any, list[Array]]]:
@@ -173,8 +180,11 @@ class _Compared:
         self._examples += rows
         worst = np.zeros(rows)
         for index, (got, want) in enumerate(zip(outputs, original, strict=True)):
-            gap = np.abs(got.astype(np.float64) - want.astype(np.float64))
-            gap[np.isnan(gap)] = 0 if np.isnan(want).any() else np.inf
+            with np.errstate(invalid="ignore"):
+                gap = np.abs(got.astype(np.float64) - want.astype(np.float64))
+            # Infinities that agree (a masked logit) and NaNs that the original has too are no difference.
+            gap[(got == want) | (np.isnan(got) & np.isnan(want))] = 0.0
+            gap[np.isnan(gap)] = np.inf
             self._gap[index] = max(self._gap[index], gap.max(initial=0.0))
             finite = np.abs(want[np.isfinite(want)]) if np.issubdtype(want.dtype, np.floating) else np.abs(want)
             self._scale[index] = max(self._scale[index], finite.max(initial=0.0))
@@ -188,9 +198,11 @@ class _Compared:
             self._hard.append((float(worst[row]), [array[row : row + 1] for array in arrays]))
         self._hard = sorted(self._hard, key=lambda item: -item[0])[: self._HARDEST]
 
-    def answer(self, session: Any) -> dict[str, Any]:
+    def answer(self, session: Any, measured: list[Array]) -> dict[str, Any]:
+        """`measured`: inputs of the shapes that a candidate with fixed shapes was built for, golden too."""
         scale = np.where(self._scale > 0, self._scale, 1.0)
-        golden = [{"inputs": arrays, "outputs": session(arrays)} for _, arrays in self._hard]
+        cases = [*(arrays for _, arrays in self._hard), measured]
+        golden = [{"inputs": arrays, "outputs": session(arrays)} for arrays in cases]
         return {
             "differences": dict(zip(self._names, (self._gap / scale).tolist(), strict=True)),
             "same_class": self._same_class if self._classes else None,

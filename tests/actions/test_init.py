@@ -161,9 +161,7 @@ def test_every_commented_line_works_once_filled_in(here):
 
 def test_nothing_is_overwritten(here):
     (here / "mine.py").write_text("precious")
-    with pytest.raises(
-        OutputError, match=r"^mine\.py exists, and hotlap init overwrites nothing; give another path$"
-    ):
+    with pytest.raises(OutputError, match=r"^mine\.py exists, and hotlap init overwrites nothing; give another path$"):
         init("mine.py")
     assert (here / "mine.py").read_text() == "precious"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import known_limits
 import models
 import numpy as np
 import psutil
@@ -19,6 +20,12 @@ from hotlap.cli.main import run
 from hotlap.report.schema import schema
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+
+@pytest.fixture(autouse=True)
+def limits_are_known(own_home: Path) -> None:
+    known_limits.plant(own_home, 1)
+
 
 QUICK = ["--threads", "1", "--batch", "2", "--skip", "static_int8", "--skip", "nncf_int8", "--budget", "240s"]
 """Few candidates, so that the search ends before its budget."""

@@ -93,9 +93,7 @@ def test_evaluation_is_the_same_each_time(opened: Opened) -> None:
 def test_it_scores_better_than_a_naive_rule(opened: Opened) -> None:
     chosen = batches(opened, 5)
     with torch.no_grad():
-        scores = np.concatenate(
-            [scoring.score_batch(opened, call(opened.model, x), targets) for x, targets in chosen]
-        )
+        scores = np.concatenate([scoring.score_batch(opened, call(opened.model, x), targets) for x, targets in chosen])
     naive = NAIVE[opened.workload.name](opened, chosen)
     assert ((scores >= 0) & (scores <= 1)).all()
     assert scores.mean() > naive + 0.05

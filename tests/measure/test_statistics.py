@@ -44,9 +44,7 @@ def scaled(start: Start, baseline: float, candidate: float) -> Start:
 def starts_with(log_ratios: list[float], block_noise: float = 0.01) -> list[Start]:
     """Quiet starts of eight pairs that have exactly these log ratios."""
     wobble = np.array([-1.5, -1.5, -0.5, -0.5, 0.5, 0.5, 1.5, 1.5]) * block_noise
-    return [
-        Start(baseline_ms=tuple(np.exp(ratio + wobble)), candidate_ms=(1.0,) * len(wobble)) for ratio in log_ratios
-    ]
+    return [Start(baseline_ms=tuple(np.exp(ratio + wobble)), candidate_ms=(1.0,) * len(wobble)) for ratio in log_ratios]
 
 
 def disturbed_start(log_ratio: float = 0.0) -> Start:

@@ -119,9 +119,7 @@ class Browser:
             method, params = event["method"], event.get("params", {})
             if method in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"):
                 found.append(json.dumps(params)[:2000])
-            elif method == "Network.requestWillBeSent" and not params["request"]["url"].startswith(
-                ("file:", "data:")
-            ):
+            elif method == "Network.requestWillBeSent" and not params["request"]["url"].startswith(("file:", "data:")):
                 found.append(params["request"]["url"])
         return found
 

@@ -221,7 +221,5 @@ def test_without_jinja2_it_says_how_to_get_it(sample: dict[str, Any], monkeypatc
 
     page._environment.cache_clear()
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(
-        MissingExtra, match=r"^report\.html needs jinja2; install it with: pip install 'hotlap\[opti"
-    ):
+    with pytest.raises(MissingExtra, match=r"^report\.html needs jinja2; install it with: pip install 'hotlap\[opti"):
         page.html(sample)

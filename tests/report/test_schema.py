@@ -21,9 +21,7 @@ ROOT = Path(__file__).parents[2]
 SAMPLE = json.loads((Path(__file__).parent / "sample.json").read_text(encoding="utf-8"))
 # Without what the schema says nothing about, so that most changes below touch what it does.
 SMALL = {name: SAMPLE[name] for name in schema()["properties"] if name in SAMPLE}
-SMALL["candidates"] = [
-    {name: one[name] for name in ("name", "status", "reason")} for one in SAMPLE["candidates"][-2:]
-]
+SMALL["candidates"] = [{name: one[name] for name in ("name", "status", "reason")} for one in SAMPLE["candidates"][-2:]]
 ORACLE = jsonschema.Draft202012Validator(schema())
 
 SCALARS = st.none() | st.booleans() | st.integers(-2, 2) | st.floats(-2, 2) | st.text(max_size=3)
@@ -112,9 +110,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatc
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(
-        OutputError, match=r"result\.json: can't be written \(No space left on device\); free space"
-    ):
+    with pytest.raises(OutputError, match=r"result\.json: can't be written \(No space left on device\); free space"):
         write_result(path, {**SAMPLE, "seconds": 1})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

@@ -115,9 +115,7 @@ DROPS = st.none() | st.floats(-1, 1)
     rows=st.lists(st.tuples(POSITIVE, POSITIVE, DROPS, DROPS), min_size=1, max_size=20),
     max_drop=st.sampled_from([0.0, 0.01, 5.0]),
 )
-def test_any_figures_can_be_drawn(
-    rows: list[tuple[float, float, float | None, float | None]], max_drop: float
-) -> None:
+def test_any_figures_can_be_drawn(rows: list[tuple[float, float, float | None, float | None]], max_drop: float) -> None:
     candidates = [
         {
             "name": str(index),

@@ -100,9 +100,7 @@ def test_other_models_and_lengths(model: str, runtime: str, technique: str, tmp_
         return
     candidate, process = chosen[0], {}
     target = models.write(tmp_path, model)
-    built = building.build(
-        process, target=target, candidate=to_json(candidate), work=str(tmp_path), seed=0, threads=1
-    )
+    built = building.build(process, target=target, candidate=to_json(candidate), work=str(tmp_path), seed=0, threads=1)
     opened = process["opened"]
     session = holding.loaded_session(process, candidate, Path(built["folder"]), opened.signature)
     for batch, axes in ((1, {}), (3, {"length": 20} if model == "nested" else {})):

@@ -64,9 +64,7 @@ def test_the_examples_own_place_is_named(linear):
 
 
 def test_rows_for_a_metric(linear):
-    it = linear(
-        "score=lambda o, t: torch.stack([o.argmax(1), t], 1), metric=lambda rows: sum(a == b for a, b in rows)"
-    )
+    it = linear("score=lambda o, t: torch.stack([o.argmax(1), t], 1), metric=lambda rows: sum(a == b for a, b in rows)")
     rows = score_batch(it, OUTPUTS, TARGETS)
     assert rows == [(0, 0), (1, 1), (2, 1)]
     assert metric_value(it, rows) == 2.0

@@ -229,15 +229,11 @@ def test_file_with_a_syntax_error(write):
 
 
 def test_file_that_exits(write):
-    refused(
-        write("import sys\nsys.exit(3)\n"), r"can't be imported: SystemExit: 3 \(.*mine\.py:5: sys\.exit\(3\)\)$"
-    )
+    refused(write("import sys\nsys.exit(3)\n"), r"can't be imported: SystemExit: 3 \(.*mine\.py:5: sys\.exit\(3\)\)$")
 
 
 def test_file_that_imports_what_is_not_there(write):
-    refused(
-        write("import no_such_thing_at_all\n"), r"ModuleNotFoundError: No module named 'no_such_thing_at_all' \("
-    )
+    refused(write("import no_such_thing_at_all\n"), r"ModuleNotFoundError: No module named 'no_such_thing_at_all' \(")
 
 
 def test_a_file_that_failed_leaves_no_module_behind(write):

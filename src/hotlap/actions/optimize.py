@@ -219,6 +219,7 @@ def _with_profile(setting: Setting, student: Worker, limit: Limits) -> Setting:
         batch=setting.batch,
         threads=setting.threads,
         limits=limit.to_json(),
+        device=setting.device,
         timeout=max(120.0, setting.seconds_left),
     )
     return replace(setting, study={**setting.study, "profile": found}, bounds_ms=found["bounds_ms"])

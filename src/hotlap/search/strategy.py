@@ -93,9 +93,10 @@ def choose(
 ) -> Candidate | None:
     """The next candidate to try, or None where the time left is better spent on confirming.
 
-    `seconds_each`: how long a try of each runtime has taken so far.
+    `seconds_each`: how long a try of each runtime has taken so far; one never tried counts as the longest of them.
     """
-    affordable = [c for c in waiting if seconds_each.get(c.runtime, 0.0) <= seconds_left]
+    usual = max(seconds_each.values(), default=0.0)
+    affordable = [c for c in waiting if seconds_each.get(c.runtime, usual) <= seconds_left]
     if not affordable:
         return None
     best = max((row.speedup.estimate for row in rows if row.good and row.speedup), default=1.0)

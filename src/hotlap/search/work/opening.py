@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hotlap.core import Array, Json, to_json
+from hotlap.core import Array, Device, Json, to_json
 
 
 def opened_workload(state: dict[str, Any], target: str, threads: int) -> Any:
@@ -83,10 +83,10 @@ def study(
     }
 
 
-def profile(state: dict[str, Any], *, target: str, batch: int, threads: int, limits: Json) -> Json:
+def profile(state: dict[str, Any], *, target: str, batch: int, threads: int, limits: Json, device: Device) -> Json:
     """Where the original's time goes, against the machine's limits."""
     from hotlap.machine.limits import Limits
     from hotlap.profiling.profile import profile_workload
 
     opened = opened_workload(state, target, threads)
-    return profile_workload(opened, batch=batch, threads=threads, limits=Limits.from_json(limits))
+    return profile_workload(opened, batch=batch, threads=threads, limits=Limits.from_json(limits), device=device)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny_artifact
 import typer
 
 from hotlap.cli.main import build_app
@@ -50,9 +51,13 @@ def test_every_workload_in_the_docs_opens(page: str, code: str, tmp_path: Path) 
     assert open_workload(load_target(str(tmp_path / "written.py"))).signature.inputs
 
 
-@pytest.mark.parametrize(("page", "code"), blocks("python", "script"))
-def test_every_script_in_the_docs_runs(page: str, code: str, tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+@pytest.mark.parametrize(("page", "code"), blocks("python", "artifact"))
+def test_every_use_of_an_artifact_in_the_docs_runs(page: str, code: str, tmp_path: Path) -> None:
+    (tmp_path / "runs/digits").mkdir(parents=True)
+    tiny_artifact.write_onnx(tmp_path / "model.onnx")
+    tiny_artifact.make(tmp_path / "runs/digits/artifact", "onnxruntime", {"model.onnx": tmp_path / "model.onnx"})
+    begin = "import numpy as np\nimages = np.zeros((2, 4), np.float32)\n"
+    subprocess.run([sys.executable, "-c", begin + code], cwd=tmp_path, check=True)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

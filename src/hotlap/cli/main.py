@@ -23,14 +23,13 @@ def build_app() -> typer.Typer:
     """The whole command line. A command's module holds a function of its name, or an `app` of subcommands."""
     app = typer.Typer(
         name="hotlap",
-        help="Makes PyTorch models fast, and proves it.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    app.callback()(_version)
+    app.callback()(_top)
     for name in COMMANDS:
         module = import_module(f"hotlap.cli.{name}")
         if hasattr(module, "app"):
@@ -40,14 +39,20 @@ def build_app() -> typer.Typer:
     return app
 
 
-def _version(
-    version: bool = typer.Option(False, "--version", help="Print the version and leave.", is_eager=True),
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         from hotlap import __version__
 
         print(f"hotlap {__version__}")
         raise typer.Exit
+
+
+def _top(
+    version: bool = typer.Option(
+        False, "--version", help="Print the version and leave.", is_eager=True, callback=_print_version
+    ),
+) -> None:
+    """Makes PyTorch models fast, and proves it."""
 
 
 def main() -> None:

@@ -45,6 +45,8 @@ MAX_DROP = 0.01
 SEED = 0
 BUILD_SECONDS, SCORE_SECONDS, LOAD_SECONDS = 900.0, 900.0, 300.0
 BLOCKS = pairs.LONGER
+STARTS = statistics.LOOKS.at[0]
+"""Starts of each side beside eager; hotlap and the best rival are then timed in turn for as long as it takes."""
 VERSIONS = ("hotlap", "torch", "onnx", "onnxruntime", "openvino", "nncf", "numpy", "transformers")
 
 
@@ -205,8 +207,7 @@ def run(case: Case, *, budget: float, threads: int) -> Json:
         _say(case, f"building and judging {RIVALS[name].label}")
         sides.append(bench.build(name))
     floor = found["noise_floor"]
-    timed = _time(case, bench, [side for side in sides if side.failure is None], floor)
-    ours, *theirs = [next((t for t in timed if t.name == side.name), side) for side in sides]
+    ours, *theirs = timed = [_time(case, bench, side) for side in sides]
     rows = [_row(side, floor) for side in (ours, *theirs)]
     best = max((side for side in theirs if _passed(side)), key=_speedup, default=None)
     return {
@@ -232,22 +233,14 @@ def _hotlap(bench: Bench, found: Json, folder: Path) -> Side:
     return bench.judge(side)
 
 
-def _time(case: Case, bench: Bench, sides: list[Side], floor: float) -> list[Side]:
-    """Time each side in turn with eager, in rounds of fresh processes, until every one is settled."""
-    timed = {side.name: side for side in sides}
-    for look in statistics.LOOKS.at:
-        for side in list(timed.values()):
-            if side.failure or (side.starts and statistics.settled(side.starts, noise_floor=floor)):
-                continue
-            _say(case, f"timing {side.rival.label}, up to start {look}")
-            timed[side.name] = _starts(bench, side, look)
-    return list(timed.values())
-
-
-def _starts(bench: Bench, side: Side, look: int) -> Side:
-    starts = list(side.starts)
+def _time(case: Case, bench: Bench, side: Side) -> Side:
+    """Time a side in turn with eager, as many starts as the first look takes; a failure is its row."""
+    if side.failure is not None:
+        return side
+    _say(case, f"timing {side.rival.label}")
+    starts: list[Start] = []
     try:
-        while len(starts) < look:
+        while len(starts) < STARTS:
             with bench.eager() as eager, bench.hold(side) as holder:
                 starts.append(pairs.measure(eager, holder, BLOCKS)[0])
     except CandidateFailed as error:

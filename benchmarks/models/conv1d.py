@@ -54,5 +54,5 @@ def as_signal(images: torch.Tensor) -> torch.Tensor:
 
 
 workload = classifier("conv1d", Conv1dNet, as_signal, (1, 784), held_out=2_000)
-STAGES = {"conv1d": [learn(as_signal, epochs=1, rate=7e-4, batch=32)]}
+STAGES = {"conv1d": [learn(as_signal, epochs=2, rate=7e-4)]}
 BUILD = Conv1dNet

@@ -2,7 +2,7 @@
 
     python benchmarks/models/train.py [NAME...] [--again]
 
-Seeded; one to three minutes each on two cores, in bf16 where autocast takes it. What is there already is kept
+Seeded; half a minute to five minutes each on two cores, in bf16 where autocast takes it. What is there already is kept
 unless `--again` is given. The score that is printed is over held-out data, in fp32.
 """
 

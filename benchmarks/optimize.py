@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tables
 from noise import write
 from rivals import HOTLAP, RIVALS, Rival
 
@@ -384,6 +385,8 @@ def main() -> int:
     for case in waiting:
         found = run(case, budget=given.budget, threads=given.threads)
         write(given.out / f"{case.key}.json", found)
+        if given.out == RESULTS:
+            tables.write_pages(RESULTS.parent)
         against = found["best_rival"]
         ratio = against["speedup"]
         _say(case, f"{ratio['estimate']:.2f}x ({ratio['low']:.2f} to {ratio['high']:.2f}) over {against['label']}")

@@ -17,7 +17,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 PAGE, README = ROOT / "docs" / "benchmarks.md", ROOT / "README.md"
-BEGIN, END = "<!-- written by benchmarks/tables.py -->", "<!-- end of what benchmarks/tables.py wrote -->"
+BEGIN, END = "<!-- table: benchmarks -->", "<!-- end -->"
 
 MODELS = {
     "resnet18-224": "ResNet-18, 224 px",
@@ -204,7 +204,26 @@ def machine_words(machine: Json) -> str:
     return f"{machine['cpu']} ({machine['cpu_model']}), {machine['cores']} cores, {memory:.0f} GiB; {sets}"
 
 
-def page(found: Sequence[Json]) -> str:
+def noise_table(found: Json) -> str:
+    """What benchmarks/noise.py found: the same thing against itself, and a planted slow-down."""
+    head = ("compared", "comparisons", "no difference", "slower", "faster", "true ratio inside the interval", "starts")
+    names = {"itself": "a model with itself", "planted": "a model with itself and 5% more work"}
+    rows = []
+    for key, words in names.items():
+        part = found[key]
+        if part["comparisons"]:
+            verdicts = [str(part["verdicts"].get(name, 0)) for name in ("no difference", "slower", "faster")]
+            inside = f"{part['intervals_with_truth']} of {part['comparisons']}"
+            rows.append((words, str(part["comparisons"]), *verdicts, inside, f"{part['mean_starts']:.1f}"))
+    return table(head, rows)
+
+
+def noise_words(found: Json) -> str:
+    made = f"`{found['command']}`, commit {found['commit'][:12]}, {found['when'][:10]}"
+    return f"Noise floor {found['noise_floor']:.1%}. {machine_words(found['machine'])}. {made}."
+
+
+def page(found: Sequence[Json], noise: Json | None = None) -> str:
     """The whole of docs/benchmarks.md."""
     parts = [
         "# Benchmarks",
@@ -231,11 +250,20 @@ def page(found: Sequence[Json]) -> str:
             provenance(found),
             "To run one case again: `python benchmarks/optimize.py resnet18-64-b1 --again`.",
         ]
+    if noise:
+        parts += [
+            "## The same thing against itself",
+            "Two processes of the very same model, and of one that does 5% more, compared as a confirmation compares. "
+            "The first must come out as no difference, the second as slower.",
+            noise_table(noise),
+            noise_words(noise),
+        ]
     return "\n\n".join(parts) + "\n"
 
 
 def readme_table(found: Sequence[Json]) -> str:
     """The short table for README.md: batch 1."""
+    head = ("model, batch 1", "hotlap over eager", "the form it chose", "score lost", "best of the others")
     rows = [
         (
             MODELS[case["model"]],
@@ -247,32 +275,38 @@ def readme_table(found: Sequence[Json]) -> str:
         for case in found
         if case["batch"] == 1
     ]
-    return table(("model, batch 1", "hotlap over eager", "the form it chose", "score lost", "best of the others"), rows)
+    machine = " and ".join(sorted({f"{case['machine']['cpu']}, {case['machine']['cores']} cores" for case in found}))
+    about = f"*Written by the benchmark ({machine}); more in [docs/benchmarks.md](docs/benchmarks.md).*"
+    return table(head, rows) + "\n\n" + about
 
 
 def with_table(text: str, written: str) -> str:
     """The README with the table between its two marks; unchanged where it has none."""
-    if BEGIN not in text or END not in text:
-        return text
-    before, _, rest = text.partition(BEGIN)
-    return before + BEGIN + "\n" + written + "\n" + END + rest.partition(END)[2]
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    return f"{before}{begin}\n{written}\n{end}{after}" if begin and end else text
+
+
+def write_pages(results: Path, *, check: bool = False) -> list[Path]:
+    """Write the page and the README's table; which of them were not what they should be. `check`: write nothing."""
+    found, noise = cases(results / "optimize"), results / "noise.json"
+    wanted = {PAGE: page(found, json.loads(noise.read_text()) if noise.is_file() else None)}
+    if README.is_file() and found:
+        wanted[README] = with_table(README.read_text(), readme_table(found))
+    differing = [path for path, text in wanted.items() if not path.is_file() or path.read_text() != text]
+    if not check:
+        for path in differing:
+            path.write_text(wanted[path])
+    return differing
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where something differs")
-    parser.add_argument("--results", type=Path, default=HERE / "results")
     given = parser.parse_args()
-    found = cases(given.results / "optimize")
-    wanted = {PAGE: page(found)}
-    if README.is_file() and found:
-        wanted[README] = with_table(README.read_text(), readme_table(found))
-    differing = [path for path, text in wanted.items() if not path.is_file() or path.read_text() != text]
-    for path in differing:
-        if given.check:
-            print(f"{path.relative_to(ROOT)} is not what benchmarks/tables.py writes; run it")
-        else:
-            path.write_text(wanted[path])
+    differing = write_pages(HERE / "results", check=given.check)
+    for path in differing if given.check else []:
+        print(f"{path.relative_to(ROOT)} is not what benchmarks/tables.py writes; run it")
     return 1 if given.check and differing else 0
 
 

@@ -76,9 +76,7 @@ def make(name: str, module) -> None:
     unfinished.replace(WEIGHTS / f"{name}.safetensors")
     parameters = sum(p.numel() for p in net.parameters())
     seconds = time.monotonic() - began
-    print(
-        f"{name}: {parameters:,} parameters, {seconds:.0f} s, score {held_out_score(net, workload):.4f}", flush=True
-    )
+    print(f"{name}: {parameters:,} parameters, {seconds:.0f} s, score {held_out_score(net, workload):.4f}", flush=True)
 
 
 def main() -> None:

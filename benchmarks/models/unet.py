@@ -108,9 +108,7 @@ workload = Workload(
 )
 STAGES = {
     "unet": [
-        Stage(
-            images=3_000, epochs=1, batch=32, rate=3e-3, make=lambda images, _, seed: noisy(images, seed, SIZE // 2)
-        ),
+        Stage(images=3_000, epochs=1, batch=32, rate=3e-3, make=lambda images, _, seed: noisy(images, seed, SIZE // 2)),
         Stage(images=320, epochs=1, batch=16, rate=1e-3, make=lambda images, _, seed: noisy(images, seed)),
     ]
 }

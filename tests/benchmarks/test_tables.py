@@ -2,7 +2,6 @@
 
 import copy
 import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -110,10 +109,28 @@ def test_the_readme_changes_between_its_marks_alone(tables: ModuleType) -> None:
     assert tables.with_table("no marks", "new") == "no marks"
 
 
-def test_the_committed_pages_are_what_the_committed_results_make(
-    tables: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_noise_is_told_with_its_counts(tables: ModuleType) -> None:
+    noise = {
+        "noise_floor": 0.0321,
+        "itself": {
+            "comparisons": 100,
+            "verdicts": {"no difference": 99, "faster": 1},
+            "intervals_with_truth": 97,
+            "mean_starts": 4.5,
+        },
+        "planted": {"comparisons": 0},
+        "machine": case()["machine"],
+        "command": "python benchmarks/noise.py",
+        "commit": "fedcba9876543210",
+        "when": "2031-01-02T03:04:05Z",
+    }
+    text = tables.page([], noise)
+    assert "| a model with itself | 100 | 99 | 0 | 1 | 97 of 100 | 4.5 |" in text
+    assert "Noise floor 3.2%" in text
+    assert "5% more work" not in text
+
+
+def test_the_committed_pages_are_what_the_committed_results_make(tables: ModuleType) -> None:
     if not list((BENCHMARKS / "results" / "optimize").glob("*.json")):
         pytest.skip("no benchmark results are committed yet")
-    monkeypatch.setattr(sys, "argv", ["tables.py", "--check"])
-    assert tables.main() == 0
+    assert tables.write_pages(BENCHMARKS / "results", check=True) == [], "run python benchmarks/tables.py"

@@ -105,3 +105,16 @@ def test_one_technique_that_fails_in_all_its_forms_does_not_take_the_runtime_wit
         for threads in (1, 2, 3)
     ]
     assert strategy.skip_reason(candidate(), rows, bounds_ms={}) is None
+
+
+def test_until_something_passed_what_loses_no_accuracy_comes_next() -> None:
+    first = candidate("openvino", "nncf_int8")
+    waiting = [
+        candidate("onnxruntime", "static_int8"),
+        candidate("onnxruntime"),
+        candidate("openvino", "nncf_int8", threads=1),
+    ]
+    arguments = {"seconds_left": 100.0, "seconds_each": {}}
+    assert strategy.choose(waiting, [], trying=first, **arguments) == waiting[1]
+    assert strategy.choose(waiting, [row(first, "rejected", 6.0)], **arguments) == waiting[1]
+    assert strategy.choose(waiting, [row(first, "passed", 6.0)], **arguments) == waiting[0]

@@ -48,7 +48,7 @@ def search(setting: Setting, space: Space, journal: Journal, baseline: Worker, *
     try:
         turn = queue.next_turn(journal)
         while turn is not None:
-            ahead = queue.next_turn(journal)
+            ahead = queue.next_turn(journal, turn.candidate)
             name = turn.candidate.name
             setting.progress({"event": "start", "name": name, "seconds_left": setting.seconds_left})
             record = turn.take(baseline, best=queue.best, ahead=ahead)
@@ -82,11 +82,19 @@ class _Queue:
         best = strategy.finalists(self._rows(), objective="latency", count=1)
         return best[0] if best else None
 
-    def next_turn(self, journal: Journal) -> Turn | None:
-        """Begin the most promising candidate's turn; None where the time left is for confirming."""
+    def next_turn(self, journal: Journal, trying: Candidate | None = None) -> Turn | None:
+        """Begin the most promising candidate's turn; None where the time left is for confirming.
+
+        `trying`: the candidate whose turn it is.
+        """
         while self.waiting:
-            rows, left = self._rows(), self._setting.seconds_left - self._reserve
-            chosen = strategy.choose(self.waiting, rows, seconds_left=left, seconds_each=_costs(self._done))
+            rows = self._rows()
+            # With nothing to confirm, only the time to confirm one is kept.
+            reserve = self._reserve if self.best else min(self._reserve, _LEAST_CONFIRMING)
+            left = self._setting.seconds_left - reserve
+            chosen = strategy.choose(
+                self.waiting, rows, seconds_left=left, seconds_each=_costs(self._done), trying=trying
+            )
             # However short the budget, one candidate gets its turn.
             if chosen is None or (left <= 0 and self._done):
                 return None

@@ -89,18 +89,29 @@ def _step_to(row: Row, candidate: Candidate) -> float:
 
 
 def choose(
-    waiting: Sequence[Candidate], rows: Sequence[Row], *, seconds_left: float, seconds_each: Mapping[str, float]
+    waiting: Sequence[Candidate],
+    rows: Sequence[Row],
+    *,
+    seconds_left: float,
+    seconds_each: Mapping[str, float],
+    trying: Candidate | None = None,
 ) -> Candidate | None:
     """The next candidate to try, or None where the time left is better spent on confirming.
 
     `seconds_each`: how long a try of each runtime has taken so far; one never tried counts as the longest of them.
+    `trying`: the one whose turn it is, of which nothing is known yet.
     """
     usual = max(seconds_each.values(), default=0.0)
     affordable = [c for c in waiting if seconds_each.get(c.runtime, usual) <= seconds_left]
     if not affordable:
         return None
-    best = max((row.speedup.estimate for row in rows if row.good and row.speedup), default=1.0)
-    untried = [c for c in affordable if not any(_family(row.candidate) == _family(c) for row in rows)]
+    good = [row.speedup.estimate for row in rows if row.good and row.speedup]
+    best = max(good, default=1.0)
+    known = {_family(row.candidate) for row in rows} | ({_family(trying)} if trying else set())
+    untried = [c for c in affordable if _family(c) not in known]
+    if not good and known and not any(family[1] != "int8" for family in known):
+        # Until something has passed, what hardly loses accuracy comes next: int8 may fail in all its forms.
+        untried = [c for c in untried if c.precision != "int8"] or untried
     ranked = sorted(affordable, key=lambda c: (-expected(c, rows), c.name))
     promising = [c for c in ranked if expected(c, rows) >= _HOPELESS * best]
     fresh = sorted(untried, key=lambda c: (-expected(c, rows), c.name))

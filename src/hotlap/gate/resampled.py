@@ -27,7 +27,7 @@ from hotlap.workload.user_code import running
 Metric = Callable[[list[Any]], float]
 RESAMPLES = 1000
 _LEFT_OUT, _SET, _CHANGED_LEFT_OUT = 1000, 250, 200
-"""Rows whose effect is looked at: so many of the original's, in sets of that size, and so many of those that changed."""
+"""Rows whose effect is looked at: so many of the original's, in sets of that size, and so many of the changed."""
 _LEAST_USEFUL = 0.5
 
 

@@ -100,7 +100,13 @@ def test_when_nothing_may_be_lost_the_original_stays_and_the_nearest_miss_is_sai
 def start(target: str, out: Path, *more: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "hotlap", "optimize", target, "--out", str(out),
                "--max-drop", "0.2", "--only", "onnxruntime", *QUICK, *more]  # fmt: skip
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    # Where the tests run in the background the shell has them ignore Ctrl-C, and children inherit that.
+    return subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def until_candidates(process: subprocess.Popen[bytes], out: Path, count: int) -> None:

@@ -164,7 +164,10 @@ def test_more_confidence_widens_fewer_looks_narrow(starts):
     interval = statistics.speedup(starts)
     assert interval.low <= interval.estimate <= interval.high
     width = statistics.relative_half_width(interval)
-    assert statistics.relative_half_width(statistics.speedup(starts, confidence=0.99)) > width
+    wider = statistics.relative_half_width(statistics.speedup(starts, confidence=0.99))
+    # Two wild starts may fill the whole range of a float either way.
+    assert math.isfinite(wider)
+    assert wider > width or width > 1e100
     assert statistics.relative_half_width(statistics.speedup(starts, looks=Looks(at=(4, 9)))) < width
 
 

@@ -53,6 +53,7 @@ _MEDIAN_DEVIATION = 0.674490
 _MEDIAN_DIFFERENCE = math.sqrt(2) * _MEDIAN_DEVIATION
 """Median absolute difference of two draws from it."""
 
+_MOST_LOG = 350.0
 _SIMULATED = 200_000
 _SEED = 20_240_229
 
@@ -342,7 +343,9 @@ def _relative_spread(times: Array) -> float:
 
 
 def _interval(centre: float, half: float) -> Interval:
-    return Interval(estimate=math.exp(centre), low=math.exp(centre - half), high=math.exp(centre + half))
+    # Few and wild starts leave an interval wider than a float; its ends stay finite, as JSON asks.
+    low, high = (math.exp(max(-_MOST_LOG, min(_MOST_LOG, end))) for end in (centre - half, centre + half))
+    return Interval(estimate=math.exp(centre), low=low, high=high)
 
 
 def _times(start: Start) -> tuple[Array, Array]:

@@ -59,6 +59,16 @@ def test_a_bug_is_exit_1_and_says_so(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_a_full_disk_is_no_bug(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def write() -> None:
+        with open("/dev/full", "w") as file:
+            file.write("x" * 100_000)
+
+    monkeypatch.setattr(main, "build_app", write)
+    assert main.run(["doctor"]) == 2
+    assert "the disk is full" in capsys.readouterr().err
+
+
 def test_help_through_the_entry_point() -> None:
     run = subprocess.run([sys.executable, "-c", "from hotlap.cli.main import main; main()", "--help"], check=False)
     assert run.returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -15,6 +16,8 @@ COMMANDS = ("doctor", "init", "profile", "optimize", "verify", "compare", "keys"
 
 # typer carries its own copy of click and gives only this class of it a public name.
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 OK, BUG, USER_ERROR, ANSWER_IS_NO, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -85,13 +88,22 @@ def run(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the last resort: a bug gets a sentence and exit code 1
         if debug:
             traceback.print_exc()
-        print(
-            f"hotlap: an unexpected failure, which is a bug of hotlap's: {type(error).__name__}: {error} "
-            "(run again with --debug for the whole story)",
-            file=sys.stderr,
-        )
-        return BUG
+        return _unexpected(error)
     # Typer may turn an interrupt into its exit code by itself.
     if outcome == INTERRUPTED:
         print("hotlap: interrupted; what was done so far is kept", file=sys.stderr)
     return outcome if isinstance(outcome, int) else OK
+
+
+def _unexpected(error: Exception) -> int:
+    """A sentence for what nobody else has turned into one; a full disk is no bug, wherever it is met."""
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        where = f" at {error.filename}" if error.filename else ""
+        print(f"hotlap: the disk is full{where}; make room, then go on with --resume or again", file=sys.stderr)
+        return USER_ERROR
+    print(
+        f"hotlap: an unexpected failure, which is a bug of hotlap's: {type(error).__name__}: {error} "
+        "(run again with --debug for the whole story)",
+        file=sys.stderr,
+    )
+    return BUG

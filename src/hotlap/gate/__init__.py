@@ -7,10 +7,13 @@ metric of a whole set), slices.py.
 
 from hotlap.gate.allowance import confirmation_confidences, tolerance
 from hotlap.gate.drop import drop_interval, is_binary, score_bounds
+from hotlap.gate.foresight import LIKELY, chance_to_pass
 from hotlap.gate.resampled import metric_drop_interval
 from hotlap.gate.verdicts import judge_agreement, judge_drop, judge_equivalence, verdict_from_json
 
 __all__ = [
+    "LIKELY",
+    "chance_to_pass",
     "confirmation_confidences",
     "drop_interval",
     "is_binary",

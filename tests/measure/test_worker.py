@@ -149,3 +149,11 @@ def test_none_outlives_a_killed_parent(environment: dict[str, str], tmp_path: Pa
     began = time.monotonic()
     assert all(gone(pid) for pid in pids)
     assert time.monotonic() - began < 5
+
+
+def test_a_process_that_can_not_be_started_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    broken = tmp_path / "guard.py"
+    broken.write_text("raise BlockingIOError(11, 'Resource temporarily unavailable')\n")
+    monkeypatch.setattr("hotlap.measure.worker._GUARD", str(broken))
+    with pytest.raises(WorkerDied, match="could not be started"):
+        Worker()

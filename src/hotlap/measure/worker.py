@@ -53,7 +53,12 @@ class Worker:
         self._limit = memory_limit
         self._paused = False
         self._closed = False
-        self.pid = int(self._next_report(_GRACE_SECONDS * 6)["pid"])
+        self.pid = 0
+        begun = self._next_report(_GRACE_SECONDS * 6)
+        if "pid" not in begun:
+            self.close()
+            raise WorkerDied("the process could not be started; the machine may be out of processes or memory")
+        self.pid = int(begun["pid"])
 
     def call(self, function: str, *, timeout: float, **arguments: Any) -> Any:
         """Run `module:function` there with a state dict that lasts as long as the process; give what it returns.
@@ -129,8 +134,9 @@ class Worker:
             self.close()
 
     def _signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, number)
+        if self.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, number)
 
     def _raise_ending(self, fallback: str) -> None:
         """Say why the process is gone, in the guard's words."""

@@ -175,6 +175,9 @@ def _the_original(setting: Setting, warnings: list[str]) -> Json | None:
         warnings.append(f"no artifact: {error}")
         return None
     verdict = gate.judge_equivalence(evidence["differences"], TOLERANCE["fp32"])
+    if not verdict.passed:
+        warnings.append(f"no artifact: exported, the original gives other numbers: {verdict.reason}")
+        return None
     return {
         "candidate": to_json(candidate),
         "built": built["folder"],

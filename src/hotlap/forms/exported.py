@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from hotlap.core import Context, Model, Signature
@@ -19,7 +22,7 @@ def convert(model: Model, context: Context) -> Model:
     args = (inputs,) if model.signature.input_kind == "tensor" else inputs if isinstance(inputs, tuple) else ()
     kwargs = inputs if isinstance(inputs, dict) else {}
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _flat_outputs(model.value):
             program = torch.export.export(
                 model.value,
                 args,
@@ -31,6 +34,26 @@ def convert(model: Model, context: Context) -> Model:
         # torch.export raises whatever the model's own code or any of torch's layers raises.
         raise Unsupported(f"torch.export can't capture the model: {first_line(error)}") from error
     return Model(form="exported", value=program, signature=model.signature)
+
+
+@contextmanager
+def _flat_outputs(module: Any) -> Iterator[None]:
+    """Have the module give its outputs' tensors as a tuple: a program can't be saved with a dataclass of the user's."""
+    from hotlap.workload.inputs import flatten_outputs
+
+    before, forward = vars(module).get("forward"), module.forward
+
+    @functools.wraps(forward)
+    def flat(*args: Any, **kwargs: Any) -> Any:
+        return tuple(flatten_outputs(forward(*args, **kwargs)))
+
+    module.forward = flat
+    try:
+        yield
+    finally:
+        del module.forward
+        if before is not None:
+            module.forward = before
 
 
 def _dynamic_shapes(module: Any, signature: Signature) -> Any:

@@ -45,7 +45,8 @@ def to_arrays(outputs: Any) -> list[Array]:
 
     leaves = [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, torch.Tensor)]
     return [
-        np.ascontiguousarray((leaf.float() if leaf.dtype == torch.bfloat16 else leaf).detach().cpu().numpy())
+        # Not np.ascontiguousarray, which gives a number an axis.
+        np.asarray((leaf.float() if leaf.dtype == torch.bfloat16 else leaf).detach().cpu().numpy(), order="C")
         for leaf in leaves
     ]
 

@@ -22,7 +22,10 @@ class RunFolder:
         self.path = path
         if resume and force:
             raise OutputError("--resume takes up a run and --force starts it over; give one of them")
-        existed = path.exists()
+        try:
+            existed = path.exists()
+        except OSError as error:  # a name that is too long, say
+            raise OutputError(f"--out {path} can't be written: {error.strerror}") from error
         self._new = not existed
         if existed and not path.is_dir():
             raise OutputError(f"--out {path} is a file; give a folder")

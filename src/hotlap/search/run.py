@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ _LEAST_CONFIRMING = 25.0
 _MOST_CONFIRMING_SHARE = 0.6
 _FINALISTS = 5
 """So many of the best are timed against each other before one is confirmed."""
+_BYTES = "base64"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,11 +94,12 @@ class _Queue:
             # With nothing to confirm, only the time to confirm one is kept.
             reserve = self._reserve if self.best else min(self._reserve, _LEAST_CONFIRMING)
             left = self._setting.seconds_left - reserve
+            if not self._done and trying is None:
+                left = max(left, 1.0)  # However short the budget, one candidate gets its turn.
             chosen = strategy.choose(
                 self.waiting, rows, seconds_left=left, seconds_each=_costs(self._done), trying=trying
             )
-            # However short the budget, one candidate gets its turn.
-            if chosen is None or (left <= 0 and self._done):
+            if chosen is None or left <= 0:
                 return None
             self.waiting.remove(chosen)
             reason = strategy.skip_reason(chosen, rows, bounds_ms=self._setting.bounds_ms)
@@ -112,7 +115,7 @@ class _Queue:
 
 
 def _confirm_best(setting: Setting, done: Mapping[str, Json], journal: Journal) -> Outcome:
-    earlier = {event["key"]: event for event in journal.events if event["event"] == "confirmation"}
+    earlier = {event["key"]: _restored(event) for event in journal.events if event["event"] == "confirmation"}
     confidences = gate.confirmation_confidences()
     ranked = _ranked(setting, done, journal)
     confirmations: list[Json] = []
@@ -129,15 +132,21 @@ def _confirm_best(setting: Setting, done: Mapping[str, Json], journal: Journal) 
 
 
 def _ranked(setting: Setting, done: Mapping[str, Json], journal: Journal) -> list[Json]:
-    """The best within the gate, in the order in which they are to be confirmed."""
-    earlier = next((event for event in journal.events if event["event"] == "finalists"), None)
-    if earlier:
-        return [done[key] for key in earlier["keys"]]
-    rows = [row_of(record) for record in done.values()]
+    """The best within the gate, in the order in which they are to be confirmed.
+
+    An earlier order holds until a resumed run has tried more. What was confirmed stays first even then: each
+    confirmation has spent a share of the error allowance.
+    """
+    ordered = next((event for event in reversed(journal.events) if event["event"] in ("finalists", "candidate")), None)
+    if ordered and ordered["event"] == "finalists":
+        return [done[key] for key in ordered["keys"]]
+    spent = [event["key"] for event in journal.events if event["event"] == "confirmation"]
+    rows = [row_of(record) for key, record in done.items() if key not in spent]
     found = strategy.finalists(rows, objective=setting.objective, count=_FINALISTS)
     ranked = [done[row.candidate.key] for row in found]
     if setting.objective != "size":
         ranked = head_to_head(setting, ranked)
+    ranked = [done[key] for key in spent] + ranked
     journal.append("finalists", keys=[record["key"] for record in ranked])
     return ranked
 
@@ -169,14 +178,29 @@ def _brief(record: Json) -> dict[str, Any]:
 
 
 def _storable(confirmation: Json) -> Json:
-    """Arrays as lists: what goes into the journal is JSON."""
+    """Arrays as text: what goes into the journal is JSON, which has no -inf."""
     import numpy as np
 
     def plain(value: Any) -> Any:
         if isinstance(value, np.ndarray):
-            return {"dtype": str(value.dtype), "shape": list(value.shape), "values": value.ravel().tolist()}
+            data = base64.b64encode(value.tobytes()).decode()
+            return {"dtype": str(value.dtype), "shape": list(value.shape), _BYTES: data}
         if isinstance(value, dict):
             return {key: plain(item) for key, item in value.items()}
         return [plain(item) for item in value] if isinstance(value, list) else value
 
     return plain(confirmation)
+
+
+def _restored(stored: Json) -> Any:
+    """What `_storable` was given."""
+    import numpy as np
+
+    if isinstance(stored, list):
+        return [_restored(item) for item in stored]
+    if not isinstance(stored, dict):
+        return stored
+    if _BYTES in stored:
+        data = np.frombuffer(base64.b64decode(stored[_BYTES]), stored["dtype"])
+        return data.reshape(stored["shape"])
+    return {key: _restored(item) for key, item in stored.items()}

@@ -56,8 +56,12 @@ def check_outputs(found: list[Array], wanted: list[Array]) -> None:
             raise WrongOutputs(f"output {index} has shape {list(got.shape)} where the model's has {list(want.shape)}")
         if got.dtype != want.dtype:
             raise WrongOutputs(f"output {index} is {got.dtype} where the model's is {want.dtype}")
-        if np.issubdtype(got.dtype, np.floating) and not np.isfinite(got).all() and np.isfinite(want).all():
-            raise WrongOutputs(f"output {index} holds NaN or Inf where the model's does not")
+        if np.issubdtype(got.dtype, np.floating):
+            same = (got == want) | (np.isnan(got) & np.isnan(want))
+            if not (same | (np.isfinite(got) & np.isfinite(want))).all():
+                raise WrongOutputs(
+                    f"output {index} holds NaN or Inf where the model's does not, or the other way round"
+                )
 
 
 def _difference(found: list[Array], wanted: list[Array], scales: list[float] | None = None) -> float:

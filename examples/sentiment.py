@@ -43,9 +43,7 @@ class SentimentNet(nn.Module):
 
         super().__init__()
         self.encoder = BertModel(BertConfig.from_json_file(model_file("config.json")), add_pooling_layer=False)
-        self.head = nn.Sequential(
-            nn.Dropout(0.3), nn.Linear(384, 256), nn.GELU(), nn.Dropout(0.3), nn.Linear(256, 1)
-        )
+        self.head = nn.Sequential(nn.Dropout(0.3), nn.Linear(384, 256), nn.GELU(), nn.Dropout(0.3), nn.Linear(256, 1))
 
     def embed(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """The mean over each review's own tokens, [batch, 384]."""

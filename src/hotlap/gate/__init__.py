@@ -9,7 +9,7 @@ from hotlap.gate.allowance import confirmation_confidences, tolerance
 from hotlap.gate.drop import drop_interval, is_binary, score_bounds
 from hotlap.gate.foresight import LIKELY, chance_to_pass
 from hotlap.gate.resampled import metric_drop_interval
-from hotlap.gate.verdicts import judge_agreement, judge_drop, judge_equivalence, verdict_from_json
+from hotlap.gate.verdicts import judge_agreement, judge_drop, judge_equivalence
 
 __all__ = [
     "LIKELY",
@@ -23,5 +23,4 @@ __all__ = [
     "metric_drop_interval",
     "score_bounds",
     "tolerance",
-    "verdict_from_json",
 ]

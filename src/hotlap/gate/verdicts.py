@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hotlap.core import TOLERANCE, Array, Drop, Json, Verdict
+from hotlap.core import TOLERANCE, Array, Drop, Verdict
 from hotlap.gate import bounded, paired, sentences
 from hotlap.gate.allowance import DEFAULT_DROP
 from hotlap.gate.drop import Scale, checked, interval, scale_of
@@ -112,12 +112,6 @@ def judge_agreement(
         distance=high - allowed_share,
         examples_needed=needed,
     )
-
-
-def verdict_from_json(data: Json) -> Verdict:
-    """A verdict as core.to_json wrote it."""
-    drop = None if data["drop"] is None else Drop(**data["drop"])
-    return Verdict(**{**data, "drop": drop, "slices": {name: Drop(**one) for name, one in data["slices"].items()}})
 
 
 def _verdict(drop: Drop, max_drop: float, parts: Sequence[Slice], needed: int | None) -> Verdict:

@@ -87,3 +87,8 @@ def test_a_file_and_an_unwritable_place_are_said(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="can't be written"):
         make(Path("/proc/hotlap"))
     assert os.path.exists(file)
+
+
+def test_a_name_too_long_for_the_disk_is_said(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="can't be written: File name too long"):
+        make(tmp_path / ("a" * 300))

@@ -1,0 +1,67 @@
+"""What a resumed run takes from the journal: confirmations as they were, and an order that is still true."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hotlap.core import Candidate, Interval, to_json
+from hotlap.search import run
+from hotlap.search.journal import Journal
+
+
+def record(name: str, bytes_: int) -> dict[str, Any]:
+    candidate = Candidate(runtime="onnxruntime", device="cpu", threads=1, name=name, options=(("static", name),))
+    speedup = to_json(Interval(estimate=2.0, low=1.9, high=2.1))
+    return {
+        "key": candidate.key, "candidate": to_json(candidate), "status": "passed", "speedup": speedup,
+        "median_ms": 1.0, "bytes": bytes_,
+    }  # fmt: skip
+
+
+def order(journal: Journal, records: list[dict[str, Any]]) -> list[str]:
+    # By size, so that nothing has to be timed.
+    setting: Any = SimpleNamespace(objective="size")
+    ranked = run._ranked(setting, {r["key"]: r for r in records}, journal)
+    return [r["candidate"]["name"] for r in ranked]
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Any:
+    journal = Journal(tmp_path / "journal.jsonl")
+    yield journal
+    journal.close()
+
+
+def test_a_confirmation_comes_back_from_the_journal_as_it_was(journal: Journal) -> None:
+    golden = [np.array([-np.inf, 1.5, np.nan], np.float32), np.array(3, np.int64), np.zeros((0, 2), np.float16)]
+    stored = {"key": "a", "passed": True, "evidence": {"golden": [{"inputs": golden}], "scores": None}}
+    journal.append("confirmation", **run._storable(stored))
+    found = run._restored(journal.events[-1])
+    for got, want in zip(found["evidence"]["golden"][0]["inputs"], golden, strict=True):
+        assert got.dtype == want.dtype
+        np.testing.assert_array_equal(got, want)
+    assert found["evidence"]["scores"] is None
+    assert found["passed"] is True
+
+
+def test_an_order_holds_until_more_was_tried(journal: Journal) -> None:
+    small, large, new = record("small", 1), record("large", 3), record("new", 2)
+    assert order(journal, []) == []  # a first run whose budget ended before it tried any
+    for tried in (large, small):
+        journal.append("candidate", **tried)
+    assert order(journal, [small, large]) == ["small", "large"]
+    assert order(journal, [small, large, new]) == ["small", "large"]
+    journal.append("candidate", **new)
+    assert order(journal, [small, large, new]) == ["small", "new", "large"]
+
+
+def test_what_was_confirmed_keeps_its_share_of_the_error_allowance(journal: Journal) -> None:
+    small, large = record("small", 1), record("large", 3)
+    journal.append("candidate", **large)
+    assert order(journal, [large]) == ["large"]
+    journal.append("confirmation", key=large["key"], passed=False)
+    journal.append("candidate", **small)
+    assert order(journal, [small, large]) == ["large", "small"]

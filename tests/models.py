@@ -96,7 +96,44 @@ workload = Workload(
 """
 )
 
-MODELS = {"convolutions": CONVOLUTIONS, "nested": NESTED, "lstm": LSTM}
+ODD = (
+    HEAD
+    + """
+from dataclasses import dataclass
+
+@dataclass
+class Answer:
+    scores: torch.Tensor
+    hidden: torch.Tensor
+    masked: torch.Tensor
+    table: torch.Tensor
+    mean: torch.Tensor
+    loss: torch.Tensor | None = None
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Linear(8, 3)
+
+    def forward(self, steps, table):
+        x = self.mix(steps)
+        scores = torch.tanh(x).sum(0) @ table
+        off = torch.tensor([False, True, False])
+        return Answer(scores, x, scores.masked_fill(off, float("-inf")), table.sum(0), x.mean())
+
+TABLE = torch.eye(3)
+
+workload = Workload(
+    name="odd", model=lambda: seeded(Net), example=lambda batch: (noise(5, batch, 8), TABLE),
+    evaluation=lambda: (((noise(5, 20 + extra, 8), TABLE), torch.zeros(20 + extra)) for extra in range(4)),
+    score=lambda outputs, zeros: (outputs.scores.argmax(1) == outputs.masked.argmax(1)).float() + zeros,
+    dynamic={"steps": {1: "batch"}, "table": {}},
+)
+"""
+)
+"""The batch on axis 1, an input and outputs without one, a number, a dataclass, infinities."""
+
+MODELS = {"convolutions": CONVOLUTIONS, "nested": NESTED, "lstm": LSTM, "odd": ODD}
 
 
 def write(folder: Path, name: str) -> str:

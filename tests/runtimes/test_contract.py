@@ -111,6 +111,21 @@ def test_other_models_and_lengths(model: str, runtime: str, technique: str, tmp_
             assert np.abs(got - want).max() <= 2 * TOLERANCE[candidate.precision] * np.abs(want).max()
 
 
+@pytest.mark.parametrize("runtime", sorted(runtimes.RUNTIMES))
+def test_odd_shapes_and_outputs(runtime: str, tmp_path: Path) -> None:
+    process: dict[str, Any] = {}
+    candidate = next(c for c in CANDIDATES if c.runtime == runtime and not c.steps)
+    shared = {"target": models.write(tmp_path, "odd"), "candidate": to_json(candidate), "threads": 1}
+    built = building.build(process, work=str(tmp_path), seed=0, **shared)["folder"]
+    assert checking.check(process, built=built, batch=2, **shared)["row_dependence"] <= TOLERANCE["fp32"]
+    found = scoring.confirm(
+        process, built=built, seed=0, roles=["selection", "confirmation"], max_drop=None, confidence=0.95, **shared
+    )
+    assert max(found["differences"].values()) <= TOLERANCE["fp32"]
+    assert [a.shape for a in found["golden"][0]["inputs"]] == [(5, 1, 8), (3, 3)]
+    assert [a.shape for a in found["golden"][0]["outputs"]] == [(1, 3), (5, 1, 3), (1, 3), (3,), ()]
+
+
 def test_a_light_runtime_loads_without_torch(state: dict[str, Any], tmp_path: Path) -> None:
     import subprocess
     import sys

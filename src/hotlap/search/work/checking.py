@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hotlap.core import TOLERANCE, Array, Candidate, Json
+from hotlap.core import TOLERANCE, Array, Candidate, Json, TensorSpec
 from hotlap.errors import WrongOutputs
 from hotlap.search.work.holding import loaded_session
 from hotlap.search.work.opening import opened_workload, original_outputs
+from hotlap.workload.examples import BATCH
 
 _CHECKED_BATCHES = (1, 3)
 
@@ -29,8 +31,12 @@ def check(state: dict[str, Any], *, target: str, candidate: Json, built: str, ba
     arrays = opened.example_arrays(max(batch, 2))
     together = session(arrays)
     check_outputs(together, original_outputs(opened, arrays))
+    takes, gives = opened.signature.inputs, opened.signature.outputs
     dependence = max(
-        _difference(session([array[:rows] for array in arrays]), [output[:rows] for output in together])
+        _difference(
+            _with_rows(session(cut_rows(arrays, takes, range(rows))), gives),
+            _with_rows(cut_rows(together, gives, range(rows)), gives),
+        )
         for rows in range(1, 3)
     )
     if dependence > tolerance:
@@ -46,6 +52,19 @@ def check(state: dict[str, Any], *, target: str, candidate: Json, built: str, ba
     began = time.perf_counter()
     session(measured)
     return {"row_dependence": dependence, "seconds_a_call": time.perf_counter() - began}
+
+
+def cut_rows(arrays: list[Array], specs: Sequence[TensorSpec], rows: Sequence[int]) -> list[Array]:
+    """Those rows of each array that has a batch axis, wherever it lies; the others whole."""
+    return [
+        array.take(rows, spec.shape.index(BATCH)) if BATCH in spec.shape else array
+        for array, spec in zip(arrays, specs, strict=True)
+    ]
+
+
+def _with_rows(arrays: list[Array], specs: Sequence[TensorSpec]) -> list[Array]:
+    """Without those that have no row of their own for each example: a mean over the batch, say."""
+    return [array for array, spec in zip(arrays, specs, strict=True) if BATCH in spec.shape]
 
 
 def check_outputs(found: list[Array], wanted: list[Array]) -> None:

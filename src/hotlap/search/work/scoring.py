@@ -12,9 +12,10 @@ import numpy as np
 
 from hotlap.core import Array, Candidate, Json, Signature, to_json
 from hotlap.search.work.building import emptied
-from hotlap.search.work.checking import check_outputs
+from hotlap.search.work.checking import check_outputs, cut_rows
 from hotlap.search.work.holding import loaded_session
 from hotlap.search.work.opening import opened_workload, original_outputs
+from hotlap.workload.examples import BATCH
 
 
 def score_original(state: dict[str, Any], *, target: str, work: str, role: str, seed: int, threads: int) -> Json:
@@ -166,6 +167,7 @@ class _Compared:
     _HARDEST, _FIRST = 4, 2
 
     def __init__(self, signature: Signature) -> None:
+        self._takes, self._gives = signature.inputs, signature.outputs
         self._names = [spec.name for spec in signature.outputs]
         self._gap = np.zeros(len(self._names))
         self._scale = np.zeros(len(self._names))
@@ -176,26 +178,32 @@ class _Compared:
 
     def add(self, arrays: list[Array], outputs: list[Array], original: list[Array]) -> None:
         check_outputs(outputs, original)
-        rows = arrays[0].shape[0]
+        rows = next(
+            array.shape[spec.shape.index(BATCH)]
+            for array, spec in zip(arrays, self._takes, strict=True)
+            if BATCH in spec.shape
+        )
         self._examples += rows
         worst = np.zeros(rows)
         for index, (got, want) in enumerate(zip(outputs, original, strict=True)):
             with np.errstate(invalid="ignore"):
-                gap = np.abs(got.astype(np.float64) - want.astype(np.float64))
+                gap = np.asarray(np.abs(got.astype(np.float64) - want.astype(np.float64)))
             # Infinities that agree (a masked logit) and NaNs that the original has too are no difference.
             gap[(got == want) | (np.isnan(got) & np.isnan(want))] = 0.0
             gap[np.isnan(gap)] = np.inf
             self._gap[index] = max(self._gap[index], gap.max(initial=0.0))
             finite = np.abs(want[np.isfinite(want)]) if np.issubdtype(want.dtype, np.floating) else np.abs(want)
             self._scale[index] = max(self._scale[index], finite.max(initial=0.0))
-            if gap.ndim and gap.shape[0] == rows and gap.size:
-                worst = np.maximum(worst, gap.reshape(rows, -1).max(1) / (self._scale[index] or 1.0))
+            axes = self._gives[index].shape
+            if BATCH in axes and gap.size:
+                by_row = np.moveaxis(gap, axes.index(BATCH), 0).reshape(rows, -1)
+                worst = np.maximum(worst, by_row.max(1) / (self._scale[index] or 1.0))
         first, wanted = outputs[0], original[0]
         if wanted.ndim == 2 and wanted.shape[0] == rows and wanted.shape[1] > 1:
             self._classes = True
             self._same_class += int((first.argmax(1) == wanted.argmax(1)).sum())
         for row in np.argsort(-worst)[: self._HARDEST]:
-            self._hard.append((float(worst[row]), [array[row : row + 1] for array in arrays]))
+            self._hard.append((float(worst[row]), cut_rows(arrays, self._takes, [int(row)])))
         self._hard = sorted(self._hard, key=lambda item: -item[0])[: self._HARDEST]
 
     def answer(self, session: Any, measured: list[Array]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import psutil
+import pytest
 
 from hotlap.machine.facts import Gpu, Machine, facts, gpus_of_text
 
@@ -95,6 +96,23 @@ def test_the_id_follows_what_limits_depend_on_and_nothing_else() -> None:
     assert replace(machine, versions={**versions, "torch": "0"}).machine_id != machine.machine_id
     assert replace(machine, cores=machine.cores + 1).machine_id != machine.machine_id
     assert replace(machine, instruction_sets=()).machine_id != machine.machine_id
+
+
+@pytest.mark.parametrize(
+    ("architecture", "sets", "overflows"),
+    [
+        ("x86_64", ("avx2",), True),
+        ("x86_64", ("avx2", "avx512f"), True),
+        ("x86_64", ("avx512f", "avx512_vnni"), False),
+        ("x86_64", ("avx2", "avx_vnni"), False),
+        ("aarch64", ("asimd",), False),
+        ("aarch64", ("asimd", "asimddp"), False),
+    ],
+)
+def test_int8_overflows_on_x86_without_its_dot_product(
+    architecture: str, sets: tuple[str, ...], overflows: bool
+) -> None:
+    assert replace(facts(), architecture=architecture, instruction_sets=sets).int8_overflows == overflows
 
 
 def test_looking_loads_no_torch_and_no_runtime() -> None:

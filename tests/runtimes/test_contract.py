@@ -10,6 +10,7 @@ import pytest
 
 from hotlap import forms, runtimes, techniques
 from hotlap.core import TOLERANCE, Candidate, to_json
+from hotlap.machine import facts as machine
 from hotlap.search.space import build_space
 from hotlap.search.work import building, checking, holding, opening, scoring
 from hotlap.techniques import ModelFacts
@@ -20,7 +21,10 @@ pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
 
 def first_of_each_chain() -> list[Candidate]:
     """The plainest candidate of every runtime and chain of techniques, so that a new file is found by itself."""
-    facts = ModelFacts(layers={"Conv2d": 2, "Linear": 1, "LSTM": 1}, input_ranks=(4,), has_calibration=True)
+    facts = ModelFacts(
+        layers={"Conv2d": 2, "Linear": 1, "LSTM": 1}, input_ranks=(4,), has_calibration=True,
+        int8_overflows=machine.facts().int8_overflows,
+    )  # fmt: skip
     space = build_space(facts, threads=1, fixed_axes={"batch": 2}, unavailable={})
     found: dict[Any, Candidate] = {}
     for candidate in space.candidates:
@@ -89,7 +93,10 @@ def test_a_built_candidate_is_not_built_again(state: dict[str, Any], monkeypatch
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("technique", ["", "dynamic_int8", "nncf_int8"])
 def test_other_models_and_lengths(model: str, runtime: str, technique: str, tmp_path: Path) -> None:
-    facts = ModelFacts(layers={"Linear": 1, "LSTM": 1}, input_ranks=(3,), has_calibration=True)
+    facts = ModelFacts(
+        layers={"Linear": 1, "LSTM": 1}, input_ranks=(3,), has_calibration=True,
+        int8_overflows=machine.facts().int8_overflows,
+    )  # fmt: skip
     space = build_space(facts, threads=1, fixed_axes={"batch": 2}, unavailable={})
     chosen = [
         c for c in space.candidates

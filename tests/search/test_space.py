@@ -48,3 +48,12 @@ def test_candidates_come_back_from_json() -> None:
 
     for candidate in space().candidates:
         assert Candidate.from_json(to_json(candidate)).key == candidate.key
+
+
+def test_where_sums_of_int8_products_overflow_all_weights_keep_to_seven_bits() -> None:
+    facts = {"layers": {"Linear": 1, "LayerNorm": 1}, "input_ranks": (3,), "has_calibration": True}
+    for overflows in (False, True):
+        found = space(ModelFacts(**facts, int8_overflows=overflows)).candidates
+        reduced = [dict(c.steps[-1].options)["reduce_range"] for c in found if c.precision == "int8" and c.steps]
+        assert len(reduced) > 4
+        assert set(reduced) == {overflows}

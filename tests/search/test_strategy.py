@@ -118,3 +118,13 @@ def test_until_something_passed_what_loses_no_accuracy_comes_next() -> None:
     assert strategy.choose(waiting, [], trying=first, **arguments) == waiting[1]
     assert strategy.choose(waiting, [row(first, "rejected", 6.0)], **arguments) == waiting[1]
     assert strategy.choose(waiting, [row(first, "passed", 6.0)], **arguments) == waiting[0]
+
+
+def test_a_format_is_expected_to_bring_no_more_than_the_machine_has_for_it() -> None:
+    int8, fp32 = candidate("openvino", "nncf_int8"), candidate("openvino")
+    quick, slow = {"fp32": 100.0, "int8": 400.0}, {"fp32": 100.0, "int8": 80.0}
+    assert strategy.expected(int8, [], quick) == strategy.expected(int8, [])
+    assert strategy.expected(int8, [], slow) < strategy.expected(fp32, [], slow)
+    arguments = {"seconds_left": 100.0, "seconds_each": {}}
+    assert strategy.choose([int8, fp32], [], rates=quick, **arguments) == int8
+    assert strategy.choose([int8, fp32], [], rates=slow, **arguments) == fp32

@@ -22,7 +22,6 @@ _COMPILERS = ("g++", "clang++", "c++")
 _NOISE_STARTS = 2
 _LITTLE_DISK = 2e9
 """A search of a model of a few hundred MB leaves about this much beside it while it runs."""
-_INT8_SETS = {"avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8", "asimddp", "i8mm"}
 
 
 def doctor(
@@ -171,7 +170,7 @@ def advice(report: Json, machine: Machine, measured: Limits | None) -> list[str]
             f"others got {measured.others_share:.0%} of the CPU time while the limits were measured, so they may "
             "be too low; run `hotlap doctor --again` when the machine is quiet"
         )
-    if report["device"] == "cpu" and not _INT8_SETS & set(machine.instruction_sets):
+    if report["device"] == "cpu" and not machine.has_int8_dot_product:
         found.append(
             "this CPU has no dot product of int8 (VNNI, AMX, or dotprod on Arm), so int8 gains little beyond size"
         )

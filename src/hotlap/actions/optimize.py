@@ -103,7 +103,7 @@ def optimize(
                 setting = _setting(settings, study, folder.work, machine, began + budget, tell)
                 setting = _with_profile(setting, student, limit)
             setting, baseline = _with_noise(setting)
-            candidates = _space(setting, study, only, skip)
+            candidates = _space(setting, machine, study, only, skip)
             tell({"event": "space", "candidates": len(candidates.candidates), "budget": budget})
             outcome = search(setting, candidates, journal, baseline, budget=budget)
             result = finish(
@@ -222,7 +222,7 @@ def _with_profile(setting: Setting, student: Worker, limit: Limits) -> Setting:
         device=setting.device,
         timeout=max(120.0, setting.seconds_left),
     )
-    return replace(setting, study={**setting.study, "profile": found}, bounds_ms=found["bounds_ms"])
+    return replace(setting, study={**setting.study, "profile": found}, bounds_ms=found["bounds_ms"], rates=limit.rates)
 
 
 def _with_noise(setting: Setting) -> tuple[Setting, Worker]:
@@ -242,13 +242,14 @@ def _with_noise(setting: Setting) -> tuple[Setting, Worker]:
     return replace(setting, study=study, noise_floor=noise.floor(found)), baseline
 
 
-def _space(setting: Setting, study: Json, only: Sequence[str], skip: Sequence[str]) -> space.Space:
+def _space(setting: Setting, machine: Machine, study: Json, only: Sequence[str], skip: Sequence[str]) -> space.Space:
     model = ModelFacts(
         layers=study["layers"],
         input_ranks=tuple(study["ranks"]),
         device=setting.device,
         has_calibration=study["calibration_missing"] is None,
         calibration_missing=study["calibration_missing"] or "",
+        int8_overflows=setting.device == "cpu" and machine.int8_overflows,
     )
     return space.build_space(
         model,

@@ -29,6 +29,7 @@ _X86 = (
     "amx_fp16",
     "amx_int8",
 )
+_INT8_DOT_PRODUCTS = {"avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8", "asimddp", "i8mm"}
 _ARM = ("asimd", "asimddp", "asimdhp", "bf16", "i8mm", "sve", "sve2", "sme")
 _PACKAGES = (
     "hotlap",
@@ -87,6 +88,16 @@ class Machine:
     def instruction_set(self) -> str:
         """What an artifact records of the CPU: its architecture and the sets that kernels choose between."""
         return " ".join((self.architecture, *self.instruction_sets))
+
+    @property
+    def has_int8_dot_product(self) -> bool:
+        """Whether int8 products are added in 32 bits by one instruction: VNNI or AMX, dotprod or i8mm on Arm."""
+        return bool(_INT8_DOT_PRODUCTS & set(self.instruction_sets))
+
+    @property
+    def int8_overflows(self) -> bool:
+        """Whether int8 kernels add products in 16 bits (x86 before VNNI: `vpmaddubsw`), where large ones overflow."""
+        return self.architecture in ("x86_64", "AMD64") and not self.has_int8_dot_product
 
     @property
     def machine_id(self) -> str:

@@ -64,6 +64,16 @@ class Limits:
     seconds: float
 
     @property
+    def rates(self) -> dict[str, float]:
+        """Multiply-adds a second by number format, of those that run here."""
+        found = {
+            "fp32": self.fp32_multiply_adds_per_second,
+            "bf16": self.bf16_multiply_adds_per_second,
+            "int8": self.int8_multiply_adds_per_second,
+        }
+        return {name: rate for name, rate in found.items() if rate is not None}
+
+    @property
     def others_share(self) -> float:
         """The largest of `others_shares`."""
         return max(self.others_shares.values(), default=0.0)

@@ -97,7 +97,12 @@ class _Queue:
             if not self._done and trying is None:
                 left = max(left, 1.0)  # However short the budget, one candidate gets its turn.
             chosen = strategy.choose(
-                self.waiting, rows, seconds_left=left, seconds_each=_costs(self._done), trying=trying
+                self.waiting,
+                rows,
+                seconds_left=left,
+                seconds_each=_costs(self._done),
+                rates=self._setting.rates,
+                trying=trying,
             )
             if chosen is None or left <= 0:
                 return None

@@ -20,7 +20,8 @@ class Setting:
     """One search: what is optimized, how it is judged, and where it works.
 
     `arrays`: the inputs of the measured call. `memory_limit`: bytes a worker may hold. `max_drop`: absolute; None
-    where there is no evaluation. `deadline`: on time.monotonic's clock.
+    where there is no evaluation. `deadline`: on time.monotonic's clock. `bounds_ms`: the least time that the
+    machine's limits allow each number format; `rates`: the multiply-adds a second behind it.
     """
 
     target: str
@@ -40,6 +41,7 @@ class Setting:
     deadline: float
     progress: Progress
     bounds_ms: Mapping[str, float] = field(default_factory=dict)
+    rates: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def seconds_left(self) -> float:

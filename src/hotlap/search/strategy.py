@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from hotlap.core import Candidate, Interval
 
@@ -51,8 +52,12 @@ class Row:
         return self.status == "passed" and self.speedup is not None
 
 
-def expected(candidate: Candidate, rows: Sequence[Row]) -> float:
-    """The speed-up to expect of a candidate: from the nearest measured relative, else from the first table."""
+def expected(candidate: Candidate, rows: Sequence[Row], rates: Mapping[str, float] = MappingProxyType({})) -> float:
+    """The speed-up to expect of a candidate: from the nearest measured relative, else from the first table.
+
+    `rates`: multiply-adds a second that this machine reaches, by number format. A format is expected to bring no
+    more over fp32 in the same runtime than its rate does: int8 brings little where the CPU has no instruction for it.
+    """
     relatives = [row for row in rows if row.speedup and _family(row.candidate) == _family(candidate)]
     if relatives:
         nearest = max(relatives, key=lambda row: _kinship(row.candidate, candidate))
@@ -60,6 +65,8 @@ def expected(candidate: Candidate, rows: Sequence[Row]) -> float:
         return nearest.speedup.estimate * _step_to(nearest, candidate)
     table = _ON_CUDA if candidate.device == "cuda" else _EXPECTED
     base = table.get((candidate.runtime, candidate.precision), 1.0)
+    if rates.get("fp32") and candidate.precision in rates:
+        base = min(base, table.get((candidate.runtime, "fp32"), 1.0) * rates[candidate.precision] / rates["fp32"])
     for step in candidate.steps:
         base *= _TECHNIQUES.get(step.technique, 1.0)
     return base * (_INDUCTOR_COST if candidate.runtime == "inductor" and candidate.device == "cpu" else 1.0)
@@ -94,12 +101,13 @@ def choose(
     *,
     seconds_left: float,
     seconds_each: Mapping[str, float],
+    rates: Mapping[str, float] = MappingProxyType({}),
     trying: Candidate | None = None,
 ) -> Candidate | None:
     """The next candidate to try, or None where the time left is better spent on confirming.
 
     `seconds_each`: how long a try of each runtime has taken so far; one never tried counts as the longest of them.
-    `trying`: the one whose turn it is, of which nothing is known yet.
+    `rates`: see `expected`. `trying`: the one whose turn it is, of which nothing is known yet.
     """
     usual = max(seconds_each.values(), default=0.0)
     affordable = [c for c in waiting if seconds_each.get(c.runtime, usual) <= seconds_left]
@@ -112,12 +120,13 @@ def choose(
     if not good and known and not any(family[1] != "int8" for family in known):
         # Until something has passed, what hardly loses accuracy comes next: int8 may fail in all its forms.
         untried = [c for c in untried if c.precision != "int8"] or untried
-    ranked = sorted(affordable, key=lambda c: (-expected(c, rows), c.name))
-    promising = [c for c in ranked if expected(c, rows) >= _HOPELESS * best]
-    fresh = sorted(untried, key=lambda c: (-expected(c, rows), c.name))
+    promise = {c.key: expected(c, rows, rates) for c in affordable}
+    ranked = sorted(affordable, key=lambda c: (-promise[c.key], c.name))
+    promising = [c for c in ranked if promise[c.key] >= _HOPELESS * best]
+    fresh = sorted(untried, key=lambda c: (-promise[c.key], c.name))
     # A family never tried is worth more than a finer cut of a known one, unless it is expected to be far behind.
     for c in fresh:
-        if expected(c, rows) >= _HOPELESS * best:
+        if promise[c.key] >= _HOPELESS * best:
             return c
     return promising[0] if promising else (fresh or ranked)[0]
 

@@ -27,7 +27,8 @@ class ModelFacts:
     """What a technique may ask about a model without having it.
 
     `layers` counts leaf modules by class name; `input_ranks` is the rank of each input; `device` is where the
-    candidate will run; `has_calibration` says whether calibration data exists (`calibration_missing`: why not).
+    candidate will run; `has_calibration` says whether calibration data exists (`calibration_missing`: why not);
+    `int8_overflows`: the CPU adds products of int8 in 16 bits, which weights of the full range overflow.
     """
 
     layers: Mapping[str, int] = field(default_factory=dict)
@@ -35,6 +36,7 @@ class ModelFacts:
     device: Device = "cpu"
     has_calibration: bool = False
     calibration_missing: str = ""
+    int8_overflows: bool = False
 
     def has(self, *kinds: str) -> bool:
         """Whether a leaf module of any of these kinds is there (by a part of its class name)."""
@@ -62,21 +64,3 @@ class Technique(Protocol):
 def get(name: str) -> Technique:
     """The technique of that name."""
     return cast(Technique, import_module(TECHNIQUES[name]))
-
-
-def facts_of(
-    module: object, input_ranks: tuple[int, ...], device: Device, calibration_missing: str | None
-) -> ModelFacts:
-    """The facts of a torch.nn.Module."""
-    from collections import Counter
-    from typing import Any
-
-    model: Any = module
-    layers = Counter(type(leaf).__name__ for leaf in model.modules() if not any(True for _ in leaf.children()))
-    return ModelFacts(
-        layers=dict(layers),
-        input_ranks=input_ranks,
-        device=device,
-        has_calibration=calibration_missing is None,
-        calibration_missing=calibration_missing or "",
-    )

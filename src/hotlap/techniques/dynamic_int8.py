@@ -25,8 +25,9 @@ def supports(facts: ModelFacts) -> str | None:
 
 
 def variants(facts: ModelFacts) -> list[tuple[str, dict[str, Json]]]:
-    """Weights scaled by channel, or by tensor."""
-    return [("per channel", {"per_channel": True}), ("per tensor", {"per_channel": False})]
+    """Weights scaled by channel, or by tensor; in 7 bits where sums of 8-bit products would overflow."""
+    shared = {"reduce_range": facts.int8_overflows}
+    return [("per channel", {"per_channel": True, **shared}), ("per tensor", {"per_channel": False, **shared})]
 
 
 def apply(model: Model, options: Mapping[str, Json], context: Context) -> Model:
@@ -40,7 +41,7 @@ def apply(model: Model, options: Mapping[str, Json], context: Context) -> Model:
         str(path),
         op_types_to_quantize=_OPERATORS,
         per_channel=bool(options["per_channel"]),
-        reduce_range=bool(options.get("reduce_range", False)),
+        reduce_range=bool(options["reduce_range"]),
         weight_type=quantization.QuantType.QInt8,
         extra_options={"MatMulConstBOnly": True},
     )

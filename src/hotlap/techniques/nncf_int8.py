@@ -28,15 +28,11 @@ def supports(facts: ModelFacts) -> str | None:
 
 def variants(facts: ModelFacts) -> list[tuple[str, dict[str, Json]]]:
     """Symmetric activations are faster, asymmetric ones ("mixed") often more exact; a mode for transformers."""
+    found: list[tuple[str, dict[str, Json]]] = [("", {"preset": "performance"}), ("mixed", {"preset": "mixed"})]
     if facts.has("Attention", "LayerNorm", "RMSNorm"):
-        return [
-            ("transformer", {"preset": "mixed", "model_type": "transformer"}),
-            (
-                "transformer, smooth 0.5",
-                {"preset": "mixed", "model_type": "transformer", "smooth_quant_alpha": 0.5},
-            ),
-        ]
-    return [("", {"preset": "performance"}), ("mixed", {"preset": "mixed"})]
+        transformer = {"preset": "mixed", "model_type": "transformer"}
+        found = [("transformer", transformer), ("transformer, smooth 0.5", {**transformer, "smooth_quant_alpha": 0.5})]
+    return [(label, {**options, "reduce_range": facts.int8_overflows}) for label, options in found]
 
 
 def apply(model: Model, options: Mapping[str, Json], context: Context) -> Model:
@@ -53,11 +49,14 @@ def apply(model: Model, options: Mapping[str, Json], context: Context) -> Model:
     settings: dict[str, Any] = {"preset": nncf.QuantizationPreset(options["preset"])}
     if options.get("model_type") == "transformer":
         settings["model_type"] = nncf.ModelType.TRANSFORMER
+    advanced: dict[str, Any] = {}
+    if options["reduce_range"]:
+        # Weights in half their range in every layer; as it comes, NNCF guards the first one alone.
+        advanced["overflow_fix"] = nncf.OverflowFix.ENABLE
     if "smooth_quant_alpha" in options:
         alpha = float(options["smooth_quant_alpha"])
-        settings["advanced_parameters"] = nncf.AdvancedQuantizationParameters(
-            smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=alpha, convolution=-1)
-        )
+        advanced["smooth_quant_alphas"] = nncf.AdvancedSmoothQuantParameters(matmul=alpha, convolution=-1)
+    settings["advanced_parameters"] = nncf.AdvancedQuantizationParameters(**advanced)
     try:
         quantized = nncf.quantize(source, dataset, subset_size=len(batches), **settings)
     except Exception as error:

@@ -1,6 +1,7 @@
 """Static int8 for ONNX Runtime: quantize/dequantize pairs around operators, ranges from calibration data.
 
 ONNX Runtime's own quantizer; weights signed and per channel, activations unsigned (what VNNI multiplies fastest).
+Without VNNI, sums of products overflow 16 bits, so weights keep to 7 bits there (`reduce_range`).
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ def variants(facts: ModelFacts) -> list[tuple[str, dict[str, Json]]]:
         ("minmax, multiplies only", {"calibration": "minmax", "operators": "multiplies"}),
         ("entropy", {"calibration": "entropy", "operators": "all"}),
     ]
-    return found if facts.has("Conv") else [found[2], found[0], found[1]]
+    found = found if facts.has("Conv") else [found[2], found[0], found[1]]
+    return [(label, {**options, "reduce_range": facts.int8_overflows}) for label, options in found]
 
 
 class _Reader:
@@ -109,7 +111,7 @@ def apply(model: Model, options: Mapping[str, Json], context: Context) -> Model:
         quant_format=quantization.QuantFormat.QDQ,
         op_types_to_quantize=list(operators),
         per_channel=True,
-        reduce_range=bool(options.get("reduce_range", False)),
+        reduce_range=bool(options["reduce_range"]),
         activation_type=quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8,
         calibrate_method=getattr(quantization.CalibrationMethod, _METHODS[options["calibration"]]),

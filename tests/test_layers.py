@@ -12,7 +12,8 @@ import hotlap
 SOURCE = Path(hotlap.__file__).parent
 LAYERS = (
     "__main__", "cli",
-    "actions", "report", "features", "training", "search", "gate", "artifact", "techniques", "forms", "profiling", "runtimes",
+    "actions", "report", "features", "training",
+    "search", "gate", "artifact", "techniques", "forms", "profiling", "runtimes",
     "workload", "measure", "machine", "core", "errors",
 )  # fmt: skip
 APART = ("techniques", "runtimes")

@@ -1,8 +1,8 @@
 """The whole procedure, simulated: 50 candidates, chosen on selection data, up to three confirmed on other data.
 
 In the least favourable case all 50 lose a little more than is allowed. One is let through at most 5 times in 100,
-judged with a binomial limit that chance alone passes once in 10,000 times (and the seeds are fixed). Judging on the data
-that chose, or by a normal or bootstrapped interval, fails the same check. The simulation is the one of
+judged with a binomial limit that chance alone passes once in 10,000 times (and the seeds are fixed). Judging on the
+data that chose, or by a normal or bootstrapped interval, fails the same check. The simulation is the one of
 benchmarks/gate_simulation.py, which runs more of it and writes down what it finds.
 """
 

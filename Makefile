@@ -32,6 +32,7 @@ bench: install
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/noise.py
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/gate_simulation.py
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/optimize.py
+	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/features.py --large 50000000
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -10,7 +10,7 @@ In `feature_store.yaml`:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -156,11 +156,13 @@ class PolarsOfflineStore(OfflineStore):  # type: ignore[misc]
     def offline_write_batch(
         config: RepoConfig, feature_view: FeatureView, table: pa.Table, progress: Callable[[int], Any] | None
     ) -> None:
-        """Add rows to the view's source. They must have its columns, in its order."""
+        """Add rows to the view's source. They must have its columns, in its order, by its names or the view's."""
         from feast.infra.offline_stores.offline_utils import get_pyarrow_schema_from_batch_source
 
         source = feature_view.batch_source
         schema, columns = get_pyarrow_schema_from_batch_source(config, source)
+        original = {new: old for old, new in source.field_mapping.items()}
+        table = table.rename_columns([original.get(name, name) for name in table.column_names])
         if columns != table.column_names:
             raise ValueError(
                 f"The input pyarrow table has schema {table.schema} with the incorrect columns {table.column_names}. "
@@ -209,6 +211,19 @@ def plan(
     return views
 
 
+def check_names(views: list[View], taken: Iterable[str]) -> None:
+    """Raise InputError where a feature would get the name of a column of the entities, or of another feature."""
+    names = set(taken)
+    for view in views:
+        for _, name in view.features:
+            if name in names:
+                raise InputError(
+                    f"view {view.name}: there is a column {name} already; drop it from the entities, or ask for "
+                    "full feature names"
+                )
+            names.add(name)
+
+
 def join(
     frame: pl.DataFrame,
     at: str,
@@ -222,15 +237,7 @@ def join(
 
     drop_missing: leave out rows that no view has a value for.
     """
-    taken = set(frame.columns)
-    for view in views:
-        for _, name in view.features:
-            if name in taken:
-                raise InputError(
-                    f"view {view.name}: there is a column {name} already; drop it from the entities, or ask for "
-                    "full_feature_names"
-                )
-            taken.add(name)
+    check_names(views, frame.columns)
     columns, reports, known = [frame], [], pl.Series([False]).new_from_index(0, len(frame))
     for view in views:
         found = look_up(frame, at, view, known_only=known_only, memory_bytes=memory_bytes)

@@ -2,6 +2,7 @@
 
     python benchmarks/features.py                 about 1 minute; writes benchmarks/results/features.json
     python benchmarks/features.py --large 50000000    also one join of that many rows, with its peak memory
+    python benchmarks/features.py --rounds 0 --large 50000000    that join only, beside the last comparison
 
 500,000 feature rows of 20,000 entities, 100,000 entity rows, three features, from one Parquet file. All sides start
 from files and a pandas frame of entity rows and end with a table in memory; hotlap and Feast's file store go through
@@ -204,6 +205,20 @@ def join_once(path: Path) -> None:
     print(json.dumps({"entity_rows": count, "found": found.found, "seconds": taken, "peak_memory_bytes": peak}))
 
 
+def circumstances() -> dict[str, Any]:
+    """Where and with what a figure was taken. At idle priority all else comes first, and times tell little."""
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=True)
+    packages = ("hotlap", "feast", "polars", "pyarrow", "pandas", "duckdb", "dask")
+    return {
+        "idle_priority": os.sched_getscheduler(0) == os.SCHED_IDLE,
+        "machine": facts.facts().to_json(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in packages},
+        "commit": head.stdout.strip(),
+        "command": shlex.join(["python", "benchmarks/features.py", *sys.argv[1:]]),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
@@ -218,23 +233,20 @@ def main() -> None:
     if given.join:
         join_once(given.join)
         return
+    if given.rounds == 0:
+        before: dict[str, Any] = json.loads(given.out.read_text())
+        before["large"] = {**large(given.large), **circumstances()}
+        given.out.write_text(json.dumps(before, indent=1) + "\n")
+        print(before["large"])
+        return
     result = {
         "feature_rows": ROWS,
         "entities": ENTITIES,
         "entity_rows": ASKED,
         "rounds": given.rounds,
-        "idle_priority": os.sched_getscheduler(0) == os.SCHED_IDLE,
         "sides": compare(given.rounds),
         "large": large(given.large) if given.large else None,
-        "machine": facts.facts().to_json(),
-        "python": platform.python_version(),
-        "versions": {
-            name: version(name) for name in ("hotlap", "feast", "polars", "pyarrow", "pandas", "duckdb", "dask")
-        },
-        "commit": subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=True
-        ).stdout.strip(),
-        "command": shlex.join(["python", "benchmarks/features.py", *sys.argv[1:]]),
+        **circumstances(),
     }
     given.out.write_text(json.dumps(result, indent=1) + "\n")
     for name, one in result["sides"].items():

@@ -76,7 +76,7 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(cases())
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_equals_the_definition(case: dict[str, Any]) -> None:
     source = frame(case["source"], case["source_kinds"])
     asked = frame(case["asked"], case["asked_kinds"])

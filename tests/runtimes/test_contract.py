@@ -56,8 +56,8 @@ def test_builds_loads_and_gives_the_models_numbers(candidate: Candidate, state: 
     check = checking.check(process, candidate=to_json(candidate), built=built["folder"], batch=2, **shared)
     assert check["row_dependence"] <= TOLERANCE[candidate.precision]
     found = scoring.confirm(
-        process, candidate=to_json(candidate), built=built["folder"], seed=0, roles=["selection", "confirmation"],
-        max_drop=None, confidence=0.95, **shared,
+        process, candidate=to_json(candidate), built=built["folder"], work=state["work"], seed=0,
+        roles=["selection", "confirmation"], max_drop=None, confidence=0.95, **shared,
     )  # fmt: skip
     assert max(found["differences"].values()) <= TOLERANCE[candidate.precision]
     assert found["compared"] == 64
@@ -126,7 +126,14 @@ def test_odd_shapes_and_outputs(runtime: str, tmp_path: Path) -> None:
     built = building.build(process, work=str(tmp_path), seed=0, **shared)["folder"]
     assert checking.check(process, built=built, batch=2, **shared)["row_dependence"] <= TOLERANCE["fp32"]
     found = scoring.confirm(
-        process, built=built, seed=0, roles=["selection", "confirmation"], max_drop=None, confidence=0.95, **shared
+        process,
+        built=built,
+        work=str(tmp_path),
+        seed=0,
+        roles=["selection", "confirmation"],
+        max_drop=None,
+        confidence=0.95,
+        **shared,
     )
     assert max(found["differences"].values()) <= TOLERANCE["fp32"]
     assert [a.shape for a in found["golden"][0]["inputs"]] == [(5, 1, 8), (3, 3)]

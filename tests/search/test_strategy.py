@@ -128,3 +128,15 @@ def test_a_format_is_expected_to_bring_no_more_than_the_machine_has_for_it() -> 
     arguments = {"seconds_left": 100.0, "seconds_each": {}}
     assert strategy.choose([int8, fp32], [], rates=quick, **arguments) == int8
     assert strategy.choose([int8, fp32], [], rates=slow, **arguments) == fp32
+
+
+def test_of_those_that_promise_the_same_the_first_comes_first() -> None:
+    ways = [
+        Candidate(
+            steps=(Step(technique="static_int8", options=(("calibration", way),)),), runtime="onnxruntime", threads=2,
+            precision="int8", same_numbers=False, name=way,
+        )
+        for way in ("minmax", "entropy")
+    ]  # fmt: skip
+    assert choose(ways, []) == ways[0]
+    assert choose(ways[::-1], []) == ways[1]

@@ -72,6 +72,11 @@ def expected(candidate: Candidate, rows: Sequence[Row], rates: Mapping[str, floa
     return base * (_INDUCTOR_COST if candidate.runtime == "inductor" and candidate.device == "cpu" else 1.0)
 
 
+def kind(candidate: Candidate) -> str:
+    """What decides how long a try takes: the runtime and the techniques."""
+    return " ".join((candidate.runtime, *(step.technique for step in candidate.steps)))
+
+
 def _family(candidate: Candidate) -> tuple[object, ...]:
     return candidate.runtime, candidate.precision, tuple(step.technique for step in candidate.steps)
 
@@ -106,11 +111,12 @@ def choose(
 ) -> Candidate | None:
     """The next candidate to try, or None where the time left is better spent on confirming.
 
-    `seconds_each`: how long a try of each runtime has taken so far; one never tried counts as the longest of them.
+    `waiting`: of those that promise the same, the first comes first. `seconds_each`: how long a try of each kind
+    (see `kind`) has taken so far; one never tried counts as the longest of them.
     `rates`: see `expected`. `trying`: the one whose turn it is, of which nothing is known yet.
     """
     usual = max(seconds_each.values(), default=0.0)
-    affordable = [c for c in waiting if seconds_each.get(c.runtime, usual) <= seconds_left]
+    affordable = [c for c in waiting if seconds_each.get(kind(c), usual) <= seconds_left]
     if not affordable:
         return None
     good = [row.speedup.estimate for row in rows if row.good and row.speedup]
@@ -121,9 +127,9 @@ def choose(
         # Until something has passed, what hardly loses accuracy comes next: int8 may fail in all its forms.
         untried = [c for c in untried if c.precision != "int8"] or untried
     promise = {c.key: expected(c, rows, rates) for c in affordable}
-    ranked = sorted(affordable, key=lambda c: (-promise[c.key], c.name))
+    ranked = sorted(affordable, key=lambda c: -promise[c.key])
     promising = [c for c in ranked if promise[c.key] >= _HOPELESS * best]
-    fresh = sorted(untried, key=lambda c: (-promise[c.key], c.name))
+    fresh = sorted(untried, key=lambda c: -promise[c.key])
     # A family never tried is worth more than a finer cut of a known one, unless it is expected to be far behind.
     for c in fresh:
         if promise[c.key] >= _HOPELESS * best:

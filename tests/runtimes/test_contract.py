@@ -29,7 +29,8 @@ def first_of_each_chain() -> list[Candidate]:
     found: dict[Any, Candidate] = {}
     for candidate in space.candidates:
         chain = candidate.runtime, tuple(step.technique for step in candidate.steps)
-        found.setdefault((*chain, dict(candidate.options).get("static")), candidate)
+        options = dict(candidate.options)
+        found.setdefault((*chain, options.get("static"), options.get("micro_batch")), candidate)
     return list(found.values())
 
 

@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ import numpy as np
 
 from hotlap.core import Array, Device, Json, Model, Operation, Session, Signature
 from hotlap.errors import Unsupported
+from hotlap.runtimes.micro_batches import BATCH, micro_batches
 
 TAKES = "onnx"
 PACKAGES = ("onnxruntime",)
 CODE = False
 BUILD_OPTIONS: tuple[str, ...] = ()
+MICRO_BATCHES = True
 
 _FILE = "model.onnx"
 _EXTERNAL = "model.onnx.data"
@@ -87,15 +90,28 @@ class _OnnxSession:
             if isinstance(name, str)
         ]
         self._fixed: Mapping[str, int] = dict(options.get("fixed_axes", {})) if options.get("static") else {}
-        self._special = self._session(self._fixed) if self._fixed else None
+        self._micro = micro_batches(signature, options)
+        self._pool = ThreadPoolExecutor(threads) if self._micro else None
+        self._special = self._specialized() if self._fixed else None
         self._general = None if self._special else self._session({})
 
-    def _session(self, fixed: Mapping[str, int]) -> Any:
-        return _session(self._files, self._device, self._threads, fixed, self._profile)
+    def _specialized(self) -> Any:
+        if self._micro is None:
+            return self._session(self._fixed)
+        return self._session({**self._fixed, BATCH: self._micro.rows}, threads=1)
+
+    def _session(self, fixed: Mapping[str, int], threads: int | None = None) -> Any:
+        return _session(self._files, self._device, threads or self._threads, fixed, self._profile)
 
     def __call__(self, arrays: list[Array]) -> list[Array]:
-        feed = dict(zip(self._names, arrays, strict=True))
         session = self._pick(arrays)
+        if self._micro is None or self._pool is None or session is not self._special:
+            return self._run(session, arrays)
+        parts = self._pool.map(lambda part: self._run(session, part), self._micro.cut(arrays))
+        return self._micro.join(list(parts))
+
+    def _run(self, session: Any, arrays: list[Array]) -> list[Array]:
+        feed = dict(zip(self._names, arrays, strict=True))
         return [np.asarray(output) for output in session.run(None, feed)]
 
     def _pick(self, arrays: list[Array]) -> Any:
@@ -106,6 +122,11 @@ class _OnnxSession:
         if self._general is None:
             self._general = self._session({})
         return self._general
+
+    @property
+    def side_by_side(self) -> int:
+        """How many parts of a batch run at the same time."""
+        return min(self._threads, self._micro.count) if self._micro else 1
 
     def end_profiling(self, arrays: list[Array]) -> str:
         """End the profile of the session that ran `arrays`; gives the file it was written to."""
@@ -164,6 +185,7 @@ def operations(
         )
         for _ in range(calls):
             session(arrays)
+        side_by_side = session.side_by_side
         events = json.loads(Path(session.end_profiling(arrays)).read_text())
     times: dict[tuple[str, str, str | None], float] = defaultdict(float)
     for event in events:
@@ -171,7 +193,7 @@ def operations(
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             kind = details.get("op_name", "?")
             name = event["name"].removesuffix("_kernel_time")
-            times[name, kind, _precision(kind, details)] += event["dur"] / 1000 / calls
+            times[name, kind, _precision(kind, details)] += event["dur"] / 1000 / calls / side_by_side
     return sorted(
         (
             Operation(name=name, kind=kind, ms=ms, role=_role(kind), precision=precision)

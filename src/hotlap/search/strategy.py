@@ -27,8 +27,9 @@ _TECHNIQUES = {"nncf_int8": 0.9, "dynamic_int8": 0.5, "channels_last": 1.05}
 """Against the expectation of runtime and format: NNCF's pairs suit OpenVINO best; dynamic ranges cost time."""
 _INDUCTOR_COST = 0.5
 """Compiling takes half a minute and more, so it waits its turn."""
-_SIBLING = {"static": 1.05, "threads": 0.8, "other": 0.97}
-"""How a candidate is expected to do against a measured one of its family: shapes fixed, fewer threads, the rest."""
+_SIBLING = {"static": 1.05, "micro_batch": 1.15, "threads": 0.8, "other": 0.97}
+"""How a candidate is expected to do against a measured one of its family: shapes fixed, the batch cut, fewer threads,
+the rest."""
 _HOPELESS = 0.6
 """A candidate expected to reach less than this share of the best is left to the end."""
 _ALIKE = 2
@@ -92,6 +93,8 @@ def _step_to(row: Row, candidate: Candidate) -> float:
         factor *= 1.1 if row.median_ms is not None and row.median_ms < 0.2 else _SIBLING["threads"]
     if dict(candidate.options).get("static") and not dict(row.candidate.options).get("static"):
         factor *= _SIBLING["static"]
+    if dict(candidate.options).get("micro_batch") and not dict(row.candidate.options).get("micro_batch"):
+        factor *= _SIBLING["micro_batch"]
     if candidate.steps != row.candidate.steps:
         # A relative that lost too much makes another way of finding ranges the more interesting.
         factor *= 1.0 if row.status == "rejected" else _SIBLING["other"]

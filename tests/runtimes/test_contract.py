@@ -164,3 +164,37 @@ def test_a_light_runtime_loads_without_torch(state: dict[str, Any], tmp_path: Pa
             "assert 'torch' not in sys.modules, 'torch was imported'"
         )
         subprocess.run([sys.executable, "-c", code, str(tmp_path / "given.json")], check=True)
+
+
+def test_dynamic_int8_reaches_the_weights_of_an_lstm(tmp_path: Path) -> None:
+    import onnx
+
+    facts = ModelFacts(layers={"LSTM": 1}, input_ranks=(3,), int8_overflows=machine.facts().int8_overflows)
+    space = build_space(facts, threads=1, fixed_axes={"batch": 2}, unavailable={}, only=["dynamic_int8"])
+    built = building.build(
+        {}, target=models.write(tmp_path, "lstm"), candidate=to_json(space.candidates[0]), work=str(tmp_path), seed=0,
+        threads=1,
+    )  # fmt: skip
+    kinds = [node.op_type for node in onnx.load(Path(built["folder"]) / "model.onnx").graph.node]
+    assert "DynamicQuantizeLSTM" in kinds
+    assert "LSTM" not in kinds
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_calls_of_changing_shapes_and_sizes_share_nothing(runtime: str, state: dict[str, Any]) -> None:
+    candidate = next(c for c in CANDIDATES if c.runtime == runtime and dict(c.options).get("static"))
+    process: dict[str, Any] = {}
+    shared = {"target": state["target"], "candidate": to_json(candidate), "threads": 1}
+    built = building.build(process, work=state["work"], seed=0, **shared)
+    opened = opening.opened_workload(process, state["target"], 1)
+    session = holding.loaded_session(process, candidate, Path(built["folder"]), opened.signature)
+    # 3 KB to 600 KB: small inputs are copied into the runtime's memory, large ones are handed over.
+    given = [opened.example_arrays(batch) for batch in (2, 1, 200, 2, 2)]
+    given.append([array + 1 for array in given[0]])
+    kept = [array.copy() for arrays in given for array in arrays]
+    answers = [(arrays, session(arrays)) for arrays in given]
+    for arrays, outputs in answers:
+        for got, want in zip(outputs, opening.original_outputs(opened, arrays), strict=True):
+            np.testing.assert_allclose(got, want, atol=TOLERANCE["fp32"] * np.abs(want).max())
+    for before, array in zip(kept, [array for arrays in given for array in arrays], strict=True):
+        np.testing.assert_array_equal(before, array)

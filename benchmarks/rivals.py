@@ -1,7 +1,7 @@
 """What people use today, at its defaults, and hotlap's artifact beside it. Runs in a worker, like any candidate.
 
 Each of them is used as its own documentation begins: `torch.compile(model)`; `torch.onnx.export` with an open batch
-and `InferenceSession(path)`; `quantize_static` after `quant_pre_process`; `quantize_dynamic`;
+and `InferenceSession(path)`; `quantize_static` and `quantize_dynamic`, both after `quant_pre_process`;
 `openvino.convert_model` and `compile_model(model, "CPU")`; `nncf.quantize(model, dataset)`. What needs calibration
 gets the very examples that hotlap calibrates with.
 """
@@ -151,29 +151,33 @@ def _original(opened: Opened, arrays: list[Array], kept: Path) -> list[Array]:
 
 
 def _onnx(opened: Opened, context: Context, rival: str) -> None:
+    import torch
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     from hotlap import forms
 
-    forms.lower(Model(form="module", value=opened.model, signature=opened.signature), "onnx", context)
+    exported = forms.lower(Model(form="module", value=opened.model, signature=opened.signature), "exported", context)
+    names = [spec.name for spec in opened.signature.inputs]
+    program = torch.onnx.export(exported.value, dynamo=True, input_names=names, verbose=False)
+    assert program is not None
     plain = context.folder / ONNX
+    program.save(str(plain), external_data=False)
     if rival == "onnxruntime":
         return
-    exported = plain.rename(context.folder / "exported.onnx")
+    source, prepared = plain.rename(context.folder / "exported.onnx"), context.folder / "prepared.onnx"
+    quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
     if rival == "onnxruntime-static":
-        prepared = context.folder / "prepared.onnx"
-        quant_pre_process(str(exported), str(prepared), skip_symbolic_shape=True)
         quantization.quantize_static(str(prepared), str(plain), _Reader(opened, context))
-        prepared.unlink()
     else:
         import onnx
 
         # Its default, signed weights, makes convolutions that its own CPU kernels refuse (onnxruntime #15888).
-        convolves = any(node.op_type == "Conv" for node in onnx.load(exported).graph.node)
+        convolves = any(node.op_type == "Conv" for node in onnx.load(source).graph.node)
         kind = quantization.QuantType.QUInt8 if convolves else quantization.QuantType.QInt8
-        quantization.quantize_dynamic(str(exported), str(plain), weight_type=kind)
-    exported.unlink()
+        quantization.quantize_dynamic(str(prepared), str(plain), weight_type=kind)
+    prepared.unlink()
+    source.unlink()
 
 
 class _Reader:

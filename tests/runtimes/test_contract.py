@@ -141,6 +141,18 @@ def test_odd_shapes_and_outputs(runtime: str, tmp_path: Path) -> None:
     assert [a.shape for a in found["golden"][0]["outputs"]] == [(1, 3), (5, 1, 3), (1, 3), (3,), ()]
 
 
+@pytest.mark.parametrize("model", ["nested", "odd"])
+def test_sixteen_bits_take_several_inputs(model: str, tmp_path: Path) -> None:
+    facts = ModelFacts(layers={"Linear": 1}, input_ranks=(3,))
+    space = build_space(facts, threads=1, fixed_axes={"batch": 2}, unavailable={}, only=["eager"])
+    candidate = next(c for c in space.candidates if [step.technique for step in c.steps] == ["bf16"])
+    process: dict[str, Any] = {}
+    shared = {"target": models.write(tmp_path, model), "candidate": to_json(candidate), "threads": 1}
+    built = building.build(process, work=str(tmp_path), seed=0, **shared)
+    check = checking.check(process, built=built["folder"], batch=2, **shared)
+    assert check["row_dependence"] <= TOLERANCE["bf16"]
+
+
 def test_a_light_runtime_loads_without_torch(state: dict[str, Any], tmp_path: Path) -> None:
     import subprocess
     import sys

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from hotlap.core import Array, Context, Json, Model
+from hotlap.core import Array, Context, Json, Model, to_json
 from hotlap.workload import roles
 from hotlap.workload.inputs import call, flatten_inputs, flatten_outputs, restore_inputs, restore_outputs, to_arrays
 from hotlap.workload.opened import Opened, open_workload
@@ -52,10 +52,12 @@ HOTLAP = "hotlap"
 
 
 def about(state: dict[str, Any], *, target: str, batch: int) -> Json:
-    """The inputs of the timed call, and whether the model normalizes layers, as transformers do."""
+    """The inputs of the timed call, the signature, and whether the model normalizes layers, as transformers do."""
     opened = _open(state, target)
     transformer = any("LayerNorm" in type(module).__name__ for module in opened.model.modules())
-    return {"arrays": opened.example_arrays(batch), "transformer": transformer}
+    return {
+        "arrays": opened.example_arrays(batch), "signature": to_json(opened.signature), "transformer": transformer
+    }  # fmt: skip
 
 
 def build(state: dict[str, Any], *, rival: str, target: str, folder: str, seed: int) -> Json:

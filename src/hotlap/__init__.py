@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hotlap.actions.compare import compare
     from hotlap.actions.doctor import doctor
     from hotlap.actions.init import init
+    from hotlap.actions.monitor import monitor
     from hotlap.actions.optimize import optimize
     from hotlap.actions.profile import profile
     from hotlap.actions.verify import verify
@@ -26,12 +27,13 @@ _HOMES = {
     "doctor": "hotlap.actions.doctor",
     "init": "hotlap.actions.init",
     "load": "hotlap.artifact.load",
+    "monitor": "hotlap.actions.monitor",
     "optimize": "hotlap.actions.optimize",
     "profile": "hotlap.actions.profile",
     "verify": "hotlap.actions.verify",
 }
 
-__all__ = ["Workload", "__version__", "compare", "doctor", "init", "load", "optimize", "profile", "verify"]
+__all__ = ["Workload", "__version__", "compare", "doctor", "init", "load", "monitor", "optimize", "profile", "verify"]
 
 
 def __getattr__(name: str) -> Any:

@@ -23,7 +23,8 @@ from hotlap.search.trial import Turn
 
 _LEAST_TURN, _LEAST_FIRST_TURN = 10.0, 60.0
 """Seconds that a turn gets in any case; more until something has passed, since without it there is nothing to save."""
-_MOST_OF_THE_REST = 0.5
+_SHORT_TURN, _MOST_OF_A_LONG_REST = 45.0, 0.5
+"""A turn may take all the time there is up to so many seconds, and no more than this share of what is longer."""
 _FINALISTS = 5
 """So many of the best are timed against each other before one is confirmed."""
 _BYTES = "base64"
@@ -104,7 +105,9 @@ class _Queue:
     @property
     def seconds_for_a_turn(self) -> float:
         """How long the next turn may take from now: one that hangs must not take all the time there is."""
-        return max(_LEAST_TURN if self.best else _LEAST_FIRST_TURN, _MOST_OF_THE_REST * self.seconds_left)
+        rest = self.seconds_left
+        share = min(rest, max(_SHORT_TURN, _MOST_OF_A_LONG_REST * rest))
+        return max(_LEAST_TURN if self.best else _LEAST_FIRST_TURN, share)
 
     def next_turn(self, journal: Journal, trying: Candidate | None = None) -> Turn | None:
         """Begin the most promising candidate's turn; None where the time left is for confirming.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hotlap.actions.init import init
     from hotlap.actions.optimize import optimize
     from hotlap.actions.profile import profile
+    from hotlap.actions.train import train
     from hotlap.actions.verify import verify
     from hotlap.artifact.load import load
     from hotlap.workload.workload import Workload
@@ -28,10 +29,11 @@ _HOMES = {
     "load": "hotlap.artifact.load",
     "optimize": "hotlap.actions.optimize",
     "profile": "hotlap.actions.profile",
+    "train": "hotlap.actions.train",
     "verify": "hotlap.actions.verify",
 }
 
-__all__ = ["Workload", "__version__", "compare", "doctor", "init", "load", "optimize", "profile", "verify"]
+__all__ = ["Workload", "__version__", "compare", "doctor", "init", "load", "optimize", "profile", "train", "verify"]
 
 
 def __getattr__(name: str) -> Any:

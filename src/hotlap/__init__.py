@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hotlap.actions.monitor import monitor
     from hotlap.actions.optimize import optimize
     from hotlap.actions.profile import profile
+    from hotlap.actions.train import train
     from hotlap.actions.verify import verify
     from hotlap.artifact.load import load
     from hotlap.workload.workload import Workload
@@ -30,10 +31,23 @@ _HOMES = {
     "monitor": "hotlap.actions.monitor",
     "optimize": "hotlap.actions.optimize",
     "profile": "hotlap.actions.profile",
+    "train": "hotlap.actions.train",
     "verify": "hotlap.actions.verify",
 }
 
-__all__ = ["Workload", "__version__", "compare", "doctor", "init", "load", "monitor", "optimize", "profile", "verify"]
+__all__ = [
+    "Workload",
+    "__version__",
+    "compare",
+    "doctor",
+    "init",
+    "load",
+    "monitor",
+    "optimize",
+    "profile",
+    "train",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -41,9 +41,9 @@ def test_a_far_slower_family_waits_behind_the_siblings_of_the_best() -> None:
 
 def test_what_the_time_does_not_allow_is_not_begun() -> None:
     waiting = [candidate("inductor"), candidate()]
-    chosen = strategy.choose(waiting, [], seconds_left=10, seconds_each={"inductor": 40.0, "onnxruntime": 5.0})
-    assert chosen == waiting[1]
-    assert strategy.choose(waiting[:1], [], seconds_left=10, seconds_each={"inductor": 40.0}) is None
+    seconds = {waiting[0].key: 40.0, waiting[1].key: 5.0}
+    assert strategy.choose(waiting, [], seconds_left=10, seconds_each=seconds) == waiting[1]
+    assert strategy.choose(waiting[:1], [], seconds_left=10, seconds_each=seconds) is None
 
 
 def test_after_a_loss_of_accuracy_another_way_of_finding_ranges_is_worth_more() -> None:

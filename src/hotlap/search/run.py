@@ -11,7 +11,7 @@ from hotlap import gate
 from hotlap.core import Candidate, Interval, Json, to_json
 from hotlap.measure import statistics
 from hotlap.measure.worker import Worker
-from hotlap.search import strategy
+from hotlap.search import alike, strategy
 from hotlap.search.confirm import confirm
 from hotlap.search.final import head_to_head
 from hotlap.search.journal import Journal
@@ -23,7 +23,8 @@ from hotlap.search.trial import Turn
 
 _LEAST_TURN, _LEAST_FIRST_TURN = 10.0, 60.0
 """Seconds that a turn gets in any case; more until something has passed, since without it there is nothing to save."""
-_MOST_OF_THE_REST = 0.5
+_SHORT_TURN, _MOST_OF_A_LONG_REST = 45.0, 0.5
+"""A turn may take all the time there is up to so many seconds, and no more than this share of what is longer."""
 _FINALISTS = 5
 """So many of the best are timed against each other before one is confirmed."""
 _BYTES = "base64"
@@ -53,7 +54,8 @@ def search(setting: Setting, space: Space, journal: Journal, baseline: Worker, *
             ahead = queue.next_turn(journal, turn.candidate)
             name = turn.candidate.name
             setting.progress({"event": "start", "name": name, "seconds_left": setting.seconds_left})
-            record = turn.take(baseline, best=queue.best, ahead=ahead, seconds=queue.seconds_for_a_turn)
+            twin = alike.judged_alike(turn.candidate, done.values())
+            record = turn.take(baseline, best=queue.best, twin=twin, ahead=ahead, seconds=queue.seconds_for_a_turn)
             if not record.get("unfinished"):
                 journal.append("candidate", **record)
             done[turn.candidate.key] = record
@@ -104,7 +106,9 @@ class _Queue:
     @property
     def seconds_for_a_turn(self) -> float:
         """How long the next turn may take from now: one that hangs must not take all the time there is."""
-        return max(_LEAST_TURN if self.best else _LEAST_FIRST_TURN, _MOST_OF_THE_REST * self.seconds_left)
+        rest = self.seconds_left
+        share = min(rest, max(_SHORT_TURN, _MOST_OF_A_LONG_REST * rest))
+        return max(_LEAST_TURN if self.best else _LEAST_FIRST_TURN, share)
 
     def next_turn(self, journal: Journal, trying: Candidate | None = None) -> Turn | None:
         """Begin the most promising candidate's turn; None where the time left is for confirming.
@@ -120,14 +124,16 @@ class _Queue:
                 self.waiting,
                 rows,
                 seconds_left=left,
-                seconds_each=_costs(self._done),
+                seconds_each=alike.seconds_each(self.waiting, list(self._done.values())),
                 rates=self._setting.rates,
                 trying=trying,
             )
             if chosen is None or left <= 0:
                 return None
             self.waiting.remove(chosen)
-            reason = strategy.skip_reason(chosen, rows, bounds_ms=self._setting.bounds_ms)
+            reason = alike.rejected(chosen, self._done.values()) or strategy.skip_reason(
+                chosen, rows, bounds_ms=self._setting.bounds_ms
+            )
             if reason is None:
                 return Turn(self._setting, chosen)
             record = {"key": chosen.key, "candidate": to_json(chosen), "status": "skipped", "reason": reason}
@@ -187,16 +193,6 @@ def row_of(record: Json) -> Row:
         median_ms=record.get("median_ms"),
         bytes=record.get("bytes"),
     )
-
-
-def _costs(done: Mapping[str, Json]) -> dict[str, float]:
-    """Median seconds a try has taken, by its kind."""
-    spent: dict[str, list[float]] = {}
-    for record in done.values():
-        if "seconds" in record:
-            kind = strategy.kind(Candidate.from_json(record["candidate"]))
-            spent.setdefault(kind, []).append(record["seconds"])
-    return {kind: sorted(seconds)[len(seconds) // 2] for kind, seconds in spent.items()}
 
 
 def _brief(record: Json) -> dict[str, Any]:

@@ -73,11 +73,6 @@ def expected(candidate: Candidate, rows: Sequence[Row], rates: Mapping[str, floa
     return base * (_INDUCTOR_COST if candidate.runtime == "inductor" and candidate.device == "cpu" else 1.0)
 
 
-def kind(candidate: Candidate) -> str:
-    """What decides how long a try takes: the runtime and the techniques."""
-    return " ".join((candidate.runtime, *(step.technique for step in candidate.steps)))
-
-
 def _family(candidate: Candidate) -> tuple[object, ...]:
     return candidate.runtime, candidate.precision, tuple(step.technique for step in candidate.steps)
 
@@ -114,12 +109,11 @@ def choose(
 ) -> Candidate | None:
     """The next candidate to try, or None where the time left is better spent on confirming.
 
-    `waiting`: of those that promise the same, the first comes first. `seconds_each`: how long a try of each kind
-    (see `kind`) has taken so far; one never tried counts as the longest of them.
+    `waiting`: of those that promise the same, the first comes first. `seconds_each`: how long each is likely to
+    take, by its key; those of which nothing is said take no time.
     `rates`: see `expected`. `trying`: the one whose turn it is, of which nothing is known yet.
     """
-    usual = max(seconds_each.values(), default=0.0)
-    affordable = [c for c in waiting if seconds_each.get(kind(c), usual) <= seconds_left]
+    affordable = [c for c in waiting if seconds_each.get(c.key, 0.0) <= seconds_left]
     if not affordable:
         return None
     good = [row.speedup.estimate for row in rows if row.good and row.speedup]

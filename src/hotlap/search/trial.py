@@ -12,6 +12,7 @@ from hotlap.core import TOLERANCE, Candidate, Json, Verdict, to_json
 from hotlap.errors import CandidateFailed, WorkerTimeout
 from hotlap.measure import pairs, statistics
 from hotlap.measure.worker import Worker
+from hotlap.search import alike
 from hotlap.search.setting import LOAD_SECONDS, Setting
 from hotlap.search.strategy import Row
 
@@ -42,11 +43,14 @@ class Turn:
         except CandidateFailed as error:
             self._failure = error
 
-    def take(self, baseline: Worker, *, best: Row | None, ahead: Turn | None, seconds: float) -> Json:
+    def take(
+        self, baseline: Worker, *, best: Row | None, twin: Json | None, ahead: Turn | None, seconds: float
+    ) -> Json:
         """Check, time, score and judge it; a record for the journal, whatever becomes of it.
 
-        `best`: the best so far. `ahead`: the next turn, whose build stands still while this one is timed. `seconds`:
-        what is left for it; past them the record says `unfinished`, and nothing is known of the candidate.
+        `best`: the best so far. `twin`: the record of one that gives the same numbers and was scored. `ahead`: the
+        next turn, whose build stands still while this one is timed. `seconds`: what is left for it; past them the
+        record says `unfinished`, and nothing is known of the candidate.
         """
         record: dict[str, Any] = {"key": self.candidate.key, "candidate": to_json(self.candidate)}
         end = time.monotonic() + seconds
@@ -60,7 +64,11 @@ class Turn:
             finally:
                 if ahead:
                     ahead._worker.resume()
-            _score(self._setting, self.candidate, self._worker, record, best, end)
+            if not _is_out(self._setting, record, best):
+                if twin is not None:
+                    record |= alike.verdict_of(twin)
+                else:
+                    _score(self._setting, self.candidate, self._worker, record, end)
         except WorkerTimeout as error:
             record |= {"status": "failed", "reason": f"{error}"}
             if time.monotonic() >= end:
@@ -120,18 +128,24 @@ def loaded(setting: Setting, candidate: Candidate, built: str) -> Worker:
     return worker
 
 
-def _score(
-    setting: Setting, candidate: Candidate, worker: Worker, record: dict[str, Any], best: Row | None, end: float
-) -> None:
+def _is_out(setting: Setting, record: dict[str, Any], best: Row | None) -> bool:
+    """Whether it is too slow to be worth scoring; the record then says so."""
+    if setting.objective == "size":
+        return False
     speedup = record["speedup"]
-    if setting.objective != "size" and speedup["high"] < 1.0:
+    if speedup["high"] < 1.0:
         record |= {"status": "dropped", "reason": f"slower than the original ({speedup['estimate']:.2f}x)"}
-        return
-    if setting.objective != "size" and _is_far_behind(record, best):
+        return True
+    if _is_far_behind(record, best):
         assert best is not None
         reason = f"{record['median_ms']:.3g} ms a call, far behind {best.median_ms:.3g} ms, so not scored"
         record |= {"status": "dropped", "reason": reason}
-        return
+        return True
+    return False
+
+
+def _score(setting: Setting, candidate: Candidate, worker: Worker, record: dict[str, Any], end: float) -> None:
+    began = time.monotonic()
     found = worker.call(
         f"{_WORK}.scoring:score",
         target=setting.target,
@@ -143,7 +157,7 @@ def _score(
         threads=setting.threads,
         timeout=max(1.0, end - time.monotonic()),
     )
-    record |= judge_selection(setting, candidate, found)
+    record |= judge_selection(setting, candidate, found) | {"score_seconds": time.monotonic() - began}
 
 
 def _is_far_behind(record: Json, best: Row | None) -> bool:

@@ -39,6 +39,8 @@ def test_every_command_line_in_the_docs_parses(page: str, line: str) -> None:
     with group.make_context("hotlap", list(words)) as context:
         name, command, rest = group.resolve_command(context, words)
         assert command is not None, f"{page}: {line}"
+        if hasattr(command, "resolve_command"):
+            name, command, rest = command.resolve_command(context, list(rest))
         command.make_context(name, list(rest), parent=context)
 
 
@@ -58,6 +60,16 @@ def test_every_use_of_an_artifact_in_the_docs_runs(page: str, code: str, tmp_pat
     tiny_artifact.make(tmp_path / "runs/digits/artifact", "onnxruntime", {"model.onnx": tmp_path / "model.onnx"})
     begin = "import numpy as np\nimages = np.zeros((2, 4), np.float32)\n"
     subprocess.run([sys.executable, "-c", begin + code], cwd=tmp_path, check=True)
+
+
+@pytest.mark.parametrize(("page", "code"), blocks("python", "features"))
+def test_every_use_of_features_in_the_docs_runs(page: str, code: str, tmp_path: Path) -> None:
+    from features import repository
+
+    (tmp_path / "repo").mkdir()
+    repository.write(tmp_path / "repo")
+    repository.asked(column="departure").write_parquet(tmp_path / "rows.parquet")
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -18,7 +18,10 @@ LAYERS = (
 )  # fmt: skip
 APART = ("techniques", "runtimes")
 """Folders whose files don't import each other. What several share stands in a file that is in no table."""
-HEAVY = ("torch", "onnx", "onnxruntime", "openvino", "nncf", "scipy", "ray", "feast", "transformers")
+HEAVY = (
+    "torch", "onnx", "onnxruntime", "openvino", "nncf", "scipy", "ray", "feast", "polars", "pyarrow", "pandas",
+    "transformers",
+)  # fmt: skip
 
 
 def imports(path: Path) -> set[str]:

@@ -1,0 +1,84 @@
+"""Entity frames: the rows that features are asked for, in whatever form they come."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from hotlap.errors import InputError
+
+EVENT = "event_timestamp"
+"""Feast's name for an entity frame's time column, taken where nobody names another."""
+
+
+def read(entities: Any) -> pl.LazyFrame:
+    """The frame, lazily: a pandas or polars frame, an Arrow table, or the path of a Parquet file or folder.
+
+    Raises InputError for anything else; a query in SQL is one of them, since files answer none.
+    """
+    if isinstance(entities, pl.LazyFrame):
+        return entities
+    if isinstance(entities, pl.DataFrame):
+        return entities.lazy()
+    if isinstance(entities, str | Path):
+        path = Path(entities)
+        if not path.exists():
+            raise InputError(f"entities {entities}: no such file; give a frame, or the path of a Parquet file")
+        return pl.scan_parquet(sorted(path.rglob("*.parquet")) if path.is_dir() else path)
+    import pyarrow as pa
+
+    if isinstance(entities, pa.Table):
+        return _from_arrow(entities).lazy()
+    if hasattr(entities, "columns") and hasattr(entities, "dtypes"):
+        return _from_pandas(entities).lazy()
+    raise InputError(f"entities: a {type(entities).__name__}; give a pandas or polars frame, an Arrow table or a path")
+
+
+def event_column(schema: pl.Schema, named: str | None = None) -> str:
+    """The column of instants: the one named, else `event_timestamp`, else the only timestamp there is."""
+    if named is not None:
+        if named not in schema:
+            raise InputError(f"entities: no column {named}; they have {', '.join(schema)}")
+        return named
+    if EVENT in schema:
+        return EVENT
+    stamps = [name for name, kind in schema.items() if isinstance(kind, pl.Datetime)]
+    if len(stamps) != 1:
+        found = f"{', '.join(stamps)} are all timestamps" if stamps else "no column is a timestamp"
+        raise InputError(f"entities: {found}; name the column of instants {EVENT}, or say which it is")
+    return stamps[0]
+
+
+def in_utc(entities: pl.LazyFrame, at: str) -> pl.LazyFrame:
+    """The frame with its column of instants in UTC. Instants without a zone count as UTC; text is read as ISO 8601."""
+    kind = entities.collect_schema()[at]
+    own = pl.col(at)
+    if kind == pl.String:
+        return entities.with_columns(own.str.to_datetime(time_unit="us", time_zone="UTC"))
+    if kind == pl.Date:
+        return entities.with_columns(own.cast(pl.Datetime("us", "UTC")))
+    if not isinstance(kind, pl.Datetime):
+        raise InputError(f"entities: column {at} is {kind}, not a timestamp; convert it, or name another column")
+    stamped = own.dt.convert_time_zone("UTC") if kind.time_zone else own.dt.replace_time_zone("UTC")
+    return entities.with_columns(stamped)
+
+
+def _from_pandas(frame: Any) -> pl.DataFrame:
+    """Through Arrow, which takes pandas' types as they are; objects that mix zones become UTC first."""
+    import pandas as pd
+    import pyarrow as pa
+
+    fixed = {
+        name: pd.to_datetime(column, utc=True)
+        for name, column in frame.items()
+        if column.dtype == object and len(column) and hasattr(column.iloc[0], "tzinfo")
+    }
+    return _from_arrow(pa.Table.from_pandas(frame.assign(**fixed) if fixed else frame, preserve_index=False))
+
+
+def _from_arrow(table: Any) -> pl.DataFrame:
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    return frame

@@ -1,0 +1,37 @@
+"""Where training rows came from: the views' definitions by digest, and the files that were read."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from hotlap.core import Json
+
+
+def definition_digest(view: Any) -> str:
+    """SHA-256 of a view's definition: its keys, features, types, time to live and source.
+
+    What is no definition (when it was made, materialized, who owns it, tags) does not count.
+    """
+    spec = view.to_proto().spec
+    plain = type(spec).FromString(spec.SerializeToString())
+    for field in ("tags", "owner", "description"):
+        plain.ClearField(field)
+    if plain.HasField("batch_source"):
+        for field in ("tags", "owner", "description", "meta"):
+            plain.batch_source.ClearField(field)
+    return hashlib.sha256(plain.SerializeToString(deterministic=True)).hexdigest()
+
+
+def snapshot(path: Path) -> Json:
+    """What lies at a source's path now: files, bytes, and a digest over each file's name, size and time of change."""
+    from hotlap.features.source import files
+
+    found = files(path) if path.is_dir() else [path]
+    digest, size = hashlib.sha256(), 0
+    for one in found:
+        about = one.stat()
+        size += about.st_size
+        digest.update(f"{one.relative_to(path.parent)}\0{about.st_size}\0{about.st_mtime_ns}\n".encode())
+    return {"path": str(path), "files": len(found), "bytes": size, "digest": digest.hexdigest()}

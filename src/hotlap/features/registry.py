@@ -1,0 +1,96 @@
+"""Feast's registry, read as data: what it holds of code never runs.
+
+Feast keeps user functions in its registry as dill blobs and as source text, and runs either when it loads a view. A
+registry is shared, often in a bucket, so whoever can write to it could run code in every process that reads it. Here
+its proto is read first, and whatever carries a function is left out before Feast sees it, with a reason that is told
+when somebody asks for it. The classes that a data source may name are Feast's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from feast.infra.registry.file import FileRegistryStore
+from feast.protos.feast.core.Registry_pb2 import Registry
+from google.protobuf.message import DecodeError, Message
+
+from hotlap.errors import InputError
+
+_FUNCTIONS = ("UserDefinedFunction", "UserDefinedFunctionV2", "SubstraitTransformationV2")
+_CODE = ("on_demand_feature_views", "stream_feature_views", "validation_references")
+"""Sections that hold functions; left out whole, and so is the history of views, which are packed into bytes there."""
+
+
+class CheckedRegistryStore(FileRegistryStore):  # type: ignore[misc]
+    """A registry file that is only read, and only as data."""
+
+    def get_registry_proto(self) -> Registry:
+        return harmless(read(self._filepath))[0]
+
+    def update_registry_proto(self, registry_proto: Registry) -> None:
+        raise InputError("this store was opened to read; change its definitions with `feast apply`")
+
+
+def read(path: Path) -> Registry:
+    """The registry's proto, nothing of it interpreted. Raises InputError where there is none."""
+    if not path.exists():
+        raise InputError(f"{path}: no registry there; run `feast apply` in the feature repository first")
+    proto = Registry()
+    try:
+        proto.ParseFromString(path.read_bytes())
+    except DecodeError as error:
+        raise InputError(f"{path} is not a Feast registry: {error}") from error
+    return proto
+
+
+def harmless(registry: Registry) -> tuple[Registry, dict[str, str]]:
+    """A copy without anything that runs when it is loaded; and the name of each view left out, with the reason."""
+    clean: Any = Registry()
+    left_out = {}
+    clean.CopyFrom(registry)
+    clean.ClearField("feature_view_version_history")
+    for section in _CODE:
+        for one in getattr(clean, section, ()):
+            spec = getattr(one, "spec", None)
+            if spec is not None:
+                left_out[spec.name] = "it is computed by a function that the registry holds"
+        clean.ClearField(section)
+    for section in ("feature_views", "label_views", "data_sources", "feature_services", "saved_datasets"):
+        kept = []
+        for one in getattr(clean, section):
+            reason = _reason(one)
+            if reason is None:
+                kept.append(one)
+            else:
+                left_out[getattr(one, "spec", one).name] = reason
+        copies = [type(one).FromString(one.SerializeToString()) for one in kept]
+        clean.ClearField(section)
+        getattr(clean, section).extend(copies)
+    return clean, left_out
+
+
+def _reason(one: Message) -> str | None:
+    for message in _messages(one):
+        kind = message.DESCRIPTOR.name
+        if kind in _FUNCTIONS:
+            return "it is computed by a function that the registry holds"
+        named = getattr(message, "data_source_class_type", "")
+        if kind == "DataSource" and named and not named.startswith("feast."):
+            return f"its source is read by {named}, a class outside Feast that the registry names"
+    return None
+
+
+def _messages(message: Any) -> Iterator[Message]:
+    """The message and all that it holds."""
+    yield message
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        if field.message_type.GetOptions().map_entry:
+            values = [one for one in value.values() if isinstance(one, Message)]
+        else:
+            values = [value] if isinstance(value, Message) else list(value)
+        for one in values:
+            yield from _messages(one)

@@ -1,0 +1,97 @@
+"""A feature repository, opened to read: `hotlap.features.open(repo)`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
+
+from hotlap.errors import InputError
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+    from hotlap.features.training import Training
+
+_TYPE = "hotlap.features.PolarsOfflineStore"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """A feature repository. `feast` is Feast's store of it, whose registry was checked and is only read.
+
+    `left_out` names the views that are not there because they carry code, each with its reason.
+    """
+
+    repo: Path
+    feast: FeatureStore
+    left_out: dict[str, str]
+
+    def training(
+        self,
+        entities: Any,
+        features: list[str] | str,
+        *,
+        at: str | None = None,
+        out: Path | str | None = None,
+        known_only: bool | None = None,
+        full_feature_names: bool = False,
+    ) -> Training:
+        """The features as of each row of `entities`: what a model is trained on.
+
+        entities: a pandas or polars frame, an Arrow table, or the path of a Parquet file or folder, which is then
+        read and joined in slices. features: `view:feature` each, or the name of a feature service. at: the column of
+        instants, of any name. out: write a Parquet file there instead of holding the rows. known_only: leave out what
+        was created after the instant; default what feature_store.yaml says. Raises InputError for what is not there.
+        """
+        from hotlap.features.training import make
+
+        return make(
+            self, entities, features, at=at, out=out, known_only=known_only, full_feature_names=full_feature_names
+        )
+
+
+def open_store(repo: Path | str = ".") -> Store:
+    """Open the repository in a folder with a `feature_store.yaml`. No code that its registry holds is run.
+
+    Raises InputError where the folder, its file, or a local registry is missing, or the offline store is another.
+    """
+    from feast import FeatureStore
+    from feast.errors import FeastError
+    from feast.repo_config import FeastConfigError, RegistryConfig, load_repo_config
+    from pydantic import ValidationError
+
+    from hotlap.features import registry
+
+    folder = Path(repo)
+    yaml = folder / "feature_store.yaml"
+    if not yaml.exists():
+        raise InputError(f"{folder}: no feature_store.yaml there; give the folder of a Feast repository")
+    try:
+        config = load_repo_config(folder, yaml)
+        kind, place = config.registry.registry_type, str(config.registry.path)
+        offline = type(config.offline_store).__name__
+    except (FeastConfigError, ValidationError, FeastError) as error:
+        # Their messages quote the values they refuse, credentials among them.
+        raise InputError(f"{yaml}: not a valid configuration: {_fields(error)}") from None
+    if kind != "file" or urlparse(place).netloc:
+        raise InputError(f"{yaml}: registry is {kind}; only one in a local file is opened, since it is checked first")
+    if offline != "PolarsOfflineStoreConfig":
+        raise InputError(f"{yaml}: offline_store is {offline}; set `offline_store: {{type: {_TYPE}}}`")
+    path = Path(place) if Path(place).is_absolute() else folder / place
+    _, left_out = registry.harmless(registry.read(path))
+    config._registry = RegistryConfig(
+        registry_type="file", path=place, registry_store_type="hotlap.features.registry.CheckedRegistryStore"
+    )
+    return Store(repo=folder, feast=FeatureStore(config=config, repo_path=str(folder)), left_out=left_out)
+
+
+def _fields(error: Exception) -> str:
+    """Which fields a configuration error is about, without their values."""
+    from pydantic import ValidationError
+
+    inner = error.args[0] if error.args and isinstance(error.args[0], ValidationError) else error
+    if not isinstance(inner, ValidationError):
+        return type(inner).__name__
+    return ", ".join(f"{'.'.join(map(str, one['loc'])) or 'as a whole'} ({one['type']})" for one in inner.errors())

@@ -1,0 +1,74 @@
+"""Timestamps of any unit and zone as integers that compare exactly: us since 1970, UTC, or ns where any column is ns.
+
+A column without a zone counts as UTC, as in Feast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import polars as pl
+
+from hotlap.core import Array
+from hotlap.errors import InputError
+
+Unit = Literal["us", "ns"]
+NEVER = np.iinfo(np.int64).min
+"""What stands for a missing time: before all others."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def unit(source: pl.Schema, entities: pl.Schema, columns: Iterable[str | None], at: str) -> Unit:
+    """The coarsest unit in which all these columns are exact."""
+    kinds = [source[column] for column in columns if column] + [entities[at]]
+    return "ns" if any(isinstance(kind, pl.Datetime) and kind.time_unit == "ns" for kind in kinds) else "us"
+
+
+def expression(column: str, schema: pl.Schema, unit: Unit) -> pl.Expr:
+    """The column as Int64 in that unit; null where it is null. Times beyond what ns can hold become its ends."""
+    kind = schema[column]
+    own = pl.col(column)
+    if kind == pl.Date:
+        own, kind = own.cast(pl.Datetime("us")), pl.Datetime("us")
+    if not isinstance(kind, pl.Datetime):
+        raise InputError(f"column {column} is {kind}, not a timestamp; write it as one")
+    if kind.time_unit == unit:
+        return own.to_physical()
+    if kind.time_unit == "ms":
+        own = own.dt.cast_time_unit("us")
+    if unit == "us":
+        return own.to_physical()
+    edge = np.iinfo(np.int64).max // 1000
+    return own.to_physical().clip(-edge, edge) * 1000
+
+
+def integers(column: pl.Series, unit: Unit) -> Array:
+    """int64[rows]; NEVER where the column is null."""
+    frame = column.to_frame()
+    return frame.select(expression(column.name, frame.schema, unit).fill_null(NEVER)).to_series().to_numpy()
+
+
+def between(column: str, schema: pl.Schema, unit: Unit, oldest: int | None, newest: int) -> pl.Expr:
+    """A condition that a Parquet reader can use to skip row groups: never lets a row go that lies within."""
+    kind = schema[column]
+    if not isinstance(kind, pl.Datetime):
+        return pl.lit(True)
+
+    def literal(value: int, slack: int) -> pl.Expr:
+        microseconds = (value // 1000 if unit == "ns" else value) + slack
+        moment = _EPOCH + timedelta(microseconds=max(_LEAST, min(_MOST, microseconds)))
+        zone = kind.time_zone
+        moment = moment.astimezone(ZoneInfo(zone)) if zone else moment.replace(tzinfo=None)
+        return pl.lit(moment, pl.Datetime("us", zone))
+
+    # A ms column is cut to us without loss; a millisecond of slack covers what ns or ms round off.
+    condition = pl.col(column) <= literal(newest, 1000)
+    return condition if oldest is None else condition & (pl.col(column) >= literal(oldest, -1000))
+
+
+_MOST = (datetime(9999, 12, 30, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+_LEAST = (datetime(1, 1, 3, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)

@@ -1,0 +1,256 @@
+"""Training rows: features as of each row's instant, with where they came from and how complete and old they are."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hotlap import __version__
+from hotlap.core import Array, Json
+from hotlap.errors import InputError, OutputError
+from hotlap.features import entities as frames
+from hotlap.features import lineage, times
+from hotlap.features.asof import View, look_up
+from hotlap.features.job import METADATA, plain
+from hotlap.features.offline import check_names, plan
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
+
+    from hotlap.features.store import Store
+
+SLICE_ROWS = 2_000_000
+"""Entity rows that are joined at a time where they come from a file."""
+_NAMED_ROWS = 1000
+_NS = {"us": 1e6, "ns": 1e9}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """Training rows and what is known of them.
+
+    `table`: the rows, or None where they were written to `path`. `report` has `rows`, `lineage`, for each view its
+    missing and leaking values and the ages of its values in seconds, for each feature its share of nulls, and the
+    rows that no view had a value for.
+    """
+
+    table: pa.Table | None
+    path: Path | None
+    report: Json
+
+    def read(self) -> pa.Table:
+        """The rows, from memory or from the file."""
+        return self.table if self.table is not None else pq.read_table(self.path)
+
+    def dataset(self, inputs: list[str], target: str | None = None) -> Dataset[Any]:
+        """A map-style PyTorch dataset over columns of the rows, which share the table's memory; see dataset.Columns."""
+        from hotlap.features.dataset import Columns
+
+        return Columns(self.read(), inputs, target)
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What is counted while slices go by."""
+
+    rows: int = 0
+    nulls: dict[str, int] = field(default_factory=dict)
+    missing: dict[str, int] = field(default_factory=dict)
+    created_after: dict[str, int | None] = field(default_factory=dict)
+    ages: dict[str, list[Array]] = field(default_factory=dict)
+    empty: list[int] = field(default_factory=list)
+    empty_rows: int = 0
+
+
+def make(
+    store: Store,
+    entities: Any,
+    features: list[str] | str,
+    *,
+    at: str | None = None,
+    out: Path | str | None = None,
+    known_only: bool | None = None,
+    full_feature_names: bool = False,
+    slice_rows: int = SLICE_ROWS,
+) -> Training:
+    """See Store.training. `slice_rows`: how many entity rows are joined at a time."""
+    path = None if out is None else Path(out)
+    if path is not None and path.exists():
+        raise OutputError(f"--out {path} exists; name another file, or remove it")
+    frame = frames.read(entities)
+    column = frames.event_column(frame.collect_schema(), at)
+    frame = frames.in_utc(frame, column)
+    own = store.feast.config.offline_store
+    known = own.known_only if known_only is None else known_only
+    feature_views, views = _views(store, features, full_feature_names)
+    check_names(views, frame.collect_schema().names())
+    tally, made_at = _Tally(), datetime.now(UTC)
+    begun = [_described(store, view, one) for view, one in zip(feature_views, views, strict=True)]
+    slices = _slices(frame, column, views, known, own.memory_gb * 1e9, slice_rows, tally)
+
+    def report() -> Json:
+        return {
+            **_report(tally, views),
+            "lineage": {
+                "made_at": made_at.isoformat(),
+                "entities": str(entities) if isinstance(entities, str | Path) else type(entities).__name__,
+                "at": column,
+                "known_only": known,
+                "views": begun,
+                "versions": {"hotlap": __version__, **{name: version(name) for name in ("feast", "polars", "pyarrow")}},
+            },
+        }
+
+    if path is None:
+        table = pa.concat_tables(list(slices)).combine_chunks()
+        told = report()
+        return Training(table=_marked(table, told), path=None, report=told)
+    return Training(table=None, path=path, report=_written(slices, path, report))
+
+
+def _written(slices: Iterator[pa.Table], path: Path, report: Any) -> Json:
+    """Write slice after slice to a file that gets its name when it is whole; the report goes into its footer."""
+    if not path.parent.is_dir():
+        raise OutputError(f"--out {path}: no folder {path.parent}; make it first")
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        first = next(slices)
+        with pq.ParquetWriter(part, first.schema) as writer:
+            writer.write_table(first)
+            for one in slices:
+                writer.write_table(one.cast(first.schema))
+            told: Json = report()
+            writer.add_key_value_metadata({METADATA: json.dumps(told).encode()})
+        part.rename(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return told
+
+
+def _marked(table: pa.Table, report: Json) -> pa.Table:
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), METADATA: json.dumps(report).encode()})
+
+
+def _views(store: Store, features: list[str] | str, full_feature_names: bool) -> tuple[list[Any], list[View]]:
+    """Feast's views and ours, in one order. Raises InputError for a view or feature that is not there."""
+    from feast import utils
+    from feast.errors import FeastObjectNotFoundException
+
+    feast = store.feast
+    wanted: Any = features
+    if isinstance(features, str):
+        try:
+            wanted = feast.get_feature_service(features)
+        except FeastObjectNotFoundException:
+            raise InputError(f"no feature service {features}; give one, or features as view:feature") from None
+    else:
+        _known(store, features)
+    refs = utils._get_features(feast.registry, feast.project, wanted)
+    all_views, _ = utils._get_feature_views_to_use(feast.registry, feast.project, wanted)
+    grouped, _ = utils._group_feature_refs(refs, all_views, [])
+    used = [view for view, _ in grouped]
+    views = plan(used, refs, store.repo, feast.registry, feast.project, full_feature_names)
+    by_name = {view.projection.name_to_use(): view for view in used}
+    return [by_name[view.name] for view in views], views
+
+
+def _known(store: Store, features: list[str]) -> None:
+    views = {view.name: view for view in store.feast.registry.list_feature_views(store.feast.project)}
+    if not features:
+        raise InputError("features: none given; name them as view:feature")
+    for one in features:
+        name, _, feature = one.partition(":")
+        if name in store.left_out:
+            raise InputError(f"view {name} is left out: {store.left_out[name]}, and what a registry holds is never run")
+        if name not in views:
+            raise InputError(f"features: no view {name!r} (in {one!r}); there are {', '.join(sorted(views)) or 'none'}")
+        names = [each.name for each in views[name].features]
+        if feature not in names:
+            raise InputError(f"features: view {name} has no feature {feature!r}; it has {', '.join(names)}")
+
+
+def _described(store: Store, feature_view: Any, view: View) -> Json:
+    from feast.infra.offline_stores.file_source import FileSource
+
+    location = FileSource.get_uri_for_file_path(store.repo, feature_view.batch_source.path)
+    return {
+        "view": view.name,
+        "definition": lineage.definition_digest(feature_view),
+        "features": [new for _, new in view.features],
+        "ttl_seconds": None if view.ttl is None else view.ttl.total_seconds(),
+        "snapshot": lineage.snapshot(Path(location)) if Path(location).exists() else {"path": location},
+    }
+
+
+def _slices(
+    frame: pl.LazyFrame, at: str, views: list[View], known_only: bool, memory_bytes: float, rows: int, tally: _Tally
+) -> Iterator[pa.Table]:
+    """The joined rows in the frame's order, a slice at a time; at least one slice, be it empty."""
+    start = 0
+    while True:
+        part = frame.slice(start, rows).collect(engine="streaming")
+        if start and not len(part):
+            return
+        columns, any_found = [part], np.zeros(len(part), bool)
+        for view in views:
+            found = look_up(part, at, view, known_only=known_only, memory_bytes=memory_bytes)
+            columns.append(found.values)
+            any_found |= found.event.is_not_null().to_numpy()
+            _count(tally, view, part[at], found)
+        empty = np.flatnonzero(~any_found)
+        tally.empty_rows += len(empty)
+        tally.empty += (start + empty[: _NAMED_ROWS - len(tally.empty)]).tolist()
+        tally.rows += len(part)
+        yield plain(pl.concat(columns, how="horizontal"))
+        start += rows
+        if len(part) < rows:
+            return
+
+
+def _count(tally: _Tally, view: View, instants: pl.Series, found: Any) -> None:
+    for name in found.values.columns:
+        tally.nulls[name] = tally.nulls.get(name, 0) + found.values[name].null_count()
+    tally.missing[view.name] = tally.missing.get(view.name, 0) + len(instants) - found.found
+    after = found.created_after
+    tally.created_after[view.name] = None if after is None else (tally.created_after.get(view.name) or 0) + after
+    unit = found.event.dtype.time_unit
+    there = found.event.is_not_null()
+    ages = times.integers(instants.filter(there), unit) - times.integers(found.event.filter(there), unit)
+    tally.ages.setdefault(view.name, []).append((ages / _NS[unit]).astype(np.float32))
+
+
+def _report(tally: _Tally, views: list[View]) -> Json:
+    def ages(view: View) -> Json:
+        known = np.concatenate(tally.ages[view.name])
+        if not len(known):
+            return None
+        median, high, most = np.quantile(known, [0.5, 0.95, 1.0])
+        return {"median": float(median), "p95": float(high), "max": float(most)}
+
+    def of(view: View) -> Json:
+        found, after = tally.rows - tally.missing[view.name], tally.created_after[view.name]
+        return {
+            "missing": tally.missing[view.name],
+            "created_after": after,
+            "leak_share": None if after is None else after / found if found else 0.0,
+            "age_seconds": ages(view),
+        }
+
+    return {
+        "rows": tally.rows,
+        "views": {view.name: of(view) for view in views},
+        "null_share": {name: count / tally.rows if tally.rows else 0.0 for name, count in tally.nulls.items()},
+        "rows_without_features": tally.empty_rows,
+        "first_rows_without_features": tally.empty,
+    }

@@ -1,0 +1,109 @@
+"""Nothing that a registry holds is run: a blob that would leave a mark never does."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import dill
+import pytest
+from feast import FeatureStore
+from feast.protos.feast.core.Registry_pb2 import Registry
+from features import repository
+
+from hotlap import features
+from hotlap.errors import InputError
+from hotlap.features import registry
+
+
+class Mark:
+    """Unpickled, it writes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return open, (self.path, "w")
+
+
+@pytest.fixture
+def poisoned(tmp_path: Path) -> Path:
+    """A repository whose registry holds blobs that leave a mark when they are loaded."""
+    repo = repository.write(tmp_path / "repo", function=True, rows=100)
+    path = repo / "data/registry.db"
+    proto = Registry.FromString(path.read_bytes())
+    function = proto.on_demand_feature_views[0].spec.feature_transformation.user_defined_function
+    assert function.body
+    for blob in (function, proto.on_demand_feature_views[0].spec.user_defined_function):
+        blob.body = dill.dumps(Mark(tmp_path / "mark"))
+        blob.body_text = ""
+    view = proto.feature_views[0]
+    hidden = proto.feature_views.add()
+    hidden.CopyFrom(view)
+    hidden.spec.name = "hidden"
+    hidden.spec.feature_transformation.user_defined_function.body = function.body
+    elsewhere = proto.feature_views.add()
+    elsewhere.CopyFrom(view)
+    elsewhere.spec.name = "elsewhere"
+    elsewhere.spec.batch_source.data_source_class_type = "subprocess.Popen"
+    path.write_bytes(proto.SerializeToString())
+    return repo
+
+
+def test_what_a_registry_holds_is_never_run(poisoned: Path, tmp_path: Path) -> None:
+    store = features.open(poisoned)
+    training = store.training(repository.asked(20), ["trips:rate", "weather:rain"])
+    assert training.read().num_rows == 20
+    assert sorted(store.left_out) == ["doubled", "elsewhere", "hidden"]
+    assert "subprocess.Popen" in store.left_out["elsewhere"]
+    with pytest.raises(InputError, match="view doubled is left out: it is computed by a function"):
+        store.training(repository.asked(20), ["doubled:double"])
+    assert not (tmp_path / "mark").exists()
+
+
+def test_the_mark_is_left_where_feast_loads_the_registry_itself(poisoned: Path, tmp_path: Path) -> None:
+    """Without this the test above could not fail."""
+    with contextlib.suppress(Exception):
+        FeatureStore(str(poisoned)).list_on_demand_feature_views()
+    assert (tmp_path / "mark").exists()
+
+
+def test_a_store_that_was_opened_to_read_changes_no_registry(repo: Path) -> None:
+    store = features.open(repo)
+    before = (repo / "data/registry.db").read_bytes()
+    with pytest.raises(InputError, match="opened to read"):
+        store.feast.delete_feature_view("trips")
+    assert (repo / "data/registry.db").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("yaml", "message"),
+    [
+        (None, "no feature_store.yaml there"),
+        ("project: taxi\nprovider: local\nregistry: r.db\n", "offline_store is DaskOfflineStoreConfig; set"),
+        ("project: taxi\nprovider: local\nregistry: s3://bucket/r.db\n", "only one in a local file is opened"),
+        (repository.CONFIG % "", "no registry there; run `feast apply`"),
+        (repository.CONFIG % ", known: true", "not a valid configuration"),
+    ],
+)
+def test_a_repository_that_cant_be_opened_says_why(tmp_path: Path, yaml: str | None, message: str) -> None:
+    if yaml is not None:
+        (tmp_path / "feature_store.yaml").write_text(yaml)
+    with pytest.raises(InputError, match=message):
+        features.open(tmp_path)
+
+
+def test_credentials_are_not_in_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORE_PASSWORD", "hunter2")
+    store = 'type: sqlite, path: data/online.db, password: "${STORE_PASSWORD}"'
+    yaml = (repository.CONFIG % "").replace("type: sqlite, path: data/online.db", store)
+    (tmp_path / "feature_store.yaml").write_text(yaml)
+    with pytest.raises(InputError, match="not a valid configuration") as caught:
+        features.open(tmp_path)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_bytes_that_are_no_registry_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "r.db").write_bytes(b"\xff\xff\xffnonsense")
+    with pytest.raises(InputError, match="is not a Feast registry"):
+        registry.read(tmp_path / "r.db")

@@ -1,0 +1,144 @@
+"""Training rows: the same as the definition says, with their lineage, and as tensors that share their memory."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+import torch
+from features import repository
+from features.test_offline import expected, of
+
+from hotlap import features
+from hotlap.cli.main import run
+from hotlap.errors import InputError, OutputError
+from hotlap.features import lineage
+from hotlap.features.job import METADATA
+from hotlap.features.training import make
+
+
+def test_rows_ages_and_shares_are_what_the_definition_says(repo: Path) -> None:
+    rows = repository.asked(column="departure")
+    made = features.open(repo).training(rows, "both")
+    right = expected(repo, rows, at="departure")
+    assert of(made.read(), ["rate", "count", "rain"]) == right
+    report = made.report
+    assert report["null_share"]["rate"] == right["rate"].count(None) / len(rows)
+    assert report["views"]["trips"]["missing"] == right["rate"].count(None)
+    assert 0 < report["views"]["trips"]["age_seconds"]["max"] <= timedelta(days=2).total_seconds()
+    neither = [i for i, pair in enumerate(zip(right["rate"], right["rain"], strict=True)) if pair == (None, None)]
+    assert report["first_rows_without_features"] == neither
+    assert report["rows_without_features"] == len(neither) > 0
+
+
+@pytest.mark.parametrize("known_only", [False, True])
+def test_a_file_in_slices_holds_the_same_rows_as_one_frame(repo: Path, tmp_path: Path, known_only: bool) -> None:
+    rows = repository.asked(column="departure")
+    rows.write_parquet(tmp_path / "rows.parquet")
+    store = features.open(repo)
+    whole = make(store, rows, ["trips:rate", "weather:rain"], known_only=known_only)
+    sliced = make(
+        store, tmp_path / "rows.parquet", ["trips:rate", "weather:rain"], known_only=known_only,
+        out=tmp_path / "out.parquet", slice_rows=70,
+    )  # fmt: skip
+    assert sliced.read().equals(whole.read())
+    apart = ("lineage",)
+    assert {k: v for k, v in sliced.report.items() if k not in apart} == {
+        k: v for k, v in whole.report.items() if k not in apart
+    }
+    assert json.loads(pq.read_metadata(tmp_path / "out.parquet").metadata[METADATA]) == sliced.report
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["out.parquet", "rows.parquet"]
+    with pytest.raises(OutputError, match="exists"):
+        store.training(rows, ["trips:rate"], out=tmp_path / "out.parquet")
+
+
+def test_no_rows_give_no_rows(repo: Path, tmp_path: Path) -> None:
+    made = features.open(repo).training(repository.asked(10).head(0), ["trips:rate"], out=tmp_path / "out.parquet")
+    assert made.read().num_rows == 0
+    assert made.read().column_names[-1] == "rate"
+
+
+def test_the_definitions_digest_changes_with_the_definition_alone(tmp_path: Path) -> None:
+    repo = repository.write(tmp_path, rows=50)
+
+    def views() -> dict[str, dict[str, object]]:
+        made = features.open(repo).training(repository.asked(5), "both")
+        return {one["view"]: one for one in made.report["lineage"]["views"]}
+
+    before = views()
+    store = features.open(repo).feast
+    view = store.get_feature_view("trips")
+    digest = lineage.definition_digest(view)
+    assert digest == before["trips"]["definition"]
+    view.description, view.tags = "what drivers did", {"team": "taxi"}
+    assert lineage.definition_digest(view) == digest
+    view.ttl = timedelta(days=3)
+    assert lineage.definition_digest(view) != digest
+    trips = repo / "data/trips.parquet"
+    pl.read_parquet(trips).head(40).write_parquet(trips)
+    after = views()
+    assert after["trips"]["definition"] == digest
+    assert after["trips"]["snapshot"] != before["trips"]["snapshot"]
+    assert after["weather"]["snapshot"] == before["weather"]["snapshot"]
+    assert before["weather"]["snapshot"]["files"] == 2  # type: ignore[index]
+
+
+def test_a_dataset_shares_the_tables_memory(repo: Path) -> None:
+    made = features.open(repo).training(repository.asked(400), ["weather:rain"])
+    table = made.read().filter(made.read().column("rain").is_valid()).combine_chunks()
+    from hotlap.features.dataset import Columns
+
+    rows = Columns(table, ["rain", "driver_id"], "label")
+    for name in ("rain", "driver_id"):
+        assert rows.tensors[name].data_ptr() == table.column(name).chunk(0).buffers()[1].address
+    loader = torch.utils.data.DataLoader(rows, batch_size=16, shuffle=True)
+    seen = [value for batch, _ in loader for value in batch["rain"].tolist()]
+    assert sorted(seen) == sorted(table.column("rain").to_pylist())
+    given, target = rows[3]
+    assert (given["rain"].item(), target.item()) == (table.column("rain")[3].as_py(), table.column("label")[3].as_py())
+    assert rows[2:5][0]["rain"].data_ptr() == rows.tensors["rain"][2:].data_ptr()
+
+
+def test_what_no_tensor_can_hold_is_refused(repo: Path) -> None:
+    made = features.open(repo).training(repository.asked(400), ["trips:rate"])
+    for column, message in (("rate", "nulls in 400 rows"), ("city", "not a number"), ("none", "no column none")):
+        with pytest.raises(InputError, match=message):
+            made.dataset([column])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (["trip:rate"], "no view 'trip'.*there are scores, trips, weather"),
+        (["trips:rates"], "view trips has no feature 'rates'; it has rate, count"),
+        ("nothing", "no feature service nothing"),
+        ([], "none given"),
+    ],
+)
+def test_features_that_are_not_there_are_named(repo: Path, wanted: list[str] | str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        features.open(repo).training(repository.asked(5), wanted)
+
+
+def test_the_command_writes_the_file_and_says_what_leaks(
+    repo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = repository.asked(100, column="departure")
+    rows.write_parquet(tmp_path / "rows.parquet")
+    common = ["--repo", str(repo), "--entities", str(tmp_path / "rows.parquet")]
+    asked = [*common, "--feature", "trips:rate", "--feature", "weather:rain"]
+    assert run(["features", "train", *asked, "--out", str(tmp_path / "out.parquet")]) == 0
+    assert "were created after the instant" in capsys.readouterr().out
+    assert of(pq.read_table(tmp_path / "out.parquet"), ["rate"])["rate"] == expected(repo, rows, at="departure")["rate"]
+    assert run(["features", "train", *asked, "--known-only", "--json", "--out", str(tmp_path / "known.parquet")]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["views"]["trips"]["created_after"] == 0
+    assert told["lineage"]["known_only"] is True
+    assert run(["features", "train", *asked, "--out", str(tmp_path / "out.parquet")]) == 2
+    assert run(["features", "train", *common, "--out", str(tmp_path / "x.parquet")]) == 2
+    assert run(["features", "train", *asked, "--at", "arrival", "--out", str(tmp_path / "x.parquet")]) == 2
+    assert "no column arrival; they have driver_id, city, departure, label" in capsys.readouterr().err

@@ -12,7 +12,7 @@ import typer
 
 from hotlap.errors import HotlapError, InputError, Refusal
 
-COMMANDS = ("doctor", "init", "profile", "optimize", "train", "verify", "compare", "keys")
+COMMANDS = ("doctor", "init", "profile", "optimize", "tune", "train", "verify", "compare", "keys")
 
 # typer carries its own copy of click and gives only this class of it a public name.
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hotlap.actions.optimize import optimize
     from hotlap.actions.profile import profile
     from hotlap.actions.train import train
+    from hotlap.actions.tune import tune
     from hotlap.actions.verify import verify
     from hotlap.artifact.load import load
     from hotlap.workload.workload import Workload
@@ -32,22 +33,14 @@ _HOMES = {
     "optimize": "hotlap.actions.optimize",
     "profile": "hotlap.actions.profile",
     "train": "hotlap.actions.train",
+    "tune": "hotlap.actions.tune",
     "verify": "hotlap.actions.verify",
 }
 
 __all__ = [
-    "Workload",
-    "__version__",
-    "compare",
-    "doctor",
-    "init",
-    "load",
-    "monitor",
-    "optimize",
-    "profile",
-    "train",
+    "Workload", "__version__", "compare", "doctor", "init", "load", "monitor", "optimize", "profile", "train", "tune",
     "verify",
-]
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

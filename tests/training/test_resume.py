@@ -45,6 +45,9 @@ workload = dataclasses.replace(
 """
 
 
+TIMES = ("ms", "examples_per_second", "memory_bytes")
+
+
 def command(target: str, out: Path, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "hotlap", "train", target, "--out", str(out), "--threads", "1", *arguments]
 
@@ -60,7 +63,7 @@ def weights(out: Path) -> bytes:
 def steps(out: Path) -> list[Any]:
     """What each step noted, but for its times."""
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in ("ms", "examples_per_second")} for line in lines]
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
 
 
 def killed_until_done(target: str, out: Path, settings: dict[str, Any], kills: int, draw: random.Random) -> int:
@@ -115,6 +118,24 @@ def test_killed_at_random_moments(case: str, tmp_path: Path) -> None:
     assert found, "no kill found the run at work, so nothing was shown"
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
     assert steps(tmp_path / "killed") == steps(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_an_interrupt_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows", add=SLOW)
+    hotlap.train(target, out=tmp_path / "whole", threads=1, device="cpu")
+    words = command(target, tmp_path / "out", "--device", "cpu")
+    with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        metrics = tmp_path / "out" / "metrics.jsonl"
+        while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+    assert process.returncode == 130, said
+    assert "saved; go on with the same command and --resume" in said
+    result = hotlap.train(target, out=tmp_path / "out", threads=1, device="cpu", resume=True)
+    assert 1 <= result["training"]["resumed_from_step"] < 30
+    assert weights(tmp_path / "out") == weights(tmp_path / "whole")
 
 
 SETTINGS = {"checkpoint_seconds": 0, "epochs": 1}

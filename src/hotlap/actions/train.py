@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -72,6 +73,7 @@ def train(
     finally:
         processes.close()
         if lock is not None:
+            shutil.rmtree(lock.work, ignore_errors=True)
             lock.close()
 
 

@@ -13,7 +13,7 @@ import typer
 from hotlap.errors import HotlapError, InputError, Refusal
 
 COMMANDS = (
-    "doctor", "init", "profile", "optimize", "train", "verify", "compare", "monitor", "features", "keys"
+    "doctor", "init", "profile", "optimize", "tune", "train", "verify", "compare", "monitor", "features", "keys",
 )  # fmt: skip
 
 # typer carries its own copy of click and gives only this class of it a public name.

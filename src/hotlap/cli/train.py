@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -51,7 +52,7 @@ def train(
             device=one_of("--device", device, DEVICES) if device else None,
             progress=live,
         )
-    if not live.watched:
+    if os.environ.get("RANK", "0") != "0":
         return
     if as_json:
         print(json.dumps(result))

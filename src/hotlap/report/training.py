@@ -29,7 +29,7 @@ _SMOOTHING = 0.1
 class TrainingLive:
     """Shows the events of training on stderr: redrawn in place on a terminal, a line now and then elsewhere.
 
-    `watched` tells whether any event came, which only the process that writes gets. `clock` gives seconds.
+    `clock` gives seconds.
     """
 
     def __init__(
@@ -46,7 +46,6 @@ class TrainingLive:
         self._step: Json = None
         self._ms: float | None = None
         self._display: RichLive | None = None
-        self.watched = False
 
     def __enter__(self) -> Self:
         if self._console.is_terminal and not self._quiet:
@@ -66,7 +65,6 @@ class TrainingLive:
 
     def __call__(self, event: Json) -> None:
         """Take one event in and show it."""
-        self.watched = True
         kind = event["event"]
         if kind == "phase":
             self._phase = plain(event["phase"])
@@ -140,3 +138,39 @@ def closing(result: Json, target: str, out: Path) -> Group:
     lines += [Text(f"warning: {plain(warning)}", "yellow") for warning in result["warnings"]]
     lines.append(Text(f"weights in {out}; go on with: hotlap optimize {target}@{out} --out ..."))
     return Group(*lines)
+
+
+def tuned(result: Json, target: str, out: Path) -> Group:
+    """What a search for the fastest set-up found, and the line that trains with it."""
+    baseline, best = result["baseline"], result["best"]
+    table = Table(box=None, pad_edge=False)
+    for heading in ("change", "status", "a step", "over the baseline", "why not"):
+        table.add_column(heading, overflow="fold")
+    for row in result["candidates"]:
+        speed = wording.ratio(row.get("speedup"))
+        table.add_row(
+            plain(row["name"]),
+            row["status"],
+            wording.milliseconds(row.get("median_ms")) or "-",
+            f"{speed.estimate}x" if speed else "-",
+            Text(plain(row.get("reason", ""))),
+        )
+    lines = [
+        Text(f"\nthe workload's own set-up: {wording.milliseconds(baseline['median_ms'])} a step, {_bound(baseline)}")
+    ]
+    if result["confirmed"]:
+        speed = wording.ratio(best["speedup"])
+        assert speed is not None
+        lines.append(
+            Text(f"{plain(best['name'])}: {speed.estimate}x as fast ({speed.interval}), {_bound(best)}", "bold green")
+        )
+        lines.append(Text("proof pending: that it trains as well has not been tried"))
+        lines.append(Text(f"train with it: hotlap train {target} --out ... --settings {out / 'settings.json'}"))
+    else:
+        lines.append(Text("nothing was confirmed as faster than that", "bold"))
+    lines += [Text(f"warning: {plain(warning)}", "yellow") for warning in result["warnings"]]
+    return Group(table, *lines)
+
+
+def _bound(figures: Json) -> str:
+    return f"bound by {figures['bound_by']} ({wording.percent(figures['loading_share'])} of a step is waiting for data)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import threading
 import time
@@ -29,6 +30,7 @@ from hotlap.workload.opened import Opened
 if TYPE_CHECKING:
     import torch
 
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 Tell = Callable[[Json], None]
 
 
@@ -150,6 +152,7 @@ class Loop:
             "examples": int(rows),
             "ms": 1000 * seconds,
             "examples_per_second": rows / seconds,
+            "memory_bytes": _memory_bytes(parts.settings),
         }
         if parts.records is not None:
             parts.records.add(line)
@@ -249,6 +252,15 @@ class Loop:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _memory_bytes(settings: Settings) -> int:
+    """What this process holds: of the CUDA device's memory, or resident on the CPU."""
+    if settings.device == "cuda":
+        import torch
+
+        return int(torch.cuda.memory_allocated())
+    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
 
 
 def _finite(value: float) -> float | None:

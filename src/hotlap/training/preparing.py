@@ -85,12 +85,17 @@ def prepare_optimizer(workload: Workload, model: torch.nn.Module, settings: Sett
     return chosen
 
 
-def _fused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """The same optimizer, its groups and their values, in its one-kernel form."""
+def has_fused_form(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether torch computes a step of this optimizer in one kernel."""
     import torch
 
-    kind = type(optimizer)
-    if kind not in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad):
+    return type(optimizer) in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad)
+
+
+def _fused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The same optimizer, its groups and their values, in its one-kernel form."""
+    kind: Any = type(optimizer)
+    if not has_fused_form(optimizer):
         raise InputError(
             f"settings: fused=true: {kind.__name__} has no fused form; use Adam, AdamW, SGD or Adagrad, or leave it out"
         )

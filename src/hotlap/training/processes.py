@@ -21,6 +21,7 @@ class Processes:
     def __init__(self, device: Device) -> None:
         self.rank = int(os.environ.get("RANK", "0"))
         self.world = int(os.environ.get("WORLD_SIZE", "1"))
+        self._model: Any = None
         self._wrapped: Any = None
         self._sharded = False
         if self.world > 1:
@@ -40,12 +41,15 @@ class Processes:
         """What to call in place of the model, so that gradients are averaged over the processes."""
         if self.world == 1:
             return model
-        if settings.sharding == "fsdp2":
+        if self._model is model:
+            return self._wrapped
+        self._model, self._sharded = model, settings.sharding == "fsdp2"
+        if self._sharded:
             from torch.distributed.fsdp import fully_shard
 
             for layer in repeated_layers(model).values():
                 fully_shard(layer)
-            self._wrapped, self._sharded = fully_shard(model), True
+            self._wrapped = fully_shard(model)
         else:
             from torch.nn.parallel import DistributedDataParallel
 

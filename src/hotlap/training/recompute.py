@@ -70,15 +70,16 @@ def _statistics_left_alone(layer: torch.nn.Module) -> Iterator[None]:
     """The second forward pass of a batch must not count in the running statistics again."""
     import torch
 
-    norms = [
-        one
-        for one in layer.modules()
-        if isinstance(one, torch.nn.modules.batchnorm._BatchNorm) and one.track_running_stats
-    ]
+    norms = [one for one in layer.modules() if isinstance(one, torch.nn.modules.batchnorm._NormBase)]
+    momenta = [norm.momentum for norm in norms]
+    counters = [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None]
+    counts = [int(counter) for counter in counters]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for counter, count in zip(counters, counts, strict=True):
+            counter.fill_(count)

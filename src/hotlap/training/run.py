@@ -72,7 +72,7 @@ def train_model(
     with _threads(settings.threads):
         opened = open_workload(loaded, needs=_NEEDS, command="train")
         kept = _kept(folder, warnings) if resume else None
-        parts = _parts(opened, settings, folder, processes, tell)
+        parts = make_parts(opened, settings, folder, processes, tell)
         try:
             warnings += preparing.cutting_warnings(parts.model, settings, processes.world)
             position = _restore(parts, kept) if kept else Position(first_score=_first_score(parts))
@@ -112,7 +112,7 @@ def median_step_ms(loaded: Loaded, settings: Settings, processes: Processes) -> 
     """The median time of a step with these settings, loading included, in ms; nothing is kept of it."""
     opened = open_workload(loaded, needs=_NEEDS, command="train")
     with _threads(settings.threads):
-        parts = _parts(opened, settings, Path(), processes, lambda event: None)
+        parts = make_parts(opened, settings, Path(), processes, lambda event: None)
         preparing.compile_model(parts.model, settings)
         found: list[float] = []
         try:
@@ -140,7 +140,8 @@ def _check(loaded: Loaded, settings: Settings) -> None:
         raise InputError("settings: pin=true is for copies to a CUDA device; leave it out on the CPU")
 
 
-def _parts(opened: Opened, settings: Settings, folder: Path, processes: Processes, tell: Tell) -> Parts:
+def make_parts(opened: Opened, settings: Settings, folder: Path, processes: Processes, tell: Tell) -> Parts:
+    """All that a run is made of, checked: model, data, optimizer, and what computes a step."""
     workload = opened.workload
     model = preparing.prepare_model(opened.loaded, settings)
     source = make_source(opened, settings, processes)

@@ -187,14 +187,21 @@ def _summary(found: list[Json], truth: float) -> Json:
     }
 
 
-def provenance(arguments: argparse.Namespace) -> Json:
-    """What a figure needs beside it to be worth anything."""
+def provenance_of(script: Path) -> Json:
+    """What a figure needs beside it to be worth anything: how, from what, when and where it was made."""
     git = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=40"]
     return {
-        "command": shlex.join(["python", f"benchmarks/{Path(__file__).name}", *sys.argv[1:]]),
+        "command": shlex.join(["python", f"benchmarks/{script.name}", *sys.argv[1:]]),
         "commit": subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or None,
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": facts.facts().to_json(),
+    }
+
+
+def provenance(arguments: argparse.Namespace) -> Json:
+    """The same, and how this benchmark was set."""
+    return {
+        **provenance_of(Path(__file__)),
         "load_average": os.getloadavg(),
         "configuration": {
             "runtime": arguments.runtime,

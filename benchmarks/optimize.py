@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import skipped
 import tables
 from noise import write
 from rivals import HOTLAP, RIVALS, Rival
@@ -201,6 +202,18 @@ def run(case: Case, *, budget: float, threads: int) -> Json:
         threads=threads,
         seed=SEED,
     )
+    _say(case, "running what was skipped for the machine's limit")
+    passed_over = [
+        skipped.run(
+            candidate,
+            target=case.target,
+            batch=case.batch,
+            work=work / "skipped",
+            threads=threads,
+            winner_ms=found["best"]["median_ms"],
+        )
+        for candidate in skipped.by_limit(work / HOTLAP / "journal.jsonl")
+    ]
     bench = Bench(case, work / "rivals", threads)
     names = [name for name, rival in RIVALS.items() if bench.is_transformer or not rival.transformers_only]
     sides = [_hotlap(bench, found, work / HOTLAP)]
@@ -218,6 +231,7 @@ def run(case: Case, *, budget: float, threads: int) -> Json:
         "hotlap": _summary(found, rows[0]),
         "eager_ms": statistics.median_ms([start.baseline_ms for side in timed for start in side.starts]),
         "rivals": rows[1:],
+        "skipped_for_the_limit": passed_over,
         "best_rival": _best(case, bench, ours, best, floor),
         "noise_floor": floor,
         "max_drop": MAX_DROP,

@@ -1,7 +1,7 @@
 """What people use today, at its defaults, and hotlap's artifact beside it. Runs in a worker, like any candidate.
 
 Each of them is used as its own documentation begins: `torch.compile(model)`; `torch.onnx.export` with an open batch
-and `InferenceSession(path)`; `quantize_static` after `quant_pre_process`; `quantize_dynamic`;
+and `InferenceSession(path)`; `quantize_static` and `quantize_dynamic`, both after `quant_pre_process`;
 `openvino.convert_model` and `compile_model(model, "CPU")`; `nncf.quantize(model, dataset)`. What needs calibration
 gets the very examples that hotlap calibrates with.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from hotlap.core import Array, Context, Json, Model
+from hotlap.core import Array, Context, Json, Model, to_json
 from hotlap.workload import roles
 from hotlap.workload.inputs import call, flatten_inputs, flatten_outputs, restore_inputs, restore_outputs, to_arrays
 from hotlap.workload.opened import Opened, open_workload
@@ -52,10 +52,12 @@ HOTLAP = "hotlap"
 
 
 def about(state: dict[str, Any], *, target: str, batch: int) -> Json:
-    """The inputs of the timed call, and whether the model normalizes layers, as transformers do."""
+    """The inputs of the timed call, the signature, and whether the model normalizes layers, as transformers do."""
     opened = _open(state, target)
     transformer = any("LayerNorm" in type(module).__name__ for module in opened.model.modules())
-    return {"arrays": opened.example_arrays(batch), "transformer": transformer}
+    return {
+        "arrays": opened.example_arrays(batch), "signature": to_json(opened.signature), "transformer": transformer
+    }  # fmt: skip
 
 
 def build(state: dict[str, Any], *, rival: str, target: str, folder: str, seed: int) -> Json:
@@ -151,29 +153,33 @@ def _original(opened: Opened, arrays: list[Array], kept: Path) -> list[Array]:
 
 
 def _onnx(opened: Opened, context: Context, rival: str) -> None:
+    import torch
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     from hotlap import forms
 
-    forms.lower(Model(form="module", value=opened.model, signature=opened.signature), "onnx", context)
+    exported = forms.lower(Model(form="module", value=opened.model, signature=opened.signature), "exported", context)
+    names = [spec.name for spec in opened.signature.inputs]
+    program = torch.onnx.export(exported.value, dynamo=True, input_names=names, verbose=False)
+    assert program is not None
     plain = context.folder / ONNX
+    program.save(str(plain), external_data=False)
     if rival == "onnxruntime":
         return
-    exported = plain.rename(context.folder / "exported.onnx")
+    source, prepared = plain.rename(context.folder / "exported.onnx"), context.folder / "prepared.onnx"
+    quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
     if rival == "onnxruntime-static":
-        prepared = context.folder / "prepared.onnx"
-        quant_pre_process(str(exported), str(prepared), skip_symbolic_shape=True)
         quantization.quantize_static(str(prepared), str(plain), _Reader(opened, context))
-        prepared.unlink()
     else:
         import onnx
 
         # Its default, signed weights, makes convolutions that its own CPU kernels refuse (onnxruntime #15888).
-        convolves = any(node.op_type == "Conv" for node in onnx.load(exported).graph.node)
+        convolves = any(node.op_type == "Conv" for node in onnx.load(source).graph.node)
         kind = quantization.QuantType.QUInt8 if convolves else quantization.QuantType.QInt8
-        quantization.quantize_dynamic(str(exported), str(plain), weight_type=kind)
-    exported.unlink()
+        quantization.quantize_dynamic(str(prepared), str(plain), weight_type=kind)
+    prepared.unlink()
+    source.unlink()
 
 
 class _Reader:
@@ -264,7 +270,11 @@ def _openvino_run(rival: str, folder: Path) -> Run:
     import openvino
 
     settings = {"INFERENCE_PRECISION_HINT": "f32"} if rival == "openvino-fp32" else {}
-    compiled = openvino.Core().compile_model(str(folder / XML), "CPU", settings)
+    try:
+        compiled = openvino.Core().compile_model(str(folder / XML), "CPU", settings)
+    except RuntimeError:
+        # Some int8 models have no kernels beside bf16, which is its default here; people turn it off then.
+        compiled = openvino.Core().compile_model(str(folder / XML), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     ports = [int(port) for port in (folder / PORTS).read_text().split()]
 
     def run(arrays: list[Array]) -> list[Array]:

@@ -178,6 +178,20 @@ def search_table(found: Sequence[Json]) -> str:
     return table(head, rows)
 
 
+def skipped_words(found: Sequence[Json]) -> str:
+    """Whether skipping by the machine's limit lost a winner."""
+    rows = [(case, row) for case in found for row in case.get("skipped_for_the_limit", [])]
+    ran = [(case, row) for case, row in rows if "failure" not in row]
+    lost = [f"{MODELS[case['model']]}, batch {case['batch']}: {row['name']}" for case, row in ran if row["lost"]]
+    if not rows:
+        return "No candidate was skipped because the machine's limit left it no chance."
+    return (
+        f"Candidates skipped because the machine's limit left them no chance: {len(rows)}. Built and timed after the "
+        f"search, {len(ran)} ran, and {len(lost)} of them came out faster than the winner"
+        + (f" ({'; '.join(lost)})." if lost else ".")
+    )
+
+
 def percent(value: float | None) -> str:
     return "" if value is None else f"{value:.1%}"
 
@@ -247,6 +261,7 @@ def page(found: Sequence[Json], noise: Json | None = None) -> str:
             "What the searches took. Measuring adds: time spent between timed calls, as a share. Share of the "
             "limit: how near the artifact comes to the least time that this machine's measured limits allow.",
             search_table(found),
+            skipped_words(found),
             provenance(found),
             "To run one case again: `python benchmarks/optimize.py resnet18-64-b1 --again`.",
         ]

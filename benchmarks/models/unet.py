@@ -12,7 +12,7 @@ from hotlap import Workload
 
 SIZE = 128
 NOISE = 0.5
-HELD_OUT = 600
+HELD_OUT = 800
 """So many held-out digits judge it: each has 16,384 pixels, and more would take longer to judge than to search."""
 
 

@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from hotlap.actions.compare import compare
     from hotlap.actions.doctor import doctor
     from hotlap.actions.init import init
+    from hotlap.actions.monitor import monitor
     from hotlap.actions.optimize import optimize
     from hotlap.actions.profile import profile
+    from hotlap.actions.train import train
+    from hotlap.actions.tune import tune
     from hotlap.actions.verify import verify
     from hotlap.artifact.load import load
     from hotlap.workload.workload import Workload
@@ -26,12 +29,18 @@ _HOMES = {
     "doctor": "hotlap.actions.doctor",
     "init": "hotlap.actions.init",
     "load": "hotlap.artifact.load",
+    "monitor": "hotlap.actions.monitor",
     "optimize": "hotlap.actions.optimize",
     "profile": "hotlap.actions.profile",
+    "train": "hotlap.actions.train",
+    "tune": "hotlap.actions.tune",
     "verify": "hotlap.actions.verify",
 }
 
-__all__ = ["Workload", "__version__", "compare", "doctor", "init", "load", "optimize", "profile", "verify"]
+__all__ = [
+    "Workload", "__version__", "compare", "doctor", "init", "load", "monitor", "optimize", "profile", "train", "tune",
+    "verify",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

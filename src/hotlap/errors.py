@@ -7,7 +7,8 @@
     │   ├── OutputError         the output folder can't be used
     │   └── MissingExtra        a feature needs packages that are not installed
     ├── Refusal                 the work ran, and the answer is no                  (exit 3)
-    │   └── ArtifactRefused     an artifact is damaged, changed, expired or not trusted
+    │   ├── ArtifactRefused     an artifact is damaged, changed, expired or not trusted
+    │   └── TrainingStopped     training can't go on: a number is not finite, a loader process ended
     └── CandidateFailed         an expected failure of one candidate: a row, never the end of a search
         ├── Unsupported         this candidate can't be made or run here
         ├── WorkerDied          its process ended by itself (crash, exit, signal)
@@ -52,6 +53,10 @@ class Refusal(HotlapError):
 
 class ArtifactRefused(Refusal):
     """An artifact is damaged, changed, expired or not trusted."""
+
+
+class TrainingStopped(Refusal):
+    """Training can't go on from here; the last good state is kept."""
 
 
 class CandidateFailed(HotlapError):

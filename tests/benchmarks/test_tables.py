@@ -134,3 +134,15 @@ def test_the_committed_pages_are_what_the_committed_results_make(tables: ModuleT
     if not list((BENCHMARKS / "results" / "optimize").glob("*.json")):
         pytest.skip("no benchmark results are committed yet")
     assert tables.write_pages(BENCHMARKS / "results", check=True) == [], "run python benchmarks/tables.py"
+
+
+def test_the_page_says_whether_skipping_lost_a_winner(tables: ModuleType) -> None:
+    assert "No candidate was skipped" in tables.page([case()])
+    rows = [
+        {"name": "eager, bf16", "median_ms": 3.0, "lost": False},
+        {"name": "inductor, bf16", "failure": "no compiler", "lost": False},
+    ]
+    said = tables.page([{**case(), "skipped_for_the_limit": rows}])
+    assert "left them no chance: 2. Built and timed after the search, 1 ran, and 0 of them" in said
+    rows.append({"name": "openvino, fp32", "median_ms": 0.3, "lost": True})
+    assert "small ViT, 64 tokens, batch 1: openvino, fp32" in tables.page([{**case(), "skipped_for_the_limit": rows}])

@@ -29,7 +29,7 @@ def commands() -> Iterator[str]:
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("line", commands())
+@pytest.mark.parametrize("line", list(commands()))
 def test_a_documented_command_runs(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("HOTLAP_HOME", str(tmp_path))

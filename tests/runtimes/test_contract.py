@@ -29,7 +29,8 @@ def first_of_each_chain() -> list[Candidate]:
     found: dict[Any, Candidate] = {}
     for candidate in space.candidates:
         chain = candidate.runtime, tuple(step.technique for step in candidate.steps)
-        found.setdefault((*chain, dict(candidate.options).get("static")), candidate)
+        options = dict(candidate.options)
+        found.setdefault((*chain, options.get("static"), options.get("micro_batch")), candidate)
     return list(found.values())
 
 
@@ -56,8 +57,8 @@ def test_builds_loads_and_gives_the_models_numbers(candidate: Candidate, state: 
     check = checking.check(process, candidate=to_json(candidate), built=built["folder"], batch=2, **shared)
     assert check["row_dependence"] <= TOLERANCE[candidate.precision]
     found = scoring.confirm(
-        process, candidate=to_json(candidate), built=built["folder"], seed=0, roles=["selection", "confirmation"],
-        max_drop=None, confidence=0.95, **shared,
+        process, candidate=to_json(candidate), built=built["folder"], work=state["work"], seed=0,
+        roles=["selection", "confirmation"], max_drop=None, confidence=0.95, **shared,
     )  # fmt: skip
     assert max(found["differences"].values()) <= TOLERANCE[candidate.precision]
     assert found["compared"] == 64
@@ -126,11 +127,30 @@ def test_odd_shapes_and_outputs(runtime: str, tmp_path: Path) -> None:
     built = building.build(process, work=str(tmp_path), seed=0, **shared)["folder"]
     assert checking.check(process, built=built, batch=2, **shared)["row_dependence"] <= TOLERANCE["fp32"]
     found = scoring.confirm(
-        process, built=built, seed=0, roles=["selection", "confirmation"], max_drop=None, confidence=0.95, **shared
+        process,
+        built=built,
+        work=str(tmp_path),
+        seed=0,
+        roles=["selection", "confirmation"],
+        max_drop=None,
+        confidence=0.95,
+        **shared,
     )
     assert max(found["differences"].values()) <= TOLERANCE["fp32"]
     assert [a.shape for a in found["golden"][0]["inputs"]] == [(5, 1, 8), (3, 3)]
     assert [a.shape for a in found["golden"][0]["outputs"]] == [(1, 3), (5, 1, 3), (1, 3), (3,), ()]
+
+
+@pytest.mark.parametrize("model", ["nested", "odd"])
+def test_sixteen_bits_take_several_inputs(model: str, tmp_path: Path) -> None:
+    facts = ModelFacts(layers={"Linear": 1}, input_ranks=(3,))
+    space = build_space(facts, threads=1, fixed_axes={"batch": 2}, unavailable={}, only=["eager"])
+    candidate = next(c for c in space.candidates if [step.technique for step in c.steps] == ["bf16"])
+    process: dict[str, Any] = {}
+    shared = {"target": models.write(tmp_path, model), "candidate": to_json(candidate), "threads": 1}
+    built = building.build(process, work=str(tmp_path), seed=0, **shared)
+    check = checking.check(process, built=built["folder"], batch=2, **shared)
+    assert check["row_dependence"] <= TOLERANCE["bf16"]
 
 
 def test_a_light_runtime_loads_without_torch(state: dict[str, Any], tmp_path: Path) -> None:
@@ -156,3 +176,37 @@ def test_a_light_runtime_loads_without_torch(state: dict[str, Any], tmp_path: Pa
             "assert 'torch' not in sys.modules, 'torch was imported'"
         )
         subprocess.run([sys.executable, "-c", code, str(tmp_path / "given.json")], check=True)
+
+
+def test_dynamic_int8_reaches_the_weights_of_an_lstm(tmp_path: Path) -> None:
+    import onnx
+
+    facts = ModelFacts(layers={"LSTM": 1}, input_ranks=(3,), int8_overflows=machine.facts().int8_overflows)
+    space = build_space(facts, threads=1, fixed_axes={"batch": 2}, unavailable={}, only=["dynamic_int8"])
+    built = building.build(
+        {}, target=models.write(tmp_path, "lstm"), candidate=to_json(space.candidates[0]), work=str(tmp_path), seed=0,
+        threads=1,
+    )  # fmt: skip
+    kinds = [node.op_type for node in onnx.load(Path(built["folder"]) / "model.onnx").graph.node]
+    assert "DynamicQuantizeLSTM" in kinds
+    assert "LSTM" not in kinds
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_calls_of_changing_shapes_and_sizes_share_nothing(runtime: str, state: dict[str, Any]) -> None:
+    candidate = next(c for c in CANDIDATES if c.runtime == runtime and dict(c.options).get("static"))
+    process: dict[str, Any] = {}
+    shared = {"target": state["target"], "candidate": to_json(candidate), "threads": 1}
+    built = building.build(process, work=state["work"], seed=0, **shared)
+    opened = opening.opened_workload(process, state["target"], 1)
+    session = holding.loaded_session(process, candidate, Path(built["folder"]), opened.signature)
+    # 3 KB to 600 KB: small inputs are copied into the runtime's memory, large ones are handed over.
+    given = [opened.example_arrays(batch) for batch in (2, 1, 200, 2, 2)]
+    given.append([array + 1 for array in given[0]])
+    kept = [array.copy() for arrays in given for array in arrays]
+    answers = [(arrays, session(arrays)) for arrays in given]
+    for arrays, outputs in answers:
+        for got, want in zip(outputs, opening.original_outputs(opened, arrays), strict=True):
+            np.testing.assert_allclose(got, want, atol=TOLERANCE["fp32"] * np.abs(want).max())
+    for before, array in zip(kept, [array for arrays in given for array in arrays], strict=True):
+        np.testing.assert_array_equal(before, array)

@@ -8,8 +8,8 @@ from hotlap.techniques import ModelFacts
 IMAGES = ModelFacts(layers={"Conv2d": 3, "Linear": 1}, input_ranks=(4,), has_calibration=True)
 
 
-def space(facts: ModelFacts = IMAGES, **options: Any) -> Space:
-    return build_space(facts, threads=2, fixed_axes={"batch": 1}, **{"unavailable": {}, **options})
+def space(facts: ModelFacts = IMAGES, batch: int = 1, **options: Any) -> Space:
+    return build_space(facts, threads=2, fixed_axes={"batch": batch}, **{"unavailable": {}, **options})
 
 
 def test_names_and_keys_are_unique() -> None:
@@ -57,3 +57,13 @@ def test_where_sums_of_int8_products_overflow_all_weights_keep_to_seven_bits() -
         reduced = [dict(c.steps[-1].options)["reduce_range"] for c in found if c.precision == "int8" and c.steps]
         assert len(reduced) > 4
         assert set(reduced) == {overflows}
+
+
+def test_a_batch_is_also_cut_by_rows_and_by_threads_and_a_single_row_is_not() -> None:
+    def cuts(batch: int) -> set[tuple[str, Any]]:
+        found = [(c.runtime, dict(c.options).get("micro_batch")) for c in space(batch=batch).candidates]
+        return {(runtime, rows) for runtime, rows in found if rows}
+
+    assert cuts(1) == set()
+    assert cuts(16) == {("onnxruntime", 1), ("onnxruntime", 8), ("openvino", 1), ("openvino", 8)}
+    assert {rows for _, rows in cuts(3)} == {1}

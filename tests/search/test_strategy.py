@@ -41,9 +41,9 @@ def test_a_far_slower_family_waits_behind_the_siblings_of_the_best() -> None:
 
 def test_what_the_time_does_not_allow_is_not_begun() -> None:
     waiting = [candidate("inductor"), candidate()]
-    chosen = strategy.choose(waiting, [], seconds_left=10, seconds_each={"inductor": 40.0, "onnxruntime": 5.0})
-    assert chosen == waiting[1]
-    assert strategy.choose(waiting[:1], [], seconds_left=10, seconds_each={"inductor": 40.0}) is None
+    seconds = {waiting[0].key: 40.0, waiting[1].key: 5.0}
+    assert strategy.choose(waiting, [], seconds_left=10, seconds_each=seconds) == waiting[1]
+    assert strategy.choose(waiting[:1], [], seconds_left=10, seconds_each=seconds) is None
 
 
 def test_after_a_loss_of_accuracy_another_way_of_finding_ranges_is_worth_more() -> None:
@@ -128,3 +128,15 @@ def test_a_format_is_expected_to_bring_no_more_than_the_machine_has_for_it() -> 
     arguments = {"seconds_left": 100.0, "seconds_each": {}}
     assert strategy.choose([int8, fp32], [], rates=quick, **arguments) == int8
     assert strategy.choose([int8, fp32], [], rates=slow, **arguments) == fp32
+
+
+def test_of_those_that_promise_the_same_the_first_comes_first() -> None:
+    ways = [
+        Candidate(
+            steps=(Step(technique="static_int8", options=(("calibration", way),)),), runtime="onnxruntime", threads=2,
+            precision="int8", same_numbers=False, name=way,
+        )
+        for way in ("minmax", "entropy")
+    ]  # fmt: skip
+    assert choose(ways, []) == ways[0]
+    assert choose(ways[::-1], []) == ways[1]

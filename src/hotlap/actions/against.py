@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from hotlap.actions.compare import compare
@@ -31,17 +32,19 @@ def accuracy(
     model = load(artifact, threads=threads)
     candidate = model.manifest.candidate
     state["session"] = model.call_flat
-    found: Json = scoring.confirm(
-        state,
-        target=target,
-        candidate=to_json(candidate),
-        built="",
-        seed=seed,
-        threads=threads,
-        roles=["selection", "confirmation"] if candidate.same_numbers else ["confirmation"],
-        max_drop=max_drop,
-        confidence=confidence,
-    )
+    with TemporaryDirectory() as work:
+        found: Json = scoring.confirm(
+            state,
+            target=target,
+            candidate=to_json(candidate),
+            built="",
+            work=work,
+            seed=seed,
+            threads=threads,
+            roles=["selection", "confirmation"] if candidate.same_numbers else ["confirmation"],
+            max_drop=max_drop,
+            confidence=confidence,
+        )
     return found
 
 

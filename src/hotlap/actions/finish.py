@@ -18,9 +18,10 @@ from hotlap.errors import CandidateFailed
 from hotlap.machine.facts import Machine
 from hotlap.machine.limits import Limits
 from hotlap.report.page import html
-from hotlap.report.schema import write_result, write_whole
+from hotlap.report.schema import write_result
 from hotlap.search import result as results
 from hotlap.search.confirm import accuracy
+from hotlap.search.folder import write_whole
 from hotlap.search.run import Outcome
 from hotlap.search.setting import LOAD_SECONDS, Setting
 from hotlap.search.space import Space

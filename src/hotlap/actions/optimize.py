@@ -228,9 +228,11 @@ def _with_profile(setting: Setting, student: Worker, limit: Limits) -> Setting:
 def _with_noise(setting: Setting) -> tuple[Setting, Worker]:
     """The noise floor, and the process that the search goes on with as its baseline."""
     setting.progress({"event": "phase", "phase": "timing the original against itself"})
+    began = time.monotonic()
     baseline, *others = setting.baselines(1 + _NOISE_STARTS)
     try:
         found = noise.against_itself([baseline, *others])
+        start_seconds = (time.monotonic() - began) / _NOISE_STARTS
         peak = baseline.call(f"{_WORK}.holding:peak_memory", timeout=60.0)
     except BaseException:
         baseline.close()
@@ -238,7 +240,12 @@ def _with_noise(setting: Setting) -> tuple[Setting, Worker]:
     finally:
         for other in others:
             other.close()
-    study = {**setting.study, "baseline_ms": float(np.median(found[0].baseline_ms)), "peak_memory_bytes": peak}
+    study = {
+        **setting.study,
+        "baseline_ms": float(np.median(found[0].baseline_ms)),
+        "peak_memory_bytes": peak,
+        "start_seconds": start_seconds,
+    }
     return replace(setting, study=study, noise_floor=noise.floor(found)), baseline
 
 

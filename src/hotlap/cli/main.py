@@ -12,7 +12,9 @@ import typer
 
 from hotlap.errors import HotlapError, InputError, Refusal
 
-COMMANDS = ("doctor", "init", "profile", "optimize", "verify", "compare", "keys", "features")
+COMMANDS = (
+    "doctor", "init", "profile", "optimize", "tune", "train", "verify", "compare", "monitor", "features", "keys",
+)  # fmt: skip
 
 # typer carries its own copy of click and gives only this class of it a public name.
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]

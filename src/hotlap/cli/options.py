@@ -30,6 +30,14 @@ def seconds(text: str, flag: str) -> float:
     return float(match[1]) * _UNITS[match[2] or "s"]
 
 
+def byte_count(text: str, flag: str) -> int:
+    """Bytes in a size such as `4G`, `900M`, `1.5GiB`; units are powers of 1024, a bare number is bytes."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if not match or float(match[1]) <= 0:
+        raise InputError(f"{flag} {text}: not a size; write it as 4G or 900M")
+    return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
+
+
 def one_of(flag: str, given: str, allowed: tuple[_Choice, ...]) -> _Choice:
     """The choice that was given, or an InputError that names those there are."""
     for choice in allowed:

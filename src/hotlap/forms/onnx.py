@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from pathlib import Path
 
 from hotlap.core import Context, Model, Signature
 from hotlap.errors import Unsupported
 from hotlap.forms.exported import first_line
+
+_ANY_SIZE = 2**62
+_GROWTH, _SMALL = 1.1, 2**20
+"""Folding may make a file larger by this factor and so many bytes."""
 
 
 def convert(model: Model, context: Context) -> Model:
@@ -29,11 +33,27 @@ def convert(model: Model, context: Context) -> Model:
     except Exception as error:
         # The exporter raises whatever onnxscript, onnx or an operator's own lowering raises.
         raise Unsupported(f"torch.onnx.export can't convert the model: {first_line(error)}") from error
+    _fold_constants(path)
     _name_axes(path, model.signature)
     return Model(form="onnx", value=path, signature=model.signature)
 
 
-def _name_axes(path: Any, signature: Signature) -> None:
+def _fold_constants(path: Path) -> None:
+    """Compute once what depends on weights alone, such as an LSTM's reordered gates.
+
+    The exporter folds small constants only, and quantizers see a weight only where it is stored as one. What would
+    make the file much larger, such as a mask that is spread out, is left as it is.
+    """
+    import onnx
+    from onnxscript import optimizer
+
+    proto = onnx.load(path)
+    folded = optimizer.optimize(proto, input_size_limit=_ANY_SIZE, output_size_limit=_ANY_SIZE)
+    if folded.ByteSize() <= _GROWTH * proto.ByteSize() + _SMALL:
+        onnx.save(folded, path)
+
+
+def _name_axes(path: Path, signature: Signature) -> None:
     """Call the open axes what the signature calls them: the exporter makes up names such as `s77`."""
     import onnx
 

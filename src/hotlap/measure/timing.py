@@ -9,22 +9,26 @@ from typing import Any
 
 import numpy as np
 
-# A first few calls of a turn refill caches that the other process emptied, and wake pools of threads.
-_WARM_CALLS = 2
+# The first calls of a turn refill caches that the other process emptied, and wake pools of threads. Of a call this
+# long that is little, and the median of three leaves a slow first one out.
 _WARM_SECONDS = 0.01
+_LONG_SECONDS = 0.1
+_LEAST_CALLS, _LEAST_LONG_CALLS = 5, 3
 
 
-def block(state: dict[str, Any], *, seconds: float, least_calls: int = 3) -> dict[str, Any]:
+def block(state: dict[str, Any], *, seconds: float) -> dict[str, Any]:
     """Time calls of `state["call"]` for about `seconds`; give their times in ms and what warming up took.
 
     `state["call"]` takes nothing and comes back when its answer is there.
     """
     call: Callable[[], Any] = state["call"]
     began = time.perf_counter()
-    for _ in range(_WARM_CALLS):
+    is_long = state.get("call_seconds", 0.0) >= _LONG_SECONDS
+    least_calls = _LEAST_LONG_CALLS if is_long else _LEAST_CALLS
+    while not is_long:
         call()
-    while time.perf_counter() - began < _WARM_SECONDS:
-        call()
+        if time.perf_counter() - began >= _WARM_SECONDS:
+            break
     times: list[int] = []
     clock = time.perf_counter_ns
     gc.disable()
@@ -38,6 +42,7 @@ def block(state: dict[str, Any], *, seconds: float, least_calls: int = 3) -> dic
             last = now
     finally:
         gc.enable()
+    state["call_seconds"] = float(np.median(times)) / 1e9
     return {
         "times_ms": np.asarray(times, np.float64) / 1e6,
         "warming_seconds": start / 1e9 - began,

@@ -13,6 +13,8 @@ from typing import Any
 from hotlap.errors import HotlapError
 from hotlap.measure import messages
 
+_NOT_ASKED_FOR = ("openvino_telemetry",)
+"""Packages that tell their makers of each conversion unless the user has declined; those that use them run without."""
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 
 
@@ -59,6 +61,8 @@ def _library(error: BaseException) -> str | None:
 
 
 if __name__ == "__main__":
+    # A module that is None counts as not installed.
+    sys.modules |= dict.fromkeys(_NOT_ASKED_FOR)  # type: ignore[arg-type]
     with socket.socket(fileno=int(sys.argv[1])) as parent:
         serve(parent)
     os._exit(0)

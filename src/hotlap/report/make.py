@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from hotlap.report.page import html
-from hotlap.report.schema import read_result, write_whole
+from hotlap.report.schema import read_result
+from hotlap.search.folder import write_whole
 
 PAGE = "report.html"
 

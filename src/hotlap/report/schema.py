@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import secrets
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from hotlap.core import Json
-from hotlap.errors import InputError, OutputError
+from hotlap.errors import InputError
+from hotlap.search.folder import write_whole
 
 _SAYS_NOTHING = {"$schema", "$defs", "title", "description", "then"}
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -72,37 +70,6 @@ def read_result(path: Path) -> dict[str, Any]:
     if found:
         raise InputError(f"{path}: not a result of hotlap: {'; '.join(found[:3])}")
     return dict(result)
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Put `data` at `path` so that whoever looks, after any crash, finds the old file or the new, never a part.
-
-    Raises OutputError where the folder can't be written or the disk is full; the file that was there stays.
-    """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise OutputError(
-            f"{path}: can't be written ({error.strerror}); free space, or choose another --out"
-        ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a power failure."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _not_finite(value: Json, where: str) -> Iterator[str]:

@@ -32,6 +32,8 @@ class Runtime(Protocol):
 
     BUILD_OPTIONS: tuple[str, ...]
     """Options that change the built files; the others only change how they are loaded."""
+    MICRO_BATCHES: bool
+    """Whether `load` takes the option `micro_batch`: so many rows of the fixed batch in each part, side by side."""
 
     def unavailable(self, device: Device) -> str | None:
         """Why this runtime can't run here on that device and how to get it, or None where it can."""

@@ -13,6 +13,7 @@ TAKES = "exported"
 PACKAGES = ("torch",)
 CODE = True
 BUILD_OPTIONS: tuple[str, ...] = ()
+MICRO_BATCHES = False
 
 _FILE = "model.pt2"
 

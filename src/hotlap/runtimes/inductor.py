@@ -16,6 +16,7 @@ TAKES = "exported"
 PACKAGES = ("torch",)
 CODE = True
 BUILD_OPTIONS: tuple[str, ...] = ("freezing",)
+MICRO_BATCHES = False
 
 _FILE = "model.pt2"
 

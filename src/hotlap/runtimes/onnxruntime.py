@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ import numpy as np
 
 from hotlap.core import Array, Device, Json, Model, Operation, Session, Signature
 from hotlap.errors import Unsupported
+from hotlap.runtimes.micro_batches import BATCH, micro_batches
 
 TAKES = "onnx"
 PACKAGES = ("onnxruntime",)
 CODE = False
 BUILD_OPTIONS: tuple[str, ...] = ()
+MICRO_BATCHES = True
 
 _FILE = "model.onnx"
 _EXTERNAL = "model.onnx.data"
@@ -79,37 +82,60 @@ class _OnnxSession:
         profile: str | None = None,
     ) -> None:
         self._files, self._device, self._threads, self._profile = files, device, threads, profile
-        self._names = [spec.name for spec in signature.inputs]
-        self._axes = [
-            (index, axis, name)
-            for index, spec in enumerate(signature.inputs)
-            for axis, name in enumerate(spec.shape)
-            if isinstance(name, str)
+        self._signature = signature
+        fixed: Mapping[str, int] = dict(options.get("fixed_axes", {})) if options.get("static") else {}
+        self._shapes = [
+            tuple(fixed.get(axis, -1) if isinstance(axis, str) else axis for axis in spec.shape)
+            for spec in signature.inputs
         ]
-        self._fixed: Mapping[str, int] = dict(options.get("fixed_axes", {})) if options.get("static") else {}
-        self._special = self._session(self._fixed) if self._fixed else None
-        self._general = None if self._special else self._session({})
+        self._micro = micro_batches(signature, options)
+        self._pool = ThreadPoolExecutor(threads) if self._micro else None
+        self._special = self._specialized(fixed) if fixed else None
+        self._general = None if self._special else self._run({})
 
-    def _session(self, fixed: Mapping[str, int]) -> Any:
-        return _session(self._files, self._device, self._threads, fixed, self._profile)
+    def _specialized(self, fixed: Mapping[str, int]) -> _Run:
+        if self._micro is None:
+            return self._run(fixed)
+        return self._run({**fixed, BATCH: self._micro.rows}, threads=1)
+
+    def _run(self, fixed: Mapping[str, int], threads: int | None = None) -> _Run:
+        session = _session(self._files, self._device, threads or self._threads, fixed, self._profile)
+        return _Run(session, self._signature)
 
     def __call__(self, arrays: list[Array]) -> list[Array]:
-        feed = dict(zip(self._names, arrays, strict=True))
-        session = self._pick(arrays)
-        return [np.asarray(output) for output in session.run(None, feed)]
+        run = self.pick(arrays)
+        if self._micro is None or self._pool is None or run is not self._special:
+            return run(arrays)
+        return self._micro.join(list(self._pool.map(run, self._micro.cut(arrays))))
 
-    def _pick(self, arrays: list[Array]) -> Any:
-        if self._special is not None and all(
-            arrays[index].shape[axis] == self._fixed.get(name) for index, axis, name in self._axes
-        ):
+    def pick(self, arrays: list[Array]) -> _Run:
+        """What runs arrays of these shapes."""
+        if self._special is not None and [array.shape for array in arrays] == self._shapes:
             return self._special
         if self._general is None:
-            self._general = self._session({})
+            self._general = self._run({})
         return self._general
 
-    def end_profiling(self, arrays: list[Array]) -> str:
-        """End the profile of the session that ran `arrays`; gives the file it was written to."""
-        return str(self._pick(arrays).end_profiling())
+    @property
+    def side_by_side(self) -> int:
+        """How many parts of a batch run at the same time."""
+        return min(self._threads, self._micro.count) if self._micro else 1
+
+
+class _Run:
+    """One session's call. What can be found out once is: a small model takes no longer than the checks of a call."""
+
+    def __init__(self, session: Any, signature: Signature) -> None:
+        self.session = session
+        # The session's own `run` asks for names and checks them anew in each call, a tenth of a tiny model's time.
+        self._run = session._sess.run
+        self._inputs = [spec.name for spec in signature.inputs]
+        self._outputs = [output.name for output in session.get_outputs()]
+        self._has_scalars = any(not spec.shape for spec in signature.outputs)
+
+    def __call__(self, arrays: list[Array]) -> list[Array]:
+        outputs: list[Array] = self._run(self._outputs, dict(zip(self._inputs, arrays, strict=True)), None)
+        return [np.asarray(output) for output in outputs] if self._has_scalars else outputs
 
 
 def _session(
@@ -164,14 +190,15 @@ def operations(
         )
         for _ in range(calls):
             session(arrays)
-        events = json.loads(Path(session.end_profiling(arrays)).read_text())
+        side_by_side = session.side_by_side
+        events = json.loads(Path(session.pick(arrays).session.end_profiling()).read_text())
     times: dict[tuple[str, str, str | None], float] = defaultdict(float)
     for event in events:
         details = event.get("args", {})
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             kind = details.get("op_name", "?")
             name = event["name"].removesuffix("_kernel_time")
-            times[name, kind, _precision(kind, details)] += event["dur"] / 1000 / calls
+            times[name, kind, _precision(kind, details)] += event["dur"] / 1000 / calls / side_by_side
     return sorted(
         (
             Operation(name=name, kind=kind, ms=ms, role=_role(kind), precision=precision)

@@ -10,11 +10,13 @@ from typing import Any
 
 from hotlap.core import Array, Device, Json, Model, Operation, Session, Signature
 from hotlap.errors import Unsupported
+from hotlap.runtimes.micro_batches import BATCH, MicroBatches, micro_batches
 
 TAKES = "openvino"
 PACKAGES = ("openvino",)
 CODE = False
 BUILD_OPTIONS: tuple[str, ...] = ()
+MICRO_BATCHES = True
 
 _XML, _BIN = "model.xml", "model.bin"
 _QUANTIZE = {"FakeQuantize", "Quantize", "Dequantize"}
@@ -64,6 +66,72 @@ def build(model: Model, folder: Path, options: Mapping[str, Json], example: list
     return [_XML, _BIN]
 
 
+class _Whole:
+    """A compiled model that takes the whole batch at once."""
+
+    side_by_side = 1
+    _COPIED_BYTES = 2**18
+    """Handing arrays over takes some 40 microseconds, as long as a tiny model's call or copying this much."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._request = compiled.create_infer_request()
+        self._shapes: list[tuple[int, ...]] | None = None
+        self._buffers: list[Array] | None = None
+
+    def __call__(self, arrays: list[Array]) -> list[Array]:
+        if [array.shape for array in arrays] != self._shapes:
+            self._fit(arrays)
+        if self._buffers is None:
+            self._request.infer(dict(enumerate(arrays)), share_inputs=True)
+        else:
+            for buffer, array in zip(self._buffers, arrays, strict=True):
+                buffer[...] = array
+            return list(self._request.infer(None, share_inputs=True).to_tuple())
+        return [output.data.copy() for output in self._request.output_tensors]
+
+    def _fit(self, arrays: list[Array]) -> None:
+        """Give the request memory of its own for small inputs of these shapes."""
+        import openvino
+
+        self._shapes, self._buffers = [array.shape for array in arrays], None
+        if sum(array.nbytes for array in arrays) <= self._COPIED_BYTES:
+            tensors = [openvino.Tensor(array.copy()) for array in arrays]
+            for port, tensor in enumerate(tensors):
+                self._request.set_input_tensor(port, tensor)
+            self._buffers = [tensor.data for tensor in tensors]
+
+    def profiling(self) -> Any:
+        return self._request.get_profiling_info()
+
+
+class _Parted:
+    """A compiled model that takes a batch in parts, on streams of one thread each."""
+
+    _REQUESTS_A_STREAM = 2
+    """One that runs and one that waits, so that no stream stands still."""
+
+    def __init__(self, compiled: Any, micro: MicroBatches, threads: int) -> None:
+        self._micro = micro
+        self.side_by_side = min(threads, micro.count)
+        count = min(micro.count, self._REQUESTS_A_STREAM * threads)
+        self._requests = [compiled.create_infer_request() for _ in range(count)]
+
+    def __call__(self, arrays: list[Array]) -> list[Array]:
+        parts, answers = self._micro.cut(arrays), []
+        ring = len(self._requests)
+        for index in range(len(parts) + ring):
+            request = self._requests[index % ring]
+            if index >= ring:
+                request.wait()
+                answers.append([output.data.copy() for output in request.output_tensors])
+            if index < len(parts):
+                request.start_async(dict(enumerate(parts[index])), share_inputs=True)
+        return self._micro.join(answers)
+
+    def profiling(self) -> Any:
+        return [node for request in self._requests for node in request.get_profiling_info()]
+
+
 class _OpenVinoSession:
     """One compiled model for every shape, and one more for the measured shapes where `static` asks for it."""
 
@@ -79,10 +147,19 @@ class _OpenVinoSession:
         self._files, self._options, self._threads, self._profile = files, options, threads, profile
         self._specs = signature.inputs
         self._fixed: Mapping[str, int] = dict(options.get("fixed_axes", {})) if options.get("static") else {}
-        self._special = self._compile(self._fixed) if self._fixed else None
-        self._general = None if self._special else self._compile({})
+        self._shapes = [
+            tuple(self._fixed.get(axis, -1) if isinstance(axis, str) else axis for axis in spec.shape)
+            for spec in signature.inputs
+        ]
+        self._special = self._specialized(micro_batches(signature, options)) if self._fixed else None
+        self._general = None if self._special else _Whole(self._compile({}))
 
-    def _compile(self, fixed: Mapping[str, int]) -> Any:
+    def _specialized(self, micro: MicroBatches | None) -> _Whole | _Parted:
+        if micro is None:
+            return _Whole(self._compile(self._fixed))
+        return _Parted(self._compile({**self._fixed, BATCH: micro.rows}, streams=self._threads), micro, self._threads)
+
+    def _compile(self, fixed: Mapping[str, int], streams: int = 1) -> Any:
         model = _read(self._files)
         if fixed:
             shapes = {
@@ -93,34 +170,25 @@ class _OpenVinoSession:
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": self._options.get("inference", "f32"),
             "INFERENCE_NUM_THREADS": self._threads,
-            "NUM_STREAMS": 1,
-            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": streams,
+            "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
             "PERF_COUNT": self._profile,
         }
         try:
-            return _core().compile_model(model, "CPU", settings).create_infer_request()
+            return _core().compile_model(model, "CPU", settings)
         except RuntimeError as error:
             raise Unsupported(f"OpenVINO can't compile the model: {error}") from error
 
-    def _pick(self, arrays: list[Array]) -> Any:
-        if self._special is not None and all(
-            size == self._fixed.get(axis)
-            for array, spec in zip(arrays, self._specs, strict=True)
-            for size, axis in zip(array.shape, spec.shape, strict=True)
-            if isinstance(axis, str)
-        ):
+    def pick(self, arrays: list[Array]) -> _Whole | _Parted:
+        """What runs arrays of these shapes."""
+        if self._special is not None and [array.shape for array in arrays] == self._shapes:
             return self._special
         if self._general is None:
-            self._general = self._compile({})
+            self._general = _Whole(self._compile({}))
         return self._general
 
     def __call__(self, arrays: list[Array]) -> list[Array]:
-        request = self._pick(arrays)
-        request.infer(dict(enumerate(arrays)), share_inputs=True)
-        return [output.data.copy() for output in request.output_tensors]
-
-    def profiling(self, arrays: list[Array]) -> Any:
-        return self._pick(arrays).get_profiling_info()
+        return self.pick(arrays)(arrays)
 
 
 @cache
@@ -162,11 +230,13 @@ def operations(
     """Time by node from OpenVINO's performance counters, longest first, in ms a call."""
     session = _OpenVinoSession(files, signature, threads=threads, options=options, profile=True)
     times: dict[tuple[str, str, str], float] = {}
+    chosen = session.pick(arrays)
     for _ in range(calls):
-        session(arrays)
-        for node in session.profiling(arrays):
+        chosen(arrays)
+        for node in chosen.profiling():
             key = (node.node_name, node.node_type, node.exec_type)
-            times[key] = times.get(key, 0.0) + node.real_time.total_seconds() * 1000 / calls
+            ms = node.real_time.total_seconds() * 1000 / calls / chosen.side_by_side
+            times[key] = times.get(key, 0.0) + ms
     found = (
         Operation(name=name, kind=kind, ms=ms, role=_role(kind), precision=_precision(implementation))
         for (name, kind, implementation), ms in times.items()

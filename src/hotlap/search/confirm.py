@@ -68,6 +68,7 @@ def accuracy(setting: Setting, candidate: Candidate, built: str, confidence: flo
             target=setting.target,
             candidate=to_json(candidate),
             built=built,
+            work=str(setting.work),
             seed=setting.seed,
             threads=setting.threads,
             roles=["selection", "confirmation"] if candidate.same_numbers else ["confirmation"],

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
 from hotlap.errors import OutputError
 
 _LOCK = ".lock"
-_OURS = ("artifact", "result.json", "report.html", "journal.jsonl", "work", _LOCK)
+_OURS = (
+    "artifact", "result.json", "report.html", "journal.jsonl", "work",
+    "model.safetensors", "checkpoints", "metrics.jsonl", "settings.json", "tensorboard", "mlflow", _LOCK,
+)  # fmt: skip
 _LEAST_FREE_BYTES = 256 * 2**20
 
 
 class RunFolder:
-    """`--out`, locked for as long as the process lives. The lock goes when the process does, however it ends."""
+    """`--out`, locked for as long as the process lives. The lock goes when the process does, however it ends.
 
-    def __init__(self, path: Path, *, resume: bool, force: bool) -> None:
-        self.path = path
+    `begun` is the file that tells a run from an empty folder: it is written first.
+    """
+
+    def __init__(self, path: Path, *, resume: bool, force: bool, begun: str = "journal.jsonl") -> None:
+        self.path, self._begun = path, path / begun
         if resume and force:
             raise OutputError("--resume takes up a run and --force starts it over; give one of them")
         try:
@@ -33,7 +42,7 @@ class RunFolder:
             raise OutputError(f"--out {path} exists; go on with --resume, start over with --force, or give another")
         if force and existed and any(path.iterdir()) and not (path / _LOCK).exists():
             raise OutputError(f"--out {path} holds files that no run of hotlap made; --force won't delete them")
-        if resume and not (path / "journal.jsonl").exists():
+        if resume and not self._begun.exists():
             raise OutputError(f"--resume: there is no run in {path}; leave --resume out to start one")
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -63,8 +72,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Let another run have it. One that this run made and in which nothing was begun is taken away."""
-        journal = self.path / "journal.jsonl"
-        if self._new and not (journal.exists() and journal.stat().st_size):
+        if self._new and not (self._begun.exists() and self._begun.stat().st_size):
             shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
 
@@ -73,3 +81,42 @@ class RunFolder:
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.close()
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Put `data` at `path` so that whoever looks, after any crash, finds the old file or the new, never a part.
+
+    Raises OutputError where the folder can't be written or the disk is full; the file that was there stays.
+    """
+    with written_whole(path) as temporary, temporary.open("xb") as file:
+        file.write(data)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write a file at; once the block is through it is flushed and gets its name.
+
+    Raises OutputError as `write_whole` does.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        raise OutputError(
+            f"{path}: can't be written ({error.strerror}); free space, or choose another --out"
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Make what was written, or a rename in a folder, last through a power failure."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -102,7 +102,7 @@ def row(
         "bound_ms": limit_ms,
         "screened_only": status != "chosen",
     }
-    for key in ("median_ms", "speedup", "score", "gate", "bytes", "peak_memory_bytes", "build_seconds"):
+    for key in ("median_ms", "speedup", "score", "gate", "bytes", "peak_memory_bytes", "build_seconds", "scored_as"):
         found[key] = record.get(key)
     if record.get("drop"):
         found["drop"] = {**drop_figures(record["drop"]), "examples": record["drop"]["examples"]}

@@ -9,20 +9,22 @@ from typing import Any
 
 from hotlap import gate
 from hotlap.core import Candidate, Interval, Json, to_json
+from hotlap.measure import statistics
 from hotlap.measure.worker import Worker
-from hotlap.search import strategy
+from hotlap.search import alike, strategy
 from hotlap.search.confirm import confirm
 from hotlap.search.final import head_to_head
 from hotlap.search.journal import Journal
+from hotlap.search.reserve import LEAST_SECONDS, confirming_seconds, reserve
 from hotlap.search.setting import Setting
 from hotlap.search.space import Space
 from hotlap.search.strategy import Row
 from hotlap.search.trial import Turn
 
-_CONFIRMING_SHARE = 0.35
-"""The share of the budget kept for confirming."""
-_LEAST_CONFIRMING = 25.0
-_MOST_CONFIRMING_SHARE = 0.6
+_LEAST_TURN, _LEAST_FIRST_TURN = 10.0, 60.0
+"""Seconds that a turn gets in any case; more until something has passed, since without it there is nothing to save."""
+_SHORT_TURN, _MOST_OF_A_LONG_REST = 45.0, 0.5
+"""A turn may take all the time there is up to so many seconds, and no more than this share of what is longer."""
 _FINALISTS = 5
 """So many of the best are timed against each other before one is confirmed."""
 _BYTES = "base64"
@@ -43,8 +45,7 @@ def search(setting: Setting, space: Space, journal: Journal, baseline: Worker, *
     `baseline` holds the original, ready to be timed; it is closed before anything is confirmed.
     """
     done: dict[str, Json] = {event["key"]: event for event in journal.events if event["event"] == "candidate"}
-    reserve = min(max(_LEAST_CONFIRMING, _CONFIRMING_SHARE * budget), _MOST_CONFIRMING_SHARE * budget)
-    queue = _Queue(setting, space, done, reserve=reserve)
+    queue = _Queue(setting, space, done, budget=budget)
     ahead: Turn | None = None
     turn: Turn | None = None
     try:
@@ -53,8 +54,10 @@ def search(setting: Setting, space: Space, journal: Journal, baseline: Worker, *
             ahead = queue.next_turn(journal, turn.candidate)
             name = turn.candidate.name
             setting.progress({"event": "start", "name": name, "seconds_left": setting.seconds_left})
-            record = turn.take(baseline, best=queue.best, ahead=ahead)
-            journal.append("candidate", **record)
+            twin = alike.judged_alike(turn.candidate, done.values())
+            record = turn.take(baseline, best=queue.best, twin=twin, ahead=ahead, seconds=queue.seconds_for_a_turn)
+            if not record.get("unfinished"):
+                journal.append("candidate", **record)
             done[turn.candidate.key] = record
             setting.progress({"event": "done", "name": name, **_brief(record), "waiting": len(queue.waiting)})
             turn, ahead = ahead or queue.next_turn(journal), None
@@ -74,8 +77,8 @@ def search(setting: Setting, space: Space, journal: Journal, baseline: Worker, *
 class _Queue:
     """What is left to try, and what of it is worth a turn."""
 
-    def __init__(self, setting: Setting, space: Space, done: dict[str, Json], *, reserve: float) -> None:
-        self._setting, self._done, self._reserve = setting, done, reserve
+    def __init__(self, setting: Setting, space: Space, done: dict[str, Json], *, budget: float) -> None:
+        self._setting, self._done, self._budget = setting, done, budget
         self.waiting = [candidate for candidate in space.candidates if candidate.key not in done]
 
     @property
@@ -84,6 +87,29 @@ class _Queue:
         best = strategy.finalists(self._rows(), objective="latency", count=1)
         return best[0] if best else None
 
+    @property
+    def seconds_left(self) -> float:
+        """For trying: what is left of the budget without what confirming the best so far is likely to take."""
+        confirming = None
+        best, study = self.best, self._setting.study
+        if best and best.speedup:
+            confirming = confirming_seconds(
+                score_seconds=study["score_seconds"],
+                selection=study["selection"],
+                confirmation=study["confirmation"],
+                speedup=best.speedup.estimate,
+                start_seconds=study["start_seconds"],
+                starts=statistics.LOOKS.at[0],
+            )
+        return self._setting.seconds_left - reserve(confirming, self._budget)
+
+    @property
+    def seconds_for_a_turn(self) -> float:
+        """How long the next turn may take from now: one that hangs must not take all the time there is."""
+        rest = self.seconds_left
+        share = min(rest, max(_SHORT_TURN, _MOST_OF_A_LONG_REST * rest))
+        return max(_LEAST_TURN if self.best else _LEAST_FIRST_TURN, share)
+
     def next_turn(self, journal: Journal, trying: Candidate | None = None) -> Turn | None:
         """Begin the most promising candidate's turn; None where the time left is for confirming.
 
@@ -91,23 +117,23 @@ class _Queue:
         """
         while self.waiting:
             rows = self._rows()
-            # With nothing to confirm, only the time to confirm one is kept.
-            reserve = self._reserve if self.best else min(self._reserve, _LEAST_CONFIRMING)
-            left = self._setting.seconds_left - reserve
+            left = self.seconds_left
             if not self._done and trying is None:
                 left = max(left, 1.0)  # However short the budget, one candidate gets its turn.
             chosen = strategy.choose(
                 self.waiting,
                 rows,
                 seconds_left=left,
-                seconds_each=_costs(self._done),
+                seconds_each=alike.seconds_each(self.waiting, list(self._done.values())),
                 rates=self._setting.rates,
                 trying=trying,
             )
             if chosen is None or left <= 0:
                 return None
             self.waiting.remove(chosen)
-            reason = strategy.skip_reason(chosen, rows, bounds_ms=self._setting.bounds_ms)
+            reason = alike.rejected(chosen, self._done.values()) or strategy.skip_reason(
+                chosen, rows, bounds_ms=self._setting.bounds_ms
+            )
             if reason is None:
                 return Turn(self._setting, chosen)
             record = {"key": chosen.key, "candidate": to_json(chosen), "status": "skipped", "reason": reason}
@@ -127,7 +153,7 @@ def _confirm_best(setting: Setting, done: Mapping[str, Json], journal: Journal) 
     for record, confidence in zip(ranked, confidences, strict=False):
         found = earlier.get(record["key"])
         if found is None:
-            share = max(_LEAST_CONFIRMING / 2, setting.seconds_left)
+            share = max(LEAST_SECONDS / 2, setting.seconds_left)
             found = confirm(setting, record, confidence=confidence, seconds=share)
             journal.append("confirmation", **_storable(found))
         confirmations.append(found)
@@ -167,15 +193,6 @@ def row_of(record: Json) -> Row:
         median_ms=record.get("median_ms"),
         bytes=record.get("bytes"),
     )
-
-
-def _costs(done: Mapping[str, Json]) -> dict[str, float]:
-    """Median seconds a try has taken, by runtime."""
-    spent: dict[str, list[float]] = {}
-    for record in done.values():
-        if "seconds" in record:
-            spent.setdefault(record["candidate"]["runtime"], []).append(record["seconds"])
-    return {runtime: sorted(seconds)[len(seconds) // 2] for runtime, seconds in spent.items()}
 
 
 def _brief(record: Json) -> dict[str, Any]:

@@ -94,12 +94,14 @@ def _variants(
         for labels, steps in chains:
             options = {**given, "fixed_axes": dict(fixed_axes)} if given.get("static") else dict(given)
             narrowest = _narrowest([precision, options.pop("precision", None)])
-            for count in _thread_counts(threads, facts.device):
+            cuts = _micro_batches(options, threads) if runtimes.get(runtime).MICRO_BATCHES else []
+            for count, rows in [(count, None) for count in _thread_counts(threads, facts.device)] + cuts:
                 words = [runtime, narrowest if precision != narrowest or not names else ""]
                 words += [f"{name} {text}".strip() for name, text in zip(names, labels, strict=True)]
                 words += [
                     label if label != narrowest else "",
                     f"{count} thread{'s' if count > 1 else ''}" if count != threads else "",
+                    f"micro-batches of {rows}" if rows else "",
                 ]
                 found.append(
                     Candidate(
@@ -107,7 +109,7 @@ def _variants(
                         runtime=runtime,
                         device=facts.device,
                         threads=count,
-                        options=_pairs(options),
+                        options=_pairs({**options, "micro_batch": rows} if rows else options),
                         precision=narrowest,
                         same_numbers=narrowest == "fp32",
                         name=", ".join(filter(None, words)).replace("_", " "),
@@ -121,6 +123,13 @@ def _thread_counts(threads: int, device: Device) -> list[int]:
     if device == "cuda":
         return [threads]
     return list(dict.fromkeys(count for count in (threads, threads // 2, 1) if count >= 1))
+
+
+def _micro_batches(options: Mapping[str, Json], threads: int) -> list[tuple[int, int | None]]:
+    """All our threads, each with rows of its own: one at a time, or its whole share. Each (threads, rows)."""
+    batch = options.get("fixed_axes", {}).get("batch", 1)
+    shares = dict.fromkeys([1, batch // threads])
+    return [(threads, rows) for rows in shares if 1 <= rows < batch and batch % rows == 0]
 
 
 def _narrowest(precisions: Sequence[str | None]) -> str:

@@ -27,8 +27,9 @@ _TECHNIQUES = {"nncf_int8": 0.9, "dynamic_int8": 0.5, "channels_last": 1.05}
 """Against the expectation of runtime and format: NNCF's pairs suit OpenVINO best; dynamic ranges cost time."""
 _INDUCTOR_COST = 0.5
 """Compiling takes half a minute and more, so it waits its turn."""
-_SIBLING = {"static": 1.05, "threads": 0.8, "other": 0.97}
-"""How a candidate is expected to do against a measured one of its family: shapes fixed, fewer threads, the rest."""
+_SIBLING = {"static": 1.05, "micro_batch": 1.15, "threads": 0.8, "other": 0.97}
+"""How a candidate is expected to do against a measured one of its family: shapes fixed, the batch cut, fewer threads,
+the rest."""
 _HOPELESS = 0.6
 """A candidate expected to reach less than this share of the best is left to the end."""
 _ALIKE = 2
@@ -87,6 +88,8 @@ def _step_to(row: Row, candidate: Candidate) -> float:
         factor *= 1.1 if row.median_ms is not None and row.median_ms < 0.2 else _SIBLING["threads"]
     if dict(candidate.options).get("static") and not dict(row.candidate.options).get("static"):
         factor *= _SIBLING["static"]
+    if dict(candidate.options).get("micro_batch") and not dict(row.candidate.options).get("micro_batch"):
+        factor *= _SIBLING["micro_batch"]
     if candidate.steps != row.candidate.steps:
         # A relative that lost too much makes another way of finding ranges the more interesting.
         factor *= 1.0 if row.status == "rejected" else _SIBLING["other"]
@@ -106,11 +109,11 @@ def choose(
 ) -> Candidate | None:
     """The next candidate to try, or None where the time left is better spent on confirming.
 
-    `seconds_each`: how long a try of each runtime has taken so far; one never tried counts as the longest of them.
+    `waiting`: of those that promise the same, the first comes first. `seconds_each`: how long each is likely to
+    take, by its key; those of which nothing is said take no time.
     `rates`: see `expected`. `trying`: the one whose turn it is, of which nothing is known yet.
     """
-    usual = max(seconds_each.values(), default=0.0)
-    affordable = [c for c in waiting if seconds_each.get(c.runtime, usual) <= seconds_left]
+    affordable = [c for c in waiting if seconds_each.get(c.key, 0.0) <= seconds_left]
     if not affordable:
         return None
     good = [row.speedup.estimate for row in rows if row.good and row.speedup]
@@ -121,9 +124,9 @@ def choose(
         # Until something has passed, what hardly loses accuracy comes next: int8 may fail in all its forms.
         untried = [c for c in untried if c.precision != "int8"] or untried
     promise = {c.key: expected(c, rows, rates) for c in affordable}
-    ranked = sorted(affordable, key=lambda c: (-promise[c.key], c.name))
+    ranked = sorted(affordable, key=lambda c: -promise[c.key])
     promising = [c for c in ranked if promise[c.key] >= _HOPELESS * best]
-    fresh = sorted(untried, key=lambda c: (-promise[c.key], c.name))
+    fresh = sorted(untried, key=lambda c: -promise[c.key])
     # A family never tried is worth more than a finer cut of a known one, unless it is expected to be far behind.
     for c in fresh:
         if promise[c.key] >= _HOPELESS * best:

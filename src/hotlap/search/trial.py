@@ -9,14 +9,14 @@ import numpy as np
 
 from hotlap import gate
 from hotlap.core import TOLERANCE, Candidate, Json, Verdict, to_json
-from hotlap.errors import CandidateFailed
+from hotlap.errors import CandidateFailed, WorkerTimeout
 from hotlap.measure import pairs, statistics
 from hotlap.measure.worker import Worker
+from hotlap.search import alike
 from hotlap.search.setting import LOAD_SECONDS, Setting
 from hotlap.search.strategy import Row
 
 _WORK = "hotlap.search.work"
-_LONGEST_BUILD = 900.0
 _LONGEST_CHECK = 120.0
 _NOT_WORTH_SCORING = 0.4
 """A candidate slower than this share of the best so far is not scored: it could not win."""
@@ -43,14 +43,19 @@ class Turn:
         except CandidateFailed as error:
             self._failure = error
 
-    def take(self, baseline: Worker, *, best: Row | None, ahead: Turn | None) -> Json:
+    def take(
+        self, baseline: Worker, *, best: Row | None, twin: Json | None, ahead: Turn | None, seconds: float
+    ) -> Json:
         """Check, time, score and judge it; a record for the journal, whatever becomes of it.
 
-        `best`: the best so far. `ahead`: the next turn, whose build stands still while this one is timed.
+        `best`: the best so far. `twin`: the record of one that gives the same numbers and was scored. `ahead`: the
+        next turn, whose build stands still while this one is timed. `seconds`: what is left for it; past them the
+        record says `unfinished`, and nothing is known of the candidate.
         """
         record: dict[str, Any] = {"key": self.candidate.key, "candidate": to_json(self.candidate)}
+        end = time.monotonic() + seconds
         try:
-            self._build(record)
+            self._build(record, end)
             self._worker.pause()
             if ahead:
                 ahead._worker.pause()
@@ -59,7 +64,16 @@ class Turn:
             finally:
                 if ahead:
                     ahead._worker.resume()
-            _score(self._setting, self.candidate, self._worker, record, best)
+            if not _is_out(self._setting, record, best):
+                if twin is not None:
+                    record |= alike.verdict_of(twin)
+                else:
+                    _score(self._setting, self.candidate, self._worker, record, end)
+        except WorkerTimeout as error:
+            record |= {"status": "failed", "reason": f"{error}"}
+            if time.monotonic() >= end:
+                reason = f"not done after {time.monotonic() - self._began:.0f} s, the most that this budget allows it;"
+                record |= {"status": "skipped", "reason": f"{reason} more --budget gives it longer", "unfinished": True}
         except CandidateFailed as error:
             record |= {"status": "failed", "reason": f"{error}"}
         finally:
@@ -70,11 +84,11 @@ class Turn:
         """End its process."""
         self._worker.close()
 
-    def _build(self, record: dict[str, Any]) -> None:
+    def _build(self, record: dict[str, Any], end: float) -> None:
         if self._failure:
             raise self._failure
         setting, candidate = self._setting, self.candidate
-        built = self._worker.finish(max(60.0, min(_LONGEST_BUILD, setting.seconds_left)))
+        built = self._worker.finish(max(1.0, end - time.monotonic()))
         record |= {"built": built["folder"], "bytes": built["bytes"], "build_seconds": built["seconds"]}
         record["check"] = self._worker.call(
             f"{_WORK}.checking:check",
@@ -114,16 +128,24 @@ def loaded(setting: Setting, candidate: Candidate, built: str) -> Worker:
     return worker
 
 
-def _score(setting: Setting, candidate: Candidate, worker: Worker, record: dict[str, Any], best: Row | None) -> None:
+def _is_out(setting: Setting, record: dict[str, Any], best: Row | None) -> bool:
+    """Whether it is too slow to be worth scoring; the record then says so."""
+    if setting.objective == "size":
+        return False
     speedup = record["speedup"]
-    if setting.objective != "size" and speedup["high"] < 1.0:
+    if speedup["high"] < 1.0:
         record |= {"status": "dropped", "reason": f"slower than the original ({speedup['estimate']:.2f}x)"}
-        return
-    if setting.objective != "size" and _is_far_behind(record, best):
+        return True
+    if _is_far_behind(record, best):
         assert best is not None
         reason = f"{record['median_ms']:.3g} ms a call, far behind {best.median_ms:.3g} ms, so not scored"
         record |= {"status": "dropped", "reason": reason}
-        return
+        return True
+    return False
+
+
+def _score(setting: Setting, candidate: Candidate, worker: Worker, record: dict[str, Any], end: float) -> None:
+    began = time.monotonic()
     found = worker.call(
         f"{_WORK}.scoring:score",
         target=setting.target,
@@ -133,9 +155,9 @@ def _score(setting: Setting, candidate: Candidate, worker: Worker, record: dict[
         role="selection",
         seed=setting.seed,
         threads=setting.threads,
-        timeout=max(60.0, setting.seconds_left),
+        timeout=max(1.0, end - time.monotonic()),
     )
-    record |= judge_selection(setting, candidate, found)
+    record |= judge_selection(setting, candidate, found) | {"score_seconds": time.monotonic() - began}
 
 
 def _is_far_behind(record: Json, best: Row | None) -> bool:

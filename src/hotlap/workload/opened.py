@@ -136,14 +136,15 @@ def _build(loaded: Loaded) -> tuple[torch.nn.Module, list[str]]:
     if not isinstance(model, torch.nn.Module):
         raise WorkloadError(f"the workload's `model` must give a torch.nn.Module; it gave a {type(model).__name__}")
     if loaded.weights:
-        _load_weights(model, loaded)
+        load_weights(model, loaded)
     warnings = []
     if any(module.training for module in model.modules()):
         warnings.append("the model was left in training mode; hotlap put it into eval mode")
     return model.eval().requires_grad_(False), warnings
 
 
-def _load_weights(model: torch.nn.Module, loaded: Loaded) -> None:
+def load_weights(model: torch.nn.Module, loaded: Loaded) -> None:
+    """Load the target's trained weights into `model`. Raises TargetError where they are damaged or do not fit."""
     from safetensors import SafetensorError
     from safetensors.torch import load_model
 

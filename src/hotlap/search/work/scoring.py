@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from hotlap.core import Array, Candidate, Json, Signature, to_json
-from hotlap.search.work.building import emptied
+from hotlap.search.work import originals
 from hotlap.search.work.checking import check_outputs, cut_rows
 from hotlap.search.work.holding import loaded_session
-from hotlap.search.work.opening import opened_workload, original_outputs
+from hotlap.search.work.opening import opened_workload
 from hotlap.workload.examples import BATCH
 
 
@@ -22,14 +21,9 @@ def score_original(state: dict[str, Any], *, target: str, work: str, role: str, 
     """Score the original on one role's examples and keep its outputs for `score` to compare with."""
     began = time.perf_counter()
     opened = opened_workload(state, target, threads)
-    kept = emptied(Path(work) / "original" / role)
     scored = _Scored()
-    for index, batch, arrays in _batches(opened, role, seed):
-        outputs = original_outputs(opened, arrays)
-        np.savez(kept / f"{index:06d}.npz", *outputs)
+    for batch, outputs in originals.keep(opened, _kept(work, role), _batches(opened, role, seed)):
         scored.add(opened, batch, outputs)
-    if scored.rows:
-        (kept / "rows.json").write_text(json.dumps(scored.rows))
     return {**scored.answer(), "seconds": time.perf_counter() - began}
 
 
@@ -48,13 +42,10 @@ def score(
     opened = opened_workload(state, target, threads)
     chosen = Candidate.from_json(candidate)
     session = loaded_session(state, chosen, Path(built), opened.signature)
-    kept = Path(work) / "original" / role
     scored, compared = _Scored(), _Compared(opened.signature)
     for index, batch, arrays in _batches(opened, role, seed):
         outputs = session(arrays)
-        with np.load(kept / f"{index:06d}.npz") as stored:
-            original = [stored[name] for name in stored.files]
-        compared.add(arrays, outputs, original)
+        compared.add(arrays, outputs, originals.outputs(opened, _kept(work, role), index, arrays))
         scored.add(opened, batch, outputs)
     return {**scored.answer(), **compared.answer(session, _measured(opened, chosen))}
 
@@ -65,23 +56,29 @@ def confirm(
     target: str,
     candidate: Json,
     built: str,
+    work: str,
     seed: int,
     threads: int,
     roles: list[str],
     max_drop: float | None,
     confidence: float,
 ) -> Json:
-    """Score original and candidate side by side on data that chose nothing, in this fresh process.
+    """Score original and candidate on data that chose nothing, in this fresh process.
 
+    The original's outputs come first, all of them: threads of two runtimes that wait side by side slow each other.
     With the workload's own `metric` the verdict is made here, where the metric is.
     """
     opened = opened_workload(state, target, threads)
     chosen = Candidate.from_json(candidate)
+    for role in roles:
+        if not originals.are_kept(_kept(work, role)):
+            for _ in originals.keep(opened, _kept(work, role), _batches(opened, role, seed)):
+                pass
     session = loaded_session(state, chosen, Path(built), opened.signature)
     before, after, compared = _Scored(), _Scored(), _Compared(opened.signature)
     for role in roles:
-        for _, batch, arrays in _batches(opened, role, seed):
-            original, outputs = original_outputs(opened, arrays), session(arrays)
+        for index, batch, arrays in _batches(opened, role, seed):
+            original, outputs = originals.outputs(opened, _kept(work, role), index, arrays), session(arrays)
             compared.add(arrays, outputs, original)
             before.add(opened, batch, original)
             after.add(opened, batch, outputs)
@@ -107,6 +104,10 @@ def confirm(
         "original_rows": before.rows or None,
         "verdict": verdict,
     }
+
+
+def _kept(work: str, role: str) -> Path:
+    return Path(work) / "original" / role
 
 
 def _measured(opened: Any, candidate: Candidate) -> list[Array]:

@@ -1,0 +1,130 @@
+"""Is the peak of a training foreseen? Predicted against measured, on the benchmark's models, in processes of their own.
+
+    python benchmarks/memory.py                     about half an hour; writes benchmarks/results/memory.json
+    python benchmarks/memory.py --only lstm vit     a part of it
+
+Each case is observed at two small batch sizes, predicted at larger ones, and only then run there: ten whole steps, and
+the kernel's own peak of the process. The exit code is 3 where a prediction is off by more than a tenth. Weights are
+drawn at random, since memory does not depend on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE / "models")]
+
+from noise import provenance_of, write  # noqa: E402
+
+from hotlap.core import Json, to_json  # noqa: E402
+from hotlap.machine import facts  # noqa: E402
+from hotlap.training.memory.predict import SMALL_BATCHES, measure, observe, predict  # noqa: E402
+from hotlap.training.memory.setup import Setup  # noqa: E402
+
+WORKLOADS = HERE / "models" / "untrained.py"
+ALLOWED = 0.10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One model in one set-up, at the batch sizes that are predicted and then run."""
+
+    name: str
+    workload: str
+    batches: tuple[int, ...]
+    setup: Setup = field(default_factory=Setup)
+
+
+BF16 = Setup(precision="bf16")
+LAST = Setup(layout="channels_last")
+ALL = Setup(precision="bf16", layout="channels_last", fused=True, ema=True, clip=True)
+CASES = (
+    Case(name="resnet18-64", workload="resnet18_64", batches=(32, 128)),
+    Case(name="resnet18-64 bf16, channels_last, fused, EMA", workload="resnet18_64", batches=(32, 128), setup=ALL),
+    Case(name="resnet18-64 SGD with momentum", workload="resnet18_64_momentum", batches=(32, 128)),
+    Case(name="resnet18-224", workload="resnet18_224", batches=(16, 32)),
+    Case(name="resnet18-224 channels_last", workload="resnet18_224", batches=(16, 32), setup=LAST),
+    Case(name="conv1d", workload="conv1d", batches=(32, 64)),
+    Case(name="unet", workload="unet", batches=(16, 32)),
+    Case(name="unet bf16, channels_last, fused, EMA", workload="unet", batches=(16, 32), setup=ALL),
+    Case(name="vit", workload="vit", batches=(32, 128)),
+    Case(name="vit bf16", workload="vit", batches=(32, 128), setup=BF16),
+    Case(name="lstm", workload="lstm", batches=(32, 128)),
+    Case(name="lstm two batches a step", workload="lstm", batches=(64,), setup=Setup(accumulation=2)),
+    Case(name="lstm bf16", workload="lstm", batches=(32, 128), setup=BF16),
+    Case(name="minilm-64", workload="minilm_64", batches=(32, 64)),
+    Case(name="minilm-64 bf16, EMA", workload="minilm_64", batches=(32, 64), setup=Setup(precision="bf16", ema=True)),
+    Case(name="minilm-128", workload="minilm_128", batches=(16, 32)),
+)
+
+
+def compare(case: Case, threads: int) -> Iterator[Json]:
+    """Predict each of a case's batch sizes, then run it."""
+    target = f"{WORKLOADS}:{case.workload}"
+    began = time.monotonic()
+    seen = observe(target, case.setup, threads=threads)
+    observed = time.monotonic() - began
+    for batch in case.batches:
+        foreseen = predict(seen, batch)
+        real = measure(target, case.setup, batch=batch, threads=threads)
+        yield {
+            "case": case.name,
+            "setup": to_json(case.setup),
+            "batch": batch,
+            "predicted_bytes": foreseen.peak_bytes,
+            "measured_bytes": real["peak_bytes"],
+            "error": foreseen.peak_bytes / real["peak_bytes"] - 1,
+            "above_base_error": (foreseen.peak_bytes - foreseen.base_bytes) / (real["peak_bytes"] - real["base_bytes"])
+            - 1,
+            "prediction": {name: value for name, value in foreseen.to_json().items() if name != "holdings"},
+            "base_bytes": real["base_bytes"],
+            "observing_seconds": round(observed, 1),
+        }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", nargs="*", default=[""], help="cases whose names begin so")
+    parser.add_argument("--threads", type=int, default=facts.facts().cores)
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "memory.json")
+    arguments = parser.parse_args()
+    found: list[Json] = []
+    for case in CASES:
+        if not case.name.startswith(tuple(arguments.only)):
+            continue
+        for row in compare(case, arguments.threads):
+            found.append(row)
+            sizes = f"{row['predicted_bytes'] / 1e6:.0f} MB predicted, {row['measured_bytes'] / 1e6:.0f} MB measured"
+            print(f"{case.name}, batch {row['batch']}: {sizes}, {row['error']:+.1%}", flush=True)
+            write(arguments.out, {**about(arguments.threads), **summary(found), "cases": found})
+    return 0 if summary(found)["within"] == len(found) else 3
+
+
+def summary(found: list[Json]) -> dict[str, Any]:
+    errors = [abs(row["error"]) for row in found]
+    return {
+        "predictions": len(found),
+        "within": sum(error <= ALLOWED for error in errors),
+        "largest_error": max(errors),
+        "mean_error": sum(errors) / len(errors),
+    }
+
+
+def about(threads: int) -> Json:
+    """What the figures need beside them."""
+    configuration = {"threads": threads, "observed_at": SMALL_BATCHES, "allowed": ALLOWED}
+    return {**provenance_of(Path(__file__)), "load_average": os.getloadavg(), "configuration": configuration}
+
+
+if __name__ == "__main__":
+    print(json.dumps({"cases": len(CASES)}), file=sys.stderr)
+    sys.exit(main())

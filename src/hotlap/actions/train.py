@@ -1,0 +1,218 @@
+"""`train`: trains the target's model, and ends with weights that `optimize` takes as FILE.py@FOLDER."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from hotlap.core import Device, Json
+from hotlap.errors import InputError, OutputError
+from hotlap.machine.facts import Machine, facts
+from hotlap.report.schema import read_result, write_result
+from hotlap.search.folder import RunFolder, write_whole
+from hotlap.training.settings import Settings, read_settings, settings_for
+from hotlap.workload.target import Loaded, load_target, target_of
+from hotlap.workload.workload import Workload
+
+_SETTINGS, _RESULT = "settings.json", "result.json"
+_PLACES = ("batch_size", "accumulation", "seed")
+"""What a position in the data depends on: a resumed run can't change it."""
+_SPEED = ("precision", "layout", "compile", "fused", "micro_batch", "checkpointing", "workers", "prefetch", "pin")
+"""What makes a step faster or slower."""
+
+
+def train(
+    target: str | Path | Workload,
+    *,
+    out: str | Path,
+    settings: str | Path | Mapping[str, Json] | None = None,
+    threads: int | None = None,
+    seed: int | None = None,
+    device: Device | None = None,
+    resume: bool = False,
+    force: bool = False,
+    progress: Callable[[Json], None] | None = None,
+) -> Json:
+    """Train the target's model; give the content of `result.json`.
+
+    target: a Workload, FILE.py, FILE.py:NAME or package.module:NAME; with @FOLDER from that run's weights on. out:
+    the folder for all that is written. settings: a `settings.json`, or fields of training.settings.Settings by name;
+    default: what the workload trains with today. resume: go on from the newest whole checkpoint, bit for bit as if
+    the run had never stopped, unless settings are changed. progress: called with events for a display.
+
+    Under torchrun every process calls it alike; they share each batch. Raises InputError for what the user can mend,
+    TrainingStopped where the loss or the gradients are not finite, KeyboardInterrupt after Ctrl-C with all saved.
+    """
+    from hotlap.training.loop import Interrupted
+    from hotlap.training.processes import Processes
+
+    began = time.monotonic()
+    machine = facts()
+    loaded = load_target(target_of(target))
+    changes = _changes(settings, machine, threads=threads, seed=seed, device=device)
+    wanted = settings_for(loaded.workload, changes)
+    processes = Processes(wanted.device)
+    tell = progress if progress is not None and processes.writes else _nobody
+    folder = Path(out)
+    lock = RunFolder(folder, resume=resume, force=force, begun=_SETTINGS) if processes.writes else None
+    try:
+        processes.wait()
+        chosen, warnings = _begin(folder, loaded, wanted, set(_given(settings, seed, device)), resume, processes.writes)
+        if resume and (folder / _RESULT).exists():
+            return read_result(folder / _RESULT)
+        return _train(loaded, chosen, folder, processes, machine, warnings, resume=resume, began=began, tell=tell)
+    except Interrupted:
+        tell({"event": "interrupted", "out": str(folder)})
+        raise KeyboardInterrupt from None
+    finally:
+        processes.close()
+        if lock is not None:
+            shutil.rmtree(lock.work, ignore_errors=True)
+            lock.close()
+
+
+def _train(
+    loaded: Loaded,
+    settings: Settings,
+    folder: Path,
+    processes: Any,
+    machine: Machine,
+    warnings: list[str],
+    *,
+    resume: bool,
+    began: float,
+    tell: Callable[[Json], None],
+) -> Json:
+    from hotlap.training.run import median_step_ms, train_model
+
+    usual = replace(settings, **{name: getattr(Settings(), name) for name in _SPEED})
+    baseline_ms = None
+    if usual != settings:
+        tell({"event": "phase", "phase": "timing the workload's own set-up"})
+        baseline_ms = median_step_ms(loaded, usual, processes)
+    trained = train_model(loaded, settings, folder, processes, resume=resume, tell=tell)
+    step_ms = trained.step_ms or _recorded_ms(folder / "metrics.jsonl")
+    figures = {"threads": settings.threads, "parameters": trained.parameters, "bytes": trained.bytes}
+    best = trained.position.best
+    result = {
+        "schema": 1,
+        "kind": "train",
+        "workload": loaded.name,
+        "device": settings.device,
+        "batch": settings.batch_size,
+        "machine": machine.to_json(),
+        "baseline": {"name": describe(usual), "precision": "fp32", "median_ms": baseline_ms or step_ms, **figures},
+        "best": {
+            "name": describe(settings),
+            "precision": settings.precision,
+            "median_ms": step_ms,
+            "score": trained.score,
+            **figures,
+        },
+        "settings": settings.to_json(),
+        "training": {
+            "steps": trained.steps,
+            "epochs": trained.position.epoch,
+            "skipped_steps": trained.position.skipped,
+            "examples_per_second": trained.examples_per_second,
+            "score_before": trained.score_before,
+            "best_epoch": best.epoch + 1 if best else None,
+            "stopped_early": trained.position.epoch < settings.epochs,
+            "training_seconds": trained.position.seconds,
+            "processes": processes.world,
+            "resumed_from_step": trained.resumed_from,
+        },
+        "warnings": [*warnings, *trained.warnings],
+        "seconds": time.monotonic() - began,
+    }
+    if processes.writes:
+        write_result(folder / _RESULT, result)
+    tell({"event": "end"})
+    return result
+
+
+def describe(settings: Settings) -> str:
+    """The set-up in a few words: `bf16, channels_last, fused`."""
+    words: list[str] = [settings.precision]
+    words += [settings.layout] if settings.layout != "contiguous" else []
+    words += [name for name in ("compile", "fused", "checkpointing") if getattr(settings, name)]
+    if settings.examples_a_pass < settings.batch_size:
+        words.append(f"micro-batches of {settings.examples_a_pass}")
+    words += [f"{settings.workers} loader processes"] if settings.workers else []
+    return ", ".join(words)
+
+
+def _changes(
+    settings: str | Path | Mapping[str, Json] | None,
+    machine: Machine,
+    *,
+    threads: int | None,
+    seed: int | None,
+    device: Device | None,
+) -> dict[str, Json]:
+    found = dict(settings) if isinstance(settings, Mapping) else read_settings(Path(settings)) if settings else {}
+    if device is not None:
+        found["device"] = device
+    found.setdefault("device", "cuda" if machine.gpus else "cpu")
+    if found["device"] == "cuda" and not machine.gpus:
+        raise InputError("--device cuda: this machine has no CUDA device; leave the flag out or give cpu")
+    if seed is not None:
+        found["seed"] = seed
+    if threads is not None:
+        found["threads"] = threads
+    found.setdefault("threads", machine.cores)
+    return found
+
+
+def _given(settings: Any, seed: int | None, device: str | None) -> list[str]:
+    """The fields that the user named, as opposed to those that the machine or the workload gave."""
+    named = list(settings) if isinstance(settings, Mapping) else []
+    return [*named, *(name for name, value in (("seed", seed), ("device", device)) if value is not None)]
+
+
+def _begin(
+    folder: Path, loaded: Loaded, wanted: Settings, given: set[str], resume: bool, writes: bool
+) -> tuple[Settings, list[str]]:
+    """Note what this run is. A resumed one has the settings it had, but for those named anew."""
+    path = folder / _SETTINGS
+    if not resume:
+        if writes:
+            _note(path, loaded, wanted)
+        return wanted, []
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    if kept.get("workload_digest") != loaded.digest:
+        raise OutputError("--resume: the workload has changed since that run; start over with --force")
+    before = settings_for(loaded.workload, kept["settings"])
+    changed = {name: getattr(wanted, name) for name in sorted(given) if getattr(wanted, name) != getattr(before, name)}
+    for name in changed:
+        if name in _PLACES:
+            raise OutputError(
+                f"--resume: that run had {name} {getattr(before, name)}, this one {changed[name]}, and its place in "
+                "the data depends on it; give the same, or start over with --force"
+            )
+    chosen = replace(before, **changed)
+    if changed and writes:
+        _note(path, loaded, chosen)
+    told = ", ".join(f"{name} {getattr(before, name)} -> {value}" for name, value in changed.items())
+    return chosen, [f"resumed with other settings ({told}): the weights are not those of one run"] if changed else []
+
+
+def _note(path: Path, loaded: Loaded, settings: Settings) -> None:
+    noted = {"target": loaded.target, "workload_digest": loaded.digest, "settings": settings.to_json()}
+    write_whole(path, json.dumps(noted, indent=1).encode() + b"\n")
+
+
+def _recorded_ms(path: Path) -> float:
+    """The median time of a step, of the lines that earlier processes of this run wrote."""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return float(median(line["ms"] for line in lines if "ms" in line))
+
+
+def _nobody(event: Json) -> None:
+    """Nobody watches."""

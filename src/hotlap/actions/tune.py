@@ -1,0 +1,128 @@
+"""`tune`: finds the fastest set-up that trains as the workload's own does, and writes it down for any loop."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hotlap.actions.train import describe
+from hotlap.core import Device, Interval, Json, to_json
+from hotlap.errors import InputError
+from hotlap.machine.facts import Machine, facts
+from hotlap.report.make import write_report
+from hotlap.report.schema import write_result
+from hotlap.report.snippets import snippets
+from hotlap.search.folder import RunFolder, write_whole
+from hotlap.search.setting import LOAD_SECONDS, start_worker
+from hotlap.training.settings import Settings, settings_for
+from hotlap.training.tuner import DATA_BOUND, Bench, Found, medians
+from hotlap.training.tuner import tune as search
+from hotlap.workload.target import load_target, target_of
+from hotlap.workload.workload import Workload
+
+_MEMORY_SHARE = 0.9
+_SAME = Interval(estimate=1.0, low=1.0, high=1.0)
+
+
+def tune(
+    target: str | Path | Workload,
+    *,
+    out: str | Path,
+    budget: float = 180.0,
+    max_memory: int | None = None,
+    threads: int | None = None,
+    seed: int = 0,
+    device: Device | None = None,
+    force: bool = False,
+    progress: Callable[[Json], None] | None = None,
+) -> Json:
+    """Find the fastest training set-up of the same batch size; give the content of `result.json`.
+
+    target: a Workload, FILE.py, FILE.py:NAME or package.module:NAME. out: the folder for settings.json, result.json
+    and report.html. budget: seconds for the search. max_memory: bytes that a training process may hold. `proof` is
+    "pending": that training is as good with it has not been tried. Raises InputError for what the user can mend,
+    Refusal where no set-up of the same result fits the memory.
+    """
+    began = time.monotonic()
+    tell = progress or (lambda event: None)
+    machine = facts()
+    if device == "cuda" and not machine.gpus:
+        raise InputError("--device cuda: this machine has no CUDA device; leave the flag out or give cpu")
+    where: Device = device or ("cuda" if machine.gpus else "cpu")
+    named = target_of(target)
+    loaded = load_target(named)
+    count = threads or machine.cores
+    usual = settings_for(loaded.workload, {"threads": count, "seed": seed, "device": where})
+    with RunFolder(Path(out), resume=False, force=force, begun="settings.json") as folder:
+        limit = max_memory or int(_MEMORY_SHARE * machine.memory_bytes)
+        tell({"event": "phase", "phase": "opening the workload"})
+        with start_worker(count, None, folder.work) as worker:
+            study = worker.call(
+                "hotlap.training.timing:study", target=named, settings=usual.to_json(), timeout=LOAD_SECONDS
+            )
+        bench = Bench(
+            target=named,
+            study=study,
+            memory_limit=limit,
+            work=folder.work,
+            deadline=began + budget,
+            compiler=shutil.which("g++") is not None or shutil.which("clang++") is not None,
+            tell=tell,
+        )
+        found = search(bench, usual)
+        result = _result(found, study, machine, began)
+        noted = {"target": named, "workload_digest": study["digest"], "settings": found.best.to_json()}
+        noted["snippets"] = snippets(found.best.to_json())
+        write_whole(folder.path / "settings.json", json.dumps(noted, indent=1).encode() + b"\n")
+        write_result(folder.path / "result.json", result)
+        write_report(folder.path / "result.json")
+        shutil.rmtree(folder.work, ignore_errors=True)
+    tell({"event": "end"})
+    return result
+
+
+def _result(found: Found, study: Json, machine: Machine, began: float) -> Json:
+    faster = found.best != found.baseline
+    baseline_ms, best_ms = medians(found.starts) if found.starts else (found.baseline_ms, found.baseline_ms)
+    rows = [{key: value for key, value in row.items() if value is not None} for row in found.rows]
+    if faster:
+        rows = [{**row, "status": "chosen"} if row["status"] == "passed" else row for row in rows]
+    return {
+        "schema": 1,
+        "kind": "tune",
+        "workload": study["name"],
+        "device": found.best.device,
+        "batch": found.best.batch_size,
+        "machine": machine.to_json(),
+        "noise_floor": found.noise_floor,
+        "baseline": _figures(found.baseline, baseline_ms, found.baseline_held, study),
+        "best": {
+            **_figures(found.best, best_ms if faster else baseline_ms, found.best_held, study),
+            "speedup": to_json(found.speedup if faster and found.speedup else _SAME),
+        },
+        "confirmed": faster,
+        "proof": "pending",
+        "candidates": rows,
+        "settings": found.best.to_json(),
+        "starts": [to_json(start) for start in found.starts],
+        "warnings": [*study["warnings"], *found.warnings],
+        "seconds": time.monotonic() - began,
+    }
+
+
+def _figures(settings: Settings, median_ms: float, held: Json, study: Json) -> dict[str, Any]:
+    share = held["loading_share"]
+    return {
+        "name": describe(settings),
+        "precision": settings.precision,
+        "threads": settings.threads,
+        "median_ms": median_ms,
+        "peak_memory_bytes": held["peak_memory_bytes"],
+        "parameters": study["parameters"],
+        "loading_share": share,
+        "bound_by": "data loading" if share > DATA_BOUND else "compute",
+    }

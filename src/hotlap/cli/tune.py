@@ -1,0 +1,52 @@
+"""`hotlap tune`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hotlap.cli.options import DEVICES, AsJson, DeviceName, Quiet, Seed, Target, Threads, byte_count, one_of, seconds
+
+
+def tune(
+    target: Target,
+    out: Annotated[Path, typer.Option("--out", help="Folder for settings.json, result and report.")],
+    budget: Annotated[str, typer.Option("--budget", help="Time for the search: 90s, 3m.")] = "3m",
+    max_memory: Annotated[
+        str | None, typer.Option("--max-memory", help="What training may hold: 4G, 900M. [default: 90% of ours]")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Start the run in --out over.")] = False,
+    threads: Threads = None,
+    seed: Seed = 0,
+    device: DeviceName = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> int:
+    """Find the fastest training set-up of the same batch size."""
+    from rich.console import Console
+
+    from hotlap.actions.tune import tune as run
+    from hotlap.report.live import Live
+    from hotlap.report.training import tuned
+
+    given = seconds(budget, "--budget")
+    with Live(budget_seconds=given, quiet=quiet) as live:
+        result = run(
+            target,
+            out=out,
+            budget=given,
+            max_memory=byte_count(max_memory, "--max-memory") if max_memory else None,
+            force=force,
+            threads=threads,
+            seed=seed,
+            device=one_of("--device", device, DEVICES) if device else None,
+            progress=live,
+        )
+    if as_json:
+        print(json.dumps(result))
+    else:
+        Console().print(tuned(result, target, out))
+    return 0 if result["confirmed"] else 3

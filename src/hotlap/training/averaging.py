@@ -1,0 +1,46 @@
+"""An exponential moving average of the weights (Polyak and Juditsky, 1992), which often scores better than they do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Average:
+    """The average of the parameters, w' = decay * w' + (1 - decay) * w after each step; buffers are the model's."""
+
+    def __init__(self, model: torch.nn.Module, decay: float) -> None:
+        from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+        self._update: Any = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        self._model = {name: parameter.detach() for name, parameter in model.named_parameters()}
+        self.tensors: dict[str, torch.Tensor] = {name: value.clone() for name, value in self._model.items()}
+
+    def update(self) -> None:
+        """Take the weights of one more step in."""
+        self._update(list(self.tensors.values()), list(self._model.values()), 0)
+
+    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Go on from a kept average."""
+        for name, value in self.tensors.items():
+            value.copy_(tensors[name])
+
+    def take(self) -> None:
+        """Put the averaged weights into the model for good."""
+        for name, value in self._model.items():
+            value.copy_(self.tensors[name])
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Within the block the model has the averaged weights; afterwards its own again, bit for bit."""
+        own = {name: value.clone() for name, value in self._model.items()}
+        self.take()
+        try:
+            yield
+        finally:
+            for name, value in self._model.items():
+                value.copy_(own[name])

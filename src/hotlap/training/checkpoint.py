@@ -1,0 +1,173 @@
+"""Checkpoints: written aside, flushed, renamed, digested; the newest that is whole is the one that is taken up.
+
+`step-00000042.safetensors` holds all tensors, `step-00000042.json` everything else and the digests. The JSON file
+gets its name last, so a checkpoint that has one was written to its end. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hotlap.core import Json
+from hotlap.errors import OutputError
+from hotlap.search.folder import write_whole, written_whole
+
+if TYPE_CHECKING:
+    import torch
+
+_NAME = re.compile(r"(step|best)-(\d{8,})\.json")
+_KEPT = 2
+"""So many of the newest stay: when the last one is damaged, the one before it is good."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """All that a run needs to go on as if it had never stopped: tensors by name, and the rest as JSON."""
+
+    step: int
+    tensors: Mapping[str, torch.Tensor]
+    state: Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Damaged:
+    """A checkpoint that is not whole, and why."""
+
+    path: Path
+    reason: str
+
+
+def save(folder: Path, checkpoint: Checkpoint, *, kind: str = "step", keep_best: int | None = None) -> Path:
+    """Write a checkpoint, then remove those that no run would take up any more; gives its path.
+
+    `keep_best` is the step of the `best` checkpoint that still counts. Raises OutputError where the disk is full.
+    """
+    from safetensors.torch import save_file
+
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{kind}-{checkpoint.step:08d}.safetensors"
+    with written_whole(path) as temporary:
+        save_file({name: _plain(value) for name, value in checkpoint.tensors.items()}, temporary)
+        with temporary.open("rb") as file:
+            digest, size = hashlib.file_digest(file, "sha256").hexdigest(), temporary.stat().st_size
+    body = {"step": checkpoint.step, "state": checkpoint.state, "bytes": size, "sha256": digest}
+    text = json.dumps(body, sort_keys=True)
+    outer = json.dumps({"sha256": _digest(text.encode()), "checkpoint": body}, sort_keys=True)
+    write_whole(path.with_suffix(".json"), outer.encode())
+    if kind == "step":
+        _prune(folder, keep_best)
+    return path
+
+
+def newest(folder: Path) -> tuple[Checkpoint | None, list[Damaged]]:
+    """The newest checkpoint that is whole, and the newer ones that are damaged; None where there is none."""
+    damaged: list[Damaged] = []
+    for path in reversed(_paths(folder, "step")):
+        found = load(path)
+        if isinstance(found, Checkpoint):
+            return found, damaged
+        damaged.append(found)
+    return None, damaged
+
+
+def load(path: Path) -> Checkpoint | Damaged:
+    """The checkpoint whose JSON file is `path`; every byte is checked before any is used."""
+    from safetensors.torch import load as deserialized
+
+    try:
+        outer = json.loads(path.read_bytes())
+        body = outer["checkpoint"]
+        if _digest(json.dumps(body, sort_keys=True).encode()) != outer["sha256"]:
+            return Damaged(path=path, reason="its digest is another than when it was written")
+        data = path.with_suffix(".safetensors").read_bytes()
+    except OSError as error:
+        return Damaged(path=path, reason=f"{error.filename}: {error.strerror}")
+    except (ValueError, KeyError, TypeError):
+        return Damaged(path=path, reason="it is no JSON of a checkpoint")
+    if len(data) != body["bytes"] or _digest(data) != body["sha256"]:
+        return Damaged(path=path.with_suffix(".safetensors"), reason="its digest is another than when it was written")
+    return Checkpoint(step=body["step"], tensors=deserialized(data), state=body["state"])
+
+
+def load_best(folder: Path, step: int) -> Checkpoint:
+    """The checkpoint of the best score, of that step. Raises OutputError where it is damaged."""
+    found = load(folder / f"best-{step:08d}.json")
+    if isinstance(found, Damaged):
+        raise OutputError(f"{found.path}: {found.reason}; the best weights are lost, start over with --force")
+    return found
+
+
+def model_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The model's parameters and kept buffers by name; one that has several names comes once."""
+    found: dict[str, Any] = {}
+    seen: dict[tuple[Any, ...], str] = {}
+    for name, value in model.state_dict().items():
+        place = (value.data_ptr(), value.shape, value.stride(), value.dtype)
+        if value.numel() == 0 or seen.setdefault(place, name) == name:
+            found[name] = value
+    return found
+
+
+def load_model(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Bring back what `model_tensors` gave, in place. Raises OutputError where it does not fit this model."""
+    own = model_tensors(model)
+    wrong = set(own) ^ set(tensors) or {name for name, value in own.items() if value.shape != tensors[name].shape}
+    if wrong:
+        raise OutputError(
+            f"--resume: the checkpoint does not fit the model ({', '.join(sorted(wrong)[:3])}); has it changed? "
+            "Start over with --force"
+        )
+    import torch
+
+    with torch.no_grad():
+        for name, value in own.items():
+            value.copy_(tensors[name])
+
+
+def _prune(folder: Path, keep_best: int | None) -> None:
+    steps = _paths(folder, "step")
+    kept_best = {f"best-{keep_best:08d}.json"} if keep_best is not None else set()
+    # A best that an older kept checkpoint counts on stays as well: it says so itself.
+    for path in steps[-_KEPT:]:
+        found = _best_step(path)
+        kept_best |= {f"best-{found:08d}.json"} if found is not None else set()
+    for path in [*steps[:-_KEPT], *(path for path in _paths(folder, "best") if path.name not in kept_best)]:
+        path.unlink(missing_ok=True)
+    # What a kill left: tensors whose JSON was never written or is gone, and files still without their name.
+    for path in [*folder.glob("*.safetensors"), *folder.glob(".*")]:
+        if not path.with_suffix(".json").exists():
+            path.unlink(missing_ok=True)
+
+
+def _best_step(path: Path) -> int | None:
+    try:
+        best = json.loads(path.read_bytes())["checkpoint"]["state"].get("best")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return best["step"] if best else None
+
+
+def _paths(folder: Path, kind: str) -> list[Path]:
+    """The JSON files of a kind, oldest first."""
+
+    def found() -> Iterator[tuple[int, Path]]:
+        for path in folder.glob("*.json"):
+            match = _NAME.fullmatch(path.name)
+            if match and match[1] == kind:
+                yield int(match[2]), path
+
+    return [path for _, path in sorted(found())]
+
+
+def _plain(value: torch.Tensor) -> torch.Tensor:
+    return value.detach().cpu().contiguous()
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,79 @@
+"""Nested state as JSON beside tensors, so that nothing that is kept has to be pickled."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from hotlap.core import Json
+from hotlap.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+_MARK = "hotlap:"
+
+
+def encode(value: Any, prefix: str) -> tuple[Json, dict[str, torch.Tensor]]:
+    """`value` as JSON, and the tensors in it by name, which all begin with `prefix`.
+
+    Takes None, bool, int, float, str, bytes, tensors, NumPy arrays, and lists, tuples and dicts of them. Raises
+    InputError for anything else.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    return _encode(value, prefix, tensors), tensors
+
+
+def decode(value: Json, tensors: Mapping[str, torch.Tensor]) -> Any:
+    """What `encode` was given."""
+    if isinstance(value, list):
+        return [decode(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kind = next(iter(value), "")
+    if not kind.startswith(_MARK):
+        return {key: decode(item, tensors) for key, item in value.items()}
+    content = value[kind]
+    match kind.removeprefix(_MARK):
+        case "tensor":
+            return tensors[content]
+        case "array":
+            return tensors[content].numpy()
+        case "bytes":
+            return base64.b64decode(content)
+        case "float":
+            return float(content)
+        case "tuple":
+            return tuple(decode(item, tensors) for item in content)
+    return {decode(key, tensors): decode(item, tensors) for key, item in content}
+
+
+def _encode(value: Any, prefix: str, tensors: dict[str, torch.Tensor]) -> Json:
+    import numpy as np
+    import torch
+
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else {f"{_MARK}float": repr(value)}
+    if isinstance(value, bytes):
+        return {f"{_MARK}bytes": base64.b64encode(value).decode()}
+    if isinstance(value, torch.Tensor | np.ndarray):
+        name = f"{prefix}.{len(tensors)}"
+        if isinstance(value, torch.Tensor):
+            tensors[name] = value.detach().cpu()
+            return {f"{_MARK}tensor": name}
+        tensors[name] = torch.from_numpy(np.ascontiguousarray(value))
+        return {f"{_MARK}array": name}
+    if isinstance(value, list):
+        return [_encode(item, prefix, tensors) for item in value]
+    if isinstance(value, tuple):
+        return {f"{_MARK}tuple": [_encode(item, prefix, tensors) for item in value]}
+    if isinstance(value, Mapping):
+        if all(isinstance(key, str) for key in value) and not any(key.startswith(_MARK) for key in value):
+            return {key: _encode(item, prefix, tensors) for key, item in value.items()}
+        pairs = [[_encode(key, prefix, tensors), _encode(item, prefix, tensors)] for key, item in value.items()]
+        return {f"{_MARK}dict": pairs}
+    raise InputError(f"a {type(value).__name__} can't be kept without pickling it")

@@ -1,0 +1,267 @@
+"""The loop: windows in, steps of the optimizer, scores at the end of each epoch, checkpoints on the way."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hotlap.core import Json
+from hotlap.errors import InputError, TrainingStopped, WorkloadError
+from hotlap.training import checkpoint, divergence, state, validation
+from hotlap.training.averaging import Average
+from hotlap.training.loading import Source, Window
+from hotlap.training.preparing import set_rate
+from hotlap.training.processes import Processes, all_finite
+from hotlap.training.records import Records
+from hotlap.training.schedule import rate_factor
+from hotlap.training.settings import Settings
+from hotlap.training.state import Best, Position
+from hotlap.training.stepping import NotFinite, Stepped, Stepper
+from hotlap.workload.opened import Opened
+
+if TYPE_CHECKING:
+    import torch
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+Tell = Callable[[Json], None]
+
+
+class Interrupted(Exception):
+    """Ctrl-C, or a request to end: all that was done is kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What one run is made of. `checkpoints` is their folder; `records` is None but for the process that writes."""
+
+    opened: Opened
+    settings: Settings
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    stepper: Stepper
+    average: Average | None
+    source: Source
+    processes: Processes
+    records: Records | None
+    checkpoints: Path
+    tell: Tell
+
+
+class Loop:
+    """Trains from `position` to the end; afterwards the model holds the weights that are to be kept."""
+
+    def __init__(self, parts: Parts, position: Position) -> None:
+        self._parts, self.position = parts, position
+        settings, windows = parts.settings, parts.source.windows
+        self._steps = windows * settings.epochs if windows is not None else None
+        if self._steps is None and settings.schedule != "constant":
+            raise InputError(
+                f"settings: schedule={settings.schedule} needs to know how many steps there are, and `training` is an "
+                "iterable without a length; give it a __len__, or leave the schedule out"
+            )
+        self._asked_to_stop = False
+        self._saved_at = self._mark = time.monotonic()
+
+    def run(self) -> Position:
+        """Train. Raises TrainingStopped where a number is not finite, Interrupted after Ctrl-C, with all saved."""
+        epochs = self._parts.settings.epochs
+        with self._signals():
+            self._mark = self._saved_at = time.monotonic()
+            while not self.position.done:
+                epoch = self.position.epoch
+                self._epoch(epoch)
+                score, best = self._judge(epoch)
+                waited = best is not None and epoch - best.epoch >= (self._parts.settings.early_stop or 0)
+                done = epoch + 1 == epochs or waited
+                self.position = replace(self.position, epoch=epoch + 1, window=0, score=score, best=best, done=done)
+                self._save()
+        self._take_best()
+        return self.position
+
+    def _epoch(self, epoch: int) -> None:
+        found = self.position.window > 0
+        for window in self._parts.source.epoch(epoch, self.position.window):
+            found = True
+            self._window(window)
+            ask, due = self._parts.processes.sums(float(self._asked_to_stop), float(self._due()))
+            if ask:
+                self._save()
+                raise Interrupted
+            if due:
+                self._save()
+        if not found:
+            raise WorkloadError("the workload's `training` gave no batch; give at least one an epoch")
+
+    def _window(self, window: Window) -> None:
+        parts, position = self._parts, self.position
+        settings = parts.settings
+        factor = rate_factor(settings.schedule, position.step, steps=self._steps, warmup=settings.warmup)
+        rate = set_rate(parts.optimizer, factor)
+        weight, rows = parts.processes.sums(sum(one.weight for one in window.micro_batches), float(window.rows))
+        stepped = self._stepped(window, weight) if weight else None
+        skipped = stepped is None or stepped.skipped
+        if parts.average is not None and not skipped:
+            parts.average.update()
+        now = time.monotonic()
+        seconds, self._mark = now - self._mark, now
+        self.position = replace(
+            position,
+            window=window.number + 1,
+            step=position.step + 1,
+            skipped=position.skipped + skipped,
+            seconds=position.seconds + seconds,
+        )
+        self._note(window, stepped, rate, rows, seconds)
+
+    def _stepped(self, window: Window, weight: float) -> Stepped:
+        parts = self._parts
+        try:
+            return parts.stepper.step(window, weight)
+        except NotFinite as found:
+            sentence = divergence.explain(parts.stepper, window, found, step=self.position.step)
+            kept = self._keep_good_state()
+            raise TrainingStopped(
+                f"{sentence}; {kept}; look at that batch, or go on with --resume and a change such as --set clip=1"
+            ) from found
+
+    def _keep_good_state(self) -> str:
+        """Save the state before the step that failed, unless the forward pass spoilt the model's statistics."""
+        parts = self._parts
+        if all_finite(list(checkpoint.model_tensors(parts.model).values())) and parts.source.state() is None:
+            self._save()
+            return f"the state after step {self.position.step} is kept in {parts.checkpoints}"
+        return f"the last checkpoint before it is kept in {parts.checkpoints}"
+
+    def _note(self, window: Window, stepped: Stepped | None, rate: float, rows: float, seconds: float) -> None:
+        parts, position = self._parts, self.position
+        line: dict[str, Any] = {
+            "step": position.step,
+            "epoch": window.epoch + 1,
+            "loss": stepped.loss if stepped else None,
+            "rate": rate,
+            "gradient_norm": _finite(stepped.gradient_norm) if stepped else None,
+            "skipped": position.skipped,
+            "examples": int(rows),
+            "ms": 1000 * seconds,
+            "examples_per_second": rows / seconds,
+            "memory_bytes": _memory_bytes(parts.settings),
+        }
+        if parts.records is not None:
+            parts.records.add(line)
+        left = None if self._steps is None else self._steps - position.step
+        parts.tell({"event": "step", **line, "steps": self._steps, "left": left, "epochs": parts.settings.epochs})
+
+    def _judge(self, epoch: int) -> tuple[float | None, Best | None]:
+        """Score the model; where a stop hangs on it, note the best so far and keep its weights."""
+        parts, position = self._parts, self.position
+        patience = parts.settings.early_stop
+        score = self._score("selection" if patience else "all")
+        if score is None:
+            return None, None
+        if parts.records is not None:
+            parts.records.add({"step": position.step, "epoch": epoch + 1, "score": score})
+        parts.tell({"event": "score", "epoch": epoch + 1, "score": score})
+        if patience is None or (position.best is not None and score <= position.best.score):
+            return score, position.best
+        self._save_best()
+        return score, Best(step=position.step, epoch=epoch, score=score)
+
+    def _score(self, role: Any) -> float | None:
+        parts = self._parts
+        score = None
+        if parts.processes.writes or parts.settings.sharding == "fsdp2":
+            with self._kept_weights():
+                score = validation.score(parts.opened, parts.model, parts.settings, role)
+        self._mark = time.monotonic()
+        return parts.processes.gathered(score)[0]  # type: ignore[no-any-return]
+
+    def score_of_result(self) -> float | None:
+        """The score on examples that chose nothing: all of them, unless a stop was chosen on some."""
+        return self._score("confirmation") if self._parts.settings.early_stop else self.position.score
+
+    @contextmanager
+    def _kept_weights(self) -> Iterator[None]:
+        """Within the block the model holds what would be kept if training ended here."""
+        if self._parts.average is None or self.position.done:
+            yield
+            return
+        with self._parts.average.in_place():
+            yield
+
+    def _take_best(self) -> None:
+        """Put the weights that are kept into the model: the best ones, the average, or the last."""
+        best, parts = self.position.best, self._parts
+        if best is not None:
+            state.load_weights(checkpoint.load_best(parts.checkpoints, best.step), parts.model)
+        elif parts.average is not None:
+            parts.average.take()
+
+    def _save(self) -> None:
+        parts = self._parts
+        if parts.records is not None:
+            self.position = replace(self.position, metrics_bytes=parts.records.mark())
+        taken = state.capture(
+            self.position,
+            parts.model,
+            parts.optimizer,
+            scaler=parts.stepper.scaler,
+            average=parts.average,
+            loader=parts.source.state(),
+            examples=parts.source.examples,
+        )
+        if parts.processes.writes:
+            best = self.position.best
+            checkpoint.save(parts.checkpoints, taken, keep_best=best.step if best else None)
+        self._saved_at = self._mark = time.monotonic()
+
+    def _save_best(self) -> None:
+        parts = self._parts
+        with self._kept_weights():
+            taken = state.capture_weights(self.position.step, parts.model)
+        if parts.processes.writes:
+            checkpoint.save(parts.checkpoints, taken, kind="best")
+
+    def _due(self) -> bool:
+        return self._parts.processes.writes and (
+            time.monotonic() - self._saved_at >= self._parts.settings.checkpoint_seconds
+        )
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """The first Ctrl-C or SIGTERM ends the run after the step in work; a second Ctrl-C at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def ask(number: int, frame: Any) -> None:
+            if self._asked_to_stop:
+                raise KeyboardInterrupt
+            self._asked_to_stop = True
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _memory_bytes(settings: Settings) -> int:
+    """What this process holds: of the CUDA device's memory, or resident on the CPU."""
+    if settings.device == "cuda":
+        import torch
+
+        return int(torch.cuda.memory_allocated())
+    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,195 @@
+"""How much memory a training will need at a batch size, before it is run at that size.
+
+The first steps are run at two small batch sizes. Every allocation of theirs is recorded, gets the size that it has at
+the wanted batch size, and all are replayed, without computing and without using the memory, at the C library's own
+allocator. What else the process holds (libraries, their buffers) is what it was measured to hold beside the replay at
+the larger of the small sizes.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from hotlap.core import Json, to_json
+from hotlap.errors import InputError
+from hotlap.machine.facts import facts
+from hotlap.search.setting import start_worker
+from hotlap.training.memory.setup import Setup
+from hotlap.training.memory.traces import Trace, from_arrays, live_peak, scaled
+from hotlap.workload.target import target_of
+from hotlap.workload.workload import Workload
+
+SMALL_BATCHES = (4, 8)
+MEASURED_STEPS = 5
+TIMEOUT_SECONDS = 1800.0
+_MEMORY_SHARE = 0.9
+_WORK = "hotlap.training.memory.work"
+_REPLAY = Path(__file__).with_name("replay.py")
+_FREED_FIRST = (0, 4 * 2**20, 32 * 2**20 - 8192)
+"""What the process may have mapped and freed before: nothing, some, and as much as glibc takes note of. How full the
+heap gets depends on it, by a few percent and not in one direction; the middle of the replays is taken."""
+_CUDA_GRANULE = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """What the first steps at two small batch sizes showed. Bytes.
+
+    `base_bytes` is what the process held before its first step, `load_peak_bytes` the most until then, `peak_bytes` the
+    most in the whole run at `batches[1]`. `rows` is the user's own batch size where `training` is an iterable of
+    batches.
+    """
+
+    setup: Setup
+    batches: tuple[int, int]
+    traces: tuple[Trace, Trace]
+    holdings: tuple[Json, Json]
+    base_bytes: int
+    load_peak_bytes: int
+    peak_bytes: int
+    rows: int | None
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """The peak of the process that trains (on CUDA: of tensors on the device) with batches of `batch` rows; bytes.
+
+    `base_bytes` of it is there before the first step, `steps_bytes` is what steps take, holes included, and
+    `libraries_bytes` what libraries take beside it while they run. `holdings` is what tensors hold at `batch`, as
+    `holdings.Holdings` has it. `alone` counts allocations whose size could only be guessed.
+    """
+
+    batch: int
+    peak_bytes: int
+    base_bytes: int
+    steps_bytes: int
+    libraries_bytes: int
+    tensors_peak_bytes: int
+    alone: int
+    holdings: Json
+
+    def to_json(self) -> Json:
+        """Plain JSON."""
+        return to_json(self)
+
+
+def observe(
+    workload: Workload | str | Path,
+    setup: Setup | None = None,
+    *,
+    batches: tuple[int, int] = SMALL_BATCHES,
+    threads: int | None = None,
+    memory_limit: int | None = None,
+) -> Observation:
+    """Run a workload's first steps at two small batch sizes, in processes of their own.
+
+    Takes as long as thirteen such steps and two starts of torch. Raises WorkloadError for a workload that lacks
+    `training` or `loss`, and CandidateFailed (OutOfMemory among them) where a step fails.
+    """
+    small, large = batches
+    if not 1 <= small < large:
+        raise InputError(f"batches {small} and {large}: give two different sizes, the smaller first")
+    machine, chosen = facts(), setup or Setup()
+    count, limit = threads or machine.cores, memory_limit or int(_MEMORY_SHARE * machine.memory_bytes)
+    target, wanted = target_of(workload), to_json(chosen)
+    with start_worker(count, limit) as worker:
+        worker.call(f"{_WORK}:open_training", target=target, threads=count, timeout=TIMEOUT_SECONDS)
+        measured = worker.call(
+            f"{_WORK}:run_steps", setup=wanted, batch=large, steps=MEASURED_STEPS, timeout=TIMEOUT_SECONDS
+        )
+    with start_worker(count, limit) as worker:
+        opened = worker.call(f"{_WORK}:open_training", target=target, threads=count, timeout=TIMEOUT_SECONDS)
+        seen = [
+            worker.call(f"{_WORK}:trace_steps", setup=wanted, batch=batch, timeout=TIMEOUT_SECONDS) for batch in batches
+        ]
+    first, second = (from_arrays(**one["trace"]) for one in seen)
+    return Observation(
+        setup=chosen,
+        batches=batches,
+        traces=(first, second),
+        holdings=(seen[0]["holdings"], seen[1]["holdings"]),
+        rows=opened["rows"],
+        whole=opened["whole"],
+        **measured,
+    )
+
+
+def measure(
+    workload: Workload | str | Path,
+    setup: Setup | None = None,
+    *,
+    batch: int,
+    steps: int = 2 * MEASURED_STEPS,
+    threads: int | None = None,
+    memory_limit: int | None = None,
+) -> Json:
+    """The peak that a process really has that trains at `batch`: `base_bytes`, `load_peak_bytes`, `peak_bytes`.
+
+    Raises OutOfMemory where it passes `memory_limit` (bytes; default: nine tenths of the machine's), and what
+    `observe` raises.
+    """
+    machine = facts()
+    count, limit = threads or machine.cores, memory_limit or int(_MEMORY_SHARE * machine.memory_bytes)
+    with start_worker(count, limit) as worker:
+        worker.call(f"{_WORK}:open_training", target=target_of(workload), threads=count, timeout=TIMEOUT_SECONDS)
+        measured: Json = worker.call(
+            f"{_WORK}:run_steps", setup=to_json(setup or Setup()), batch=batch, steps=steps, timeout=TIMEOUT_SECONDS
+        )
+    return measured
+
+
+def predict(seen: Observation, batch: int) -> Prediction:
+    """The peak at `batch`, from an observation. Takes well under a second; computes nothing of the model."""
+    if batch < 1:
+        raise InputError(f"batch {batch}: give a batch size from 1 on")
+    events = seen.traces[1].events
+    sizes, alone = _sizes(seen, batch)
+    steps = _footprint(seen, events, sizes)
+    libraries = max(0, seen.peak_bytes - seen.base_bytes - _footprint(seen, events, seen.traces[1].sizes))
+    return Prediction(
+        batch=batch,
+        peak_bytes=max(seen.load_peak_bytes, seen.base_bytes + steps + libraries),
+        base_bytes=seen.base_bytes,
+        steps_bytes=steps,
+        libraries_bytes=libraries,
+        tensors_peak_bytes=live_peak(events, sizes),
+        alone=alone,
+        holdings=_line(seen.holdings, seen.batches, batch),
+    )
+
+
+def _sizes(seen: Observation, batch: int) -> tuple[list[int], int]:
+    (small, large), (small_batch, large_batch) = seen.traces, seen.batches
+    return scaled(small, small_batch, large, large_batch, batch)
+
+
+def _footprint(seen: Observation, events: Sequence[int], sizes: Sequence[int]) -> int:
+    if seen.setup.device == "cuda":
+        return live_peak(events, sizes, _CUDA_GRANULE)
+    return round(median(replayed(events, sizes, freed_first=first) for first in _FREED_FIRST))
+
+
+def replayed(events: Sequence[int], sizes: Sequence[int], *, freed_first: int = 0) -> int:
+    """Bytes that the C library takes from the system for a trace, at the most; see `replay.py`."""
+    given = array("q", [len(sizes), freed_first, *sizes, *events]).tobytes()
+    command = [sys.executable, "-I", "-S", str(_REPLAY)]
+    return int(subprocess.run(command, input=given, capture_output=True, check=True).stdout)
+
+
+def _line(held: Sequence[Json], batches: Sequence[int], batch: int) -> Json:
+    """Holdings at `batch`: each figure on the line through its two values."""
+    small, large = held
+
+    def at(low: int, high: int) -> int:
+        return max(0, round(high + (high - low) / (batches[1] - batches[0]) * (batch - batches[1])))
+
+    layers = {name: at(small["activations"].get(name, 0), size) for name, size in large["activations"].items()}
+    found = {name: at(small[name], size) for name, size in large.items() if name != "activations"}
+    return {**found, "activations": layers, "activations_bytes": sum(layers.values())}

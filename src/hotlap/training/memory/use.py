@@ -1,0 +1,137 @@
+"""Live use of memory: of the machine, of processes with everything they started, and of every GPU."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hotlap.errors import InputError
+from hotlap.machine import containers
+from hotlap.training.memory.gpus import GpuUse, gpus
+
+_KIB = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessUse:
+    """One process. Bytes: `resident` now; `proportional` counts a page that n processes share as 1/n of one (None
+    where the kernel does not let us look); `peak` is the most that was resident since the process began.
+
+    `root` is the process that was asked for, of which this is a descendant or which it is.
+    """
+
+    pid: int
+    root: int
+    name: str
+    resident_bytes: int
+    proportional_bytes: int | None
+    peak_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryUse:
+    """One look. `when` is in seconds since 1970. `total_bytes` is what we may use (physical memory or the cgroup's
+    limit), `available_bytes` what of it can be had without swapping."""
+
+    when: float
+    total_bytes: int
+    available_bytes: int
+    processes: tuple[ProcessUse, ...]
+    gpus: tuple[GpuUse, ...]
+
+    @property
+    def tree_bytes(self) -> int:
+        """All processes together; shared pages once, as far as the kernel says."""
+        return sum(
+            one.resident_bytes if one.proportional_bytes is None else one.proportional_bytes for one in self.processes
+        )
+
+
+def look(pids: Iterable[int] | None = None) -> MemoryUse:
+    """Look once at `pids` with all their descendants; default: this process with its own.
+
+    A few ms a process. A process that ends meanwhile is left out. Raises InputError for one that is not there.
+    """
+    import psutil
+
+    found: dict[int, ProcessUse] = {}
+    for pid in pids if pids is not None else (os.getpid(),):
+        try:
+            root = psutil.Process(pid)
+            tree = [root, *root.children(recursive=True)]
+        except psutil.Error:
+            raise InputError(
+                f"there is no process {pid}, or it is not ours to look at; `ps` lists those there are"
+            ) from None
+        for process in tree:
+            use = process_use(process.pid, pid)
+            if use is not None:
+                found.setdefault(process.pid, use)
+    memory = psutil.virtual_memory()
+    limit = containers.memory_limit()
+    return MemoryUse(
+        when=time.time(),
+        total_bytes=min(int(memory.total), limit or int(memory.total)),
+        available_bytes=min(int(memory.available), limit or int(memory.available)),
+        processes=tuple(found.values()),
+        gpus=gpus(),
+    )
+
+
+def process_use(pid: int, root: int, proc: Path = Path("/proc")) -> ProcessUse | None:
+    """What the kernel says of one process; None where it is gone or holds no memory of its own."""
+    status = fields(proc / str(pid) / "status")
+    if "VmRSS" not in status:
+        return None
+    shares = fields(proc / str(pid) / "smaps_rollup")
+    return ProcessUse(
+        pid=pid,
+        root=root,
+        name=status.get("Name", ""),
+        resident_bytes=kibibytes(status["VmRSS"]),
+        proportional_bytes=kibibytes(shares["Pss"]) if "Pss" in shares else None,
+        peak_bytes=kibibytes(status["VmHWM"]) if "VmHWM" in status else None,
+    )
+
+
+def fields(file: Path) -> dict[str, str]:
+    """`Name: value` lines of a file under /proc; none where it can't be read."""
+    try:
+        lines = file.read_text().splitlines()
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in lines)
+    return {name: value.strip() for name, colon, value in pairs if colon}
+
+
+def kibibytes(text: str) -> int:
+    """Bytes of `123 kB`, as /proc writes them."""
+    return int(text.split()[0]) * _KIB
+
+
+def largest_processes(count: int) -> list[int]:
+    """The processes of this user that hold the most memory, leaving out those that another one of them started."""
+    import psutil
+
+    mine: dict[int, tuple[int, int]] = {}
+    for process in psutil.process_iter():
+        try:
+            if process.uids().real == os.getuid():
+                mine[process.pid] = (process.ppid(), process.memory_info().rss)
+        except psutil.Error:
+            continue
+    ordered = sorted(mine, key=lambda pid: mine[pid][1], reverse=True)[:count]
+    return [pid for pid in ordered if not ancestors(pid, mine) & set(ordered)]
+
+
+def ancestors(pid: int, processes: dict[int, tuple[int, int]]) -> set[int]:
+    """Every process above `pid`, of (parent, bytes) by pid."""
+    above: set[int] = set()
+    parent = processes[pid][0]
+    while parent in processes and parent not in above:
+        above.add(parent)
+        parent = processes[parent][0]
+    return above

@@ -1,0 +1,81 @@
+"""What a worker process does for a prediction or a measurement of memory. Each function is called by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hotlap.core import Device, Json
+from hotlap.training.memory import tracing
+from hotlap.training.memory.batches import Largest, largest
+from hotlap.training.memory.clear import resident_bytes
+from hotlap.training.memory.holdings import holdings
+from hotlap.training.memory.setup import Setup, Trainer
+from hotlap.training.memory.traces import to_arrays
+from hotlap.training.memory.use import fields, kibibytes
+from hotlap.workload.opened import check_fields
+from hotlap.workload.target import load_target
+from hotlap.workload.workload import Workload
+
+TRACED_STEPS = 3
+"""The first step makes the optimizer's state, the second finds it there, the third runs like all others."""
+
+
+def open_training(state: dict[str, Any], *, target: str, threads: int) -> Json:
+    """Load a target's workload and look through its training data; must come first."""
+    import torch
+
+    torch.set_num_threads(threads)
+    loaded = load_target(target)
+    check_fields(loaded, ("training", "loss"), "monitor")
+    found = largest(loaded.workload)
+    state.update(workload=loaded.workload, largest=found)
+    return {"workload": loaded.name, "rows": found.rows, "looked_at": found.looked_at, "whole": found.whole}
+
+
+def run_steps(state: dict[str, Any], *, setup: Json, batch: int, steps: int) -> Json:
+    """Train for `steps` steps at `batch` and give the process's peak, and what it held before; bytes."""
+    workload, data = _opened(state)
+    chosen = Setup(**setup)
+    trainer = Trainer(workload, chosen)
+    base = held_bytes(chosen.device)
+    loaded = peak_bytes(chosen.device)
+    for _ in range(steps):
+        trainer.step(lambda: data.make(batch))
+    return {"base_bytes": base, "load_peak_bytes": loaded, "peak_bytes": peak_bytes(chosen.device)}
+
+
+def trace_steps(state: dict[str, Any], *, setup: Json, batch: int) -> Json:
+    """Record the first steps of a training at `batch`, then look what is held; for `predict.observe`."""
+    workload, data = _opened(state)
+    chosen = Setup(**setup)
+    trainer = Trainer(workload, chosen)
+
+    def run() -> None:
+        for _ in range(TRACED_STEPS):
+            trainer.step(lambda: data.make(batch))
+
+    trace = tracing.record(run, chosen.device)
+    return {"trace": to_arrays(trace), "holdings": holdings(trainer, lambda: data.make(batch)).to_json()}
+
+
+def held_bytes(device: Device) -> int:
+    """What this process holds: resident memory, or what tensors hold on the CUDA device."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.memory_allocated())
+    return resident_bytes()
+
+
+def peak_bytes(device: Device) -> int:
+    """The most that this process held so far, as `held_bytes` counts."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.max_memory_allocated())
+    return kibibytes(fields(Path("/proc/self/status"))["VmHWM"])
+
+
+def _opened(state: dict[str, Any]) -> tuple[Workload, Largest]:
+    return state["workload"], state["largest"]

@@ -1,0 +1,172 @@
+"""The model and its optimizer, made ready to train as the settings say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hotlap.errors import InputError, WorkloadError
+from hotlap.training import recompute
+from hotlap.training.seeding import seed_generators
+from hotlap.training.settings import Settings
+from hotlap.workload.opened import load_weights
+from hotlap.workload.target import Loaded
+from hotlap.workload.user_code import running
+from hotlap.workload.workload import Workload
+
+if TYPE_CHECKING:
+    import torch
+
+_RANDOM = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout", "RReLU")
+
+
+def prepare_model(loaded: Loaded, settings: Settings) -> torch.nn.Module:
+    """The workload's model in training mode, on the device, in the layout and with the recomputing asked for.
+
+    Parameters that the user froze stay frozen. Raises WorkloadError where nothing can be trained, InputError where
+    the settings ask for what this model can't do.
+    """
+    import torch
+
+    seed_generators(settings.seed, "model")
+    with running("model"):
+        model = loaded.workload.model()
+    if loaded.weights:
+        load_weights(model, loaded)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise WorkloadError("the workload's `model` has no parameter that requires a gradient; nothing can be trained")
+    model.train()
+    if settings.layout == "channels_last":
+        if not any(parameter.ndim == 4 for parameter in model.parameters()):
+            raise InputError("settings: layout=channels_last does nothing here: no weight has 4 axes; leave it out")
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(settings.device)
+    if settings.checkpointing:
+        recompute.recompute_layers(model)
+    return model
+
+
+def compile_model(model: torch.nn.Module, settings: Settings) -> None:
+    """Have torch.compile's form of the model run, if asked for."""
+    if settings.compile:
+        model.compile()
+
+
+def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """The parameters that are trained, by name; a shared one once."""
+    return {name: value for name, value in model.named_parameters() if value.requires_grad}
+
+
+def prepare_optimizer(workload: Workload, model: torch.nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    """The workload's optimizer over the model's trained parameters; AdamW with its defaults where it names none.
+
+    Raises WorkloadError where it gives no optimizer, InputError where it has no fused form.
+    """
+    import torch
+
+    parameters = list(trainable(model).values())
+    if workload.optimizer is None:
+        optimizer: Any = torch.optim.AdamW(parameters)
+    else:
+        with running("optimizer"):
+            optimizer = workload.optimizer(parameters)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise WorkloadError(
+            f"the workload's `optimizer` must give a torch.optim.Optimizer; it gave a {type(optimizer).__name__}"
+        )
+    known = {id(parameter) for parameter in parameters}
+    if any(id(one) not in known for group in optimizer.param_groups for one in group["params"]):
+        raise WorkloadError(
+            "the workload's `optimizer` holds parameters that are not the model's; use those it is given"
+        )
+    chosen: torch.optim.Optimizer = _fused(optimizer) if settings.fused else optimizer
+    for group in chosen.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+    return chosen
+
+
+def has_fused_form(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether torch computes a step of this optimizer in one kernel."""
+    import torch
+
+    return type(optimizer) in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad)
+
+
+def _fused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The same optimizer, its groups and their values, in its one-kernel form."""
+    kind: Any = type(optimizer)
+    if not has_fused_form(optimizer):
+        raise InputError(
+            f"settings: fused=true: {kind.__name__} has no fused form; use Adam, AdamW, SGD or Adagrad, or leave it out"
+        )
+    left_out = ("fused", "foreach")
+    groups = [{key: value for key, value in group.items() if key not in left_out} for group in optimizer.param_groups]
+    made: torch.optim.Optimizer = kind(groups, fused=True)
+    return made
+
+
+def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
+    """Set each group's learning rate to its own times `factor`; gives the first group's."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
+    return float(optimizer.param_groups[0]["lr"])
+
+
+def not_exact(model: torch.nn.Module) -> dict[str, list[str]]:
+    """Layers whose result depends on how a batch is cut: those with batch statistics, and those with randomness.
+
+    Names by kind, "batch statistics" and "randomness"; only kinds that there are.
+    """
+    import torch
+
+    found: dict[str, list[str]] = {"batch statistics": [], "randomness": []}
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            found["batch statistics"].append(name)
+        elif _draws(module):
+            found["randomness"].append(name)
+    return {kind: names for kind, names in found.items() if names}
+
+
+def _draws(module: torch.nn.Module) -> bool:
+    import torch
+
+    if isinstance(module, torch.nn.RNNBase | torch.nn.MultiheadAttention):
+        return bool(module.dropout)
+    return type(module).__name__ in _RANDOM and bool(getattr(module, "p", True))
+
+
+def cutting_warnings(model: torch.nn.Module, settings: Settings, world: int) -> list[str]:
+    """What to say where a step is cut into several passes although the model's layers look at a whole batch."""
+    cut = settings.accumulation > 1 or settings.examples_a_pass < settings.batch_size or world > 1
+    if not cut:
+        return []
+    return [
+        f"a step is computed in parts, and {len(names)} layers have {kind} ({_some(names)}): the result is not exactly "
+        "that of the whole batch in one pass"
+        for kind, names in not_exact(model).items()
+    ]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def to_device(value: Any, settings: Settings) -> Any:
+    """A batch's tensors on the device, 4-D floats in the layout asked for; all else as it is."""
+    import torch
+    from torch.utils import _pytree as pytree
+
+    def moved(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor):
+            return leaf
+        if settings.layout == "channels_last" and leaf.ndim == 4 and leaf.is_floating_point():
+            return leaf.to(settings.device, memory_format=torch.channels_last, non_blocking=settings.pin)
+        return leaf.to(settings.device, non_blocking=settings.pin)
+
+    return pytree.tree_map(moved, value)
+
+
+def parameters_of(optimizer: torch.optim.Optimizer) -> Iterable[torch.nn.Parameter]:
+    """Every parameter of the optimizer, in its own order."""
+    return (parameter for group in optimizer.param_groups for parameter in group["params"])

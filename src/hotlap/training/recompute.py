@@ -1,0 +1,85 @@
+"""Gradient checkpointing: a repeated layer's activations are computed again in the backward pass, not kept.
+
+Chen et al., 2016 (arXiv:1604.06174), by way of torch.utils.checkpoint without reentry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from hotlap.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def recompute_layers(model: torch.nn.Module) -> list[str]:
+    """Have each repeated layer recomputed; gives their names. Parameters keep their names.
+
+    Raises InputError where the model repeats no layer, so that there is nothing to cut it at.
+    """
+    layers = repeated_layers(model)
+    if not layers:
+        raise InputError(
+            "settings: checkpointing=true needs layers that repeat, in a torch.nn.Sequential or ModuleList; "
+            "this model has none; leave it out"
+        )
+    for layer in layers.values():
+        layer.forward = partial(_recomputed, layer, layer.forward)
+    return list(layers)
+
+
+def repeated_layers(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    """The layers worth recomputing, by name: outermost items of a list of two or more of one type with weights."""
+    import torch
+
+    found: dict[str, torch.nn.Module] = {}
+    for name, module in model.named_modules():
+        if any(name.startswith(f"{outer}.") or name == outer for outer in found):
+            continue
+        if not isinstance(module, torch.nn.Sequential | torch.nn.ModuleList):
+            continue
+        items = {
+            f"{name}.{key}" if name else key: item
+            for key, item in module.named_children()
+            if any(True for _ in item.parameters()) and any(True for _ in item.children())
+        }
+        kinds = [type(item) for item in items.values()]
+        found |= {key: item for key, item in items.items() if kinds.count(type(item)) > 1}
+    return found
+
+
+def _recomputed(layer: torch.nn.Module, forward: Any, *args: Any, **kwargs: Any) -> Any:
+    import torch
+    from torch.utils.checkpoint import checkpoint
+
+    if not (layer.training and torch.is_grad_enabled()):
+        return forward(*args, **kwargs)
+    return checkpoint(forward, *args, use_reentrant=False, context_fn=partial(_contexts, layer), **kwargs)
+
+
+def _contexts(layer: torch.nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    return nullcontext(), _statistics_left_alone(layer)
+
+
+@contextmanager
+def _statistics_left_alone(layer: torch.nn.Module) -> Iterator[None]:
+    """The second forward pass of a batch must not count in the running statistics again."""
+    import torch
+
+    norms = [one for one in layer.modules() if isinstance(one, torch.nn.modules.batchnorm._NormBase)]
+    momenta = [norm.momentum for norm in norms]
+    counters = [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None]
+    counts = [int(counter) for counter in counters]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for counter, count in zip(counters, counts, strict=True):
+            counter.fill_(count)

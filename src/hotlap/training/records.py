@@ -1,0 +1,94 @@
+"""What a run notes as it goes: one JSON line a step, and TensorBoard and MLflow where they are installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from hotlap.core import Json
+from hotlap.errors import OutputError
+
+_CHARTED = ("loss", "rate", "gradient_norm", "examples_per_second", "score")
+
+
+class Records:
+    """Appends to `metrics.jsonl` in `folder`. What it holds past `size` bytes, of a run that was killed, goes first."""
+
+    def __init__(self, folder: Path, *, size: int, name: str, settings: Json) -> None:
+        self._path = folder / "metrics.jsonl"
+        try:
+            self._file = self._path.open("ab")
+            self._file.truncate(size)
+        except OSError as error:
+            raise self._failed(error) from error
+        self._charts = [make(folder, name, settings) for found, make in _CHARTS if importlib.util.find_spec(found)]
+
+    def add(self, line: Json) -> None:
+        """Note one line, which has a `step`."""
+        try:
+            self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise self._failed(error) from error
+        numbers = {name: line[name] for name in _CHARTED if line.get(name) is not None}
+        for chart in self._charts:
+            chart.add(line["step"], numbers)
+
+    def mark(self) -> int:
+        """Write all through to the disk; how many bytes there are, for the checkpoint that goes with them."""
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._failed(error) from error
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Close the file and the charts."""
+        self._file.close()
+        for chart in self._charts:
+            chart.close()
+
+    def _failed(self, error: OSError) -> OutputError:
+        return OutputError(f"{self._path} can't be written ({error.strerror}); make room and go on with --resume")
+
+
+class _TensorBoard:
+    def __init__(self, folder: Path, name: str, settings: Json) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer: Any = SummaryWriter(str(folder / "tensorboard"))
+        self._writer.add_text("settings", f"```\n{json.dumps(settings, indent=1)}\n```")
+
+    def add(self, step: int, numbers: dict[str, float]) -> None:
+        for name, value in numbers.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _MLflow:
+    """Into the store that MLFLOW_TRACKING_URI names; else into `mlflow` beside the metrics."""
+
+    def __init__(self, folder: Path, name: str, settings: Json) -> None:
+        import mlflow
+
+        self._mlflow: Any = mlflow
+        if not os.environ.get("MLFLOW_TRACKING_URI"):
+            (folder / "mlflow").mkdir(exist_ok=True)
+            mlflow.set_tracking_uri(f"sqlite:///{(folder / 'mlflow' / 'mlflow.db').absolute()}")
+        mlflow.set_experiment(name)
+        mlflow.start_run(run_name=folder.name)
+        mlflow.log_params(settings)
+
+    def add(self, step: int, numbers: dict[str, float]) -> None:
+        self._mlflow.log_metrics(numbers, step=step, synchronous=False)
+
+    def close(self) -> None:
+        self._mlflow.end_run()
+
+
+_CHARTS = (("tensorboard", _TensorBoard), ("mlflow", _MLflow))

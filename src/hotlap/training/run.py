@@ -1,0 +1,256 @@
+"""One run of training, from a workload to a trained model: the parts are made, checked and put together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from hotlap.core import Json
+from hotlap.errors import InputError, OutputError
+from hotlap.search.folder import written_whole
+from hotlap.training import checkpoint, preparing, state, validation
+from hotlap.training.averaging import Average
+from hotlap.training.loading import BatchesSource, DatasetSource, Source
+from hotlap.training.loop import Loop, Parts
+from hotlap.training.processes import Processes, whole
+from hotlap.training.records import Records
+from hotlap.training.settings import Settings
+from hotlap.training.state import Position
+from hotlap.training.stepping import Stepper
+from hotlap.workload.opened import Opened, check_fields, open_workload
+from hotlap.workload.roles import is_map_style
+from hotlap.workload.target import Loaded
+from hotlap.workload.user_code import running
+
+if TYPE_CHECKING:
+    import torch
+
+Tell = Callable[[Json], None]
+_NEEDS = ("training", "loss")
+_WARM_STEPS, _TIMED_STEPS = 2, 6
+WEIGHTS = "model.safetensors"
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What came of a run. `score` is on examples that chose nothing, `score_before` that of the first weights.
+
+    `step_ms` is the median of this process's steps, loading included; None where it computed none.
+    `resumed_from` is the step that it went on from.
+    """
+
+    position: Position
+    steps: int
+    step_ms: float | None
+    examples_per_second: float | None
+    score_before: float | None
+    score: float | None
+    parameters: int
+    bytes: int
+    resumed_from: int | None
+    warnings: tuple[str, ...]
+
+
+def train_model(
+    loaded: Loaded, settings: Settings, folder: Path, processes: Processes, *, resume: bool, tell: Tell
+) -> Trained:
+    """Train as the settings say and write checkpoints, `metrics.jsonl` and `model.safetensors` into `folder`.
+
+    With `resume` it goes on from the newest whole checkpoint there. Raises InputError for what the user can mend
+    before any step, TrainingStopped and loop.Interrupted with all saved.
+    """
+    check_fields(loaded, _NEEDS, "train")
+    _check(loaded, settings)
+    tell({"event": "phase", "phase": "opening the workload"})
+    warnings: list[str] = []
+    with _threads(settings.threads):
+        opened = open_workload(loaded, needs=_NEEDS, command="train")
+        kept = _kept(folder, warnings) if resume else None
+        parts = make_parts(opened, settings, folder, processes, tell)
+        try:
+            warnings += preparing.cutting_warnings(parts.model, settings, processes.world)
+            position = _restore(parts, kept) if kept else Position(first_score=_first_score(parts))
+            preparing.compile_model(parts.model, settings)
+            if processes.writes:
+                size = position.metrics_bytes
+                records = Records(folder, size=size, name=loaded.name, settings=settings.to_json())
+                parts = replace(parts, records=records)
+            times = _Times(tell)
+            tell({"event": "phase", "phase": "training"})
+            loop = Loop(replace(parts, tell=times), position)
+            end = loop.run()
+            tell({"event": "phase", "phase": "scoring the trained model"})
+            score = loop.score_of_result()
+            tensors = {name: whole(value) for name, value in checkpoint.model_tensors(parts.model).items()}
+            if processes.writes:
+                _write_weights(folder / WEIGHTS, tensors)
+        finally:
+            parts.source.close()
+            if parts.records is not None:
+                parts.records.close()
+    return Trained(
+        position=end,
+        steps=end.step,
+        step_ms=times.median_ms,
+        examples_per_second=times.examples_per_second,
+        score_before=position.first_score,
+        score=score,
+        parameters=sum(one.numel() for one in parts.model.parameters()),
+        bytes=sum(value.numel() * value.element_size() for value in tensors.values()),
+        resumed_from=kept.step if kept else None,
+        warnings=(*opened.warnings, *warnings),
+    )
+
+
+def median_step_ms(loaded: Loaded, settings: Settings, processes: Processes) -> float:
+    """The median time of a step with these settings, loading included, in ms; nothing is kept of it."""
+    opened = open_workload(loaded, needs=_NEEDS, command="train")
+    with _threads(settings.threads):
+        parts = make_parts(opened, settings, Path(), processes, lambda event: None)
+        preparing.compile_model(parts.model, settings)
+        found: list[float] = []
+        try:
+            began = time.monotonic()
+            while len(found) < _WARM_STEPS + _TIMED_STEPS:
+                for window in parts.source.epoch(0, 0):
+                    (weight,) = processes.sums(sum(one.weight for one in window.micro_batches))
+                    parts.stepper.step(window, weight)
+                    now = time.monotonic()
+                    found.append(1000 * (now - began))
+                    began = now
+                    if len(found) == _WARM_STEPS + _TIMED_STEPS:
+                        break
+                else:
+                    break
+        finally:
+            parts.source.close()
+    return median(found[_WARM_STEPS:] or found)
+
+
+def _check(loaded: Loaded, settings: Settings) -> None:
+    if settings.early_stop is not None and loaded.workload.evaluation is None:
+        raise InputError("settings: early_stop needs a score to stop by: give the workload `evaluation` and `score`")
+    if settings.pin and settings.device == "cpu":
+        raise InputError("settings: pin=true is for copies to a CUDA device; leave it out on the CPU")
+
+
+def make_parts(opened: Opened, settings: Settings, folder: Path, processes: Processes, tell: Tell) -> Parts:
+    """All that a run is made of, checked: model, data, optimizer, and what computes a step."""
+    workload = opened.workload
+    model = preparing.prepare_model(opened.loaded, settings)
+    source = make_source(opened, settings, processes)
+    if settings.sharding == "fsdp2" and processes.world > 1:
+        processes.share(model, settings)
+    optimizer = preparing.prepare_optimizer(workload, model, settings)
+    return Parts(
+        opened=replace(opened, model=model),
+        settings=settings,
+        model=model,
+        optimizer=optimizer,
+        stepper=Stepper(model, workload, optimizer, settings, processes),
+        average=Average(model, settings.ema) if settings.ema is not None else None,
+        source=source,
+        processes=processes,
+        records=None,
+        checkpoints=folder / CHECKPOINTS,
+        tell=tell,
+    )
+
+
+def make_source(opened: Opened, settings: Settings, processes: Processes) -> Source:
+    """The training data as windows: of a Dataset, or of an iterable's own batches."""
+    workload = opened.workload
+    assert workload.training is not None
+    with running("training"):
+        training = workload.training()
+    kind = DatasetSource if is_map_style(training) else BatchesSource
+    source: Source = kind(training, workload, settings, rank=processes.rank, world=processes.world)
+    changed = [name for name in source.locked if getattr(settings, name) != getattr(Settings(), name)]
+    changed = [name for name in changed if getattr(settings, name) != getattr(workload, name, None)]
+    if changed:
+        raise InputError(
+            f"settings: {', '.join(changed)} can't be set: `training` gives batches of its own; set them there, or "
+            "give a Dataset"
+        )
+    return source
+
+
+def _kept(folder: Path, warnings: list[str]) -> checkpoint.Checkpoint | None:
+    found, damaged = checkpoint.newest(folder / CHECKPOINTS)
+    warnings += [f"{one.path.name} was passed over: {one.reason}" for one in damaged]
+    if found is None and damaged:
+        raise OutputError(
+            f"--resume: no checkpoint in {folder / CHECKPOINTS} is whole ({damaged[0].reason}); start over with --force"
+        )
+    return found
+
+
+def _restore(parts: Parts, kept: checkpoint.Checkpoint) -> Position:
+    position, loader = state.restore(
+        kept,
+        parts.model,
+        parts.optimizer,
+        scaler=parts.stepper.scaler,
+        average=parts.average,
+        examples=parts.source.examples,
+    )
+    if loader is not None and isinstance(parts.source, BatchesSource):
+        parts.source.load_state(loader)
+    return position
+
+
+def _first_score(parts: Parts) -> float | None:
+    """The score before the first step, of the process that writes; a sharded model needs all of them."""
+    parts.tell({"event": "phase", "phase": "scoring the model as it is"})
+    role: Any = "confirmation" if parts.settings.early_stop else "all"
+    if not parts.processes.writes and parts.settings.sharding != "fsdp2":
+        return None
+    return validation.score(parts.opened, parts.model, parts.settings, role)
+
+
+def _write_weights(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    from safetensors.torch import save_file
+
+    with written_whole(path) as temporary:
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary)
+
+
+class _Times:
+    """Passes events on, and notes how long steps took."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._ms: list[float] = []
+        self._examples = 0
+
+    def __call__(self, event: Json) -> None:
+        if event["event"] == "step":
+            self._ms.append(event["ms"])
+            self._examples += event["examples"]
+        self._tell(event)
+
+    @property
+    def median_ms(self) -> float | None:
+        return median(self._ms) if self._ms else None
+
+    @property
+    def examples_per_second(self) -> float | None:
+        return 1000 * self._examples / sum(self._ms) if self._ms else None
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,151 @@
+"""How a model is trained: one frozen value, checked before any work, kept as `settings.json`."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+from hotlap.core import Device, Json
+from hotlap.errors import InputError
+from hotlap.workload.workload import Workload
+
+Precision = Literal["fp32", "bf16", "fp16"]
+Layout = Literal["contiguous", "channels_last"]
+Schedule = Literal["constant", "linear", "cosine", "one_cycle"]
+Sharding = Literal["ddp", "fsdp2"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that decides how a run trains; two runs with equal settings on one machine give equal weights.
+
+    batch_size: examples in an optimizer's step, over all processes. micro_batch: examples in a forward pass; None:
+        all that a process has of a step. accumulation: batches in a step, where the data is an iterable of batches.
+    precision: bf16 and fp16 are autocast, weights stay fp32. layout: of 4-D weights and inputs.
+    fused: the optimizer's one-kernel form. checkpointing: recompute each repeated layer's activations.
+    clip: largest norm of all gradients. ema: decay of an average of the weights, which is then what is kept.
+    schedule: of the learning rate, after `warmup` steps of a linear rise. early_stop: epochs without a better score.
+    workers: loader processes; prefetch: batches each of them reads ahead. pin: page-locked memory (CUDA).
+    sharding: how several processes share the model. checkpoint_seconds: at most so much work is lost to a kill.
+    """
+
+    batch_size: int = 64
+    epochs: int = 1
+    micro_batch: int | None = None
+    accumulation: int = 1
+    precision: Precision = "fp32"
+    layout: Layout = "contiguous"
+    compile: bool = False
+    fused: bool = False
+    checkpointing: bool = False
+    clip: float | None = None
+    ema: float | None = None
+    schedule: Schedule = "constant"
+    warmup: int = 0
+    early_stop: int | None = None
+    workers: int = 0
+    prefetch: int = 2
+    pin: bool = False
+    sharding: Sharding = "ddp"
+    seed: int = 0
+    threads: int = 1
+    device: Device = "cpu"
+    checkpoint_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        """Raises InputError, naming the field, for a value that it can't have."""
+        for name, value in asdict(self).items():
+            _check_type(name, value)
+        for name in ("batch_size", "epochs", "micro_batch", "accumulation", "early_stop", "prefetch", "threads"):
+            _check_range(name, getattr(self, name), 1, None)
+        for name in ("warmup", "workers", "seed"):
+            _check_range(name, getattr(self, name), 0, None)
+        _check_range("checkpoint_seconds", self.checkpoint_seconds, 0, None)
+        _check_range("ema", self.ema, 0, 1)
+        if self.clip is not None and not self.clip > 0:
+            raise InputError(f"settings: clip is {self.clip}; give a norm above 0, or leave it out")
+
+    @property
+    def examples_a_pass(self) -> int:
+        """The most examples in one forward pass of one process."""
+        return min(self.micro_batch or self.batch_size, self.batch_size)
+
+    def to_json(self) -> Json:
+        """As `settings.json` holds it."""
+        return asdict(self)
+
+
+def settings_for(workload: Workload, changes: Mapping[str, Json]) -> Settings:
+    """What the user trains with today, with `changes` by field name. Raises InputError for an unknown or bad one."""
+    known = [field.name for field in fields(Settings)]
+    for name in changes:
+        if name not in known:
+            raise InputError(f"settings: there is no {name!r}; there are {', '.join(known)}")
+    return replace(Settings(batch_size=workload.batch_size, epochs=workload.epochs), **changes)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings in a file that `hotlap tune` or `hotlap train` wrote, or a person did: field names and values.
+
+    Raises InputError where there is no such file, or it holds no JSON object.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror}); give the settings.json of a run") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}); give the settings.json of a run") from error
+    found = found.get("settings", found) if isinstance(found, dict) else found
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: holds no object with settings by name")
+    return found
+
+
+def parse_settings(texts: list[str]) -> dict[str, Any]:
+    """`name=value` as a person types it, by field name; `none` clears a field. Raises InputError."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"--set {text}: write it as name=value, as in precision=bf16")
+        plain = {"true": True, "yes": True, "false": False, "no": False, "none": None}
+        found[name.strip()] = plain[value.lower()] if value.lower() in plain else _number_or_text(value)
+    return found
+
+
+def _number_or_text(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+_IN_WORDS = {type(None): "none", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def _check_type(name: str, value: Any) -> None:
+    hint = get_type_hints(Settings)[name]
+    choices = [one for part in (hint, *get_args(hint)) for one in get_args(part) if isinstance(one, str)]
+    if choices:
+        if value not in choices:
+            raise InputError(f"settings: {name} is {value!r}; give one of {', '.join(choices)}")
+        return
+    kinds = tuple(one for one in (get_args(hint) or (hint,)) if isinstance(one, type))
+    wanted = (*kinds, int) if float in kinds else kinds
+    if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in kinds):
+        names = " or ".join(_IN_WORDS[kind] for kind in kinds)
+        raise InputError(f"settings: {name} is {value!r}; give {names}")
+
+
+def _check_range(name: str, value: float | None, low: float, high: float | None) -> None:
+    if value is None:
+        return
+    if value < low or (high is not None and value >= high) or not math.isfinite(value):
+        allowed = f"from {low} on" if high is None else f"from {low} up to but not {high}"
+        raise InputError(f"settings: {name} is {value}; it must be {allowed}")

@@ -1,0 +1,164 @@
+"""The state of a run as a checkpoint holds it: taken from the parts, and put back into them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from hotlap.core import Json
+from hotlap.errors import OutputError
+from hotlap.training import checkpoint
+from hotlap.training.averaging import Average
+from hotlap.training.checkpoint import Checkpoint
+from hotlap.training.encoding import decode, encode
+from hotlap.training.preparing import trainable
+from hotlap.training.processes import put, whole
+
+if TYPE_CHECKING:
+    import torch
+
+_MODEL, _OPTIMIZER, _AVERAGE, _LOADER = "model.", "optimizer.", "average.", "loader"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Best:
+    """The best score so far, and when it was."""
+
+    step: int
+    epoch: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """Where a run is: the next window to compute, and what came of those before.
+
+    `step` counts windows computed, `skipped` those whose fp16 gradients overflowed. `seconds` is training time so
+    far, `metrics_bytes` what `metrics.jsonl` held, `first_score` the score before the first step, `score`
+    that after the last epoch.
+    """
+
+    epoch: int = 0
+    window: int = 0
+    step: int = 0
+    skipped: int = 0
+    best: Best | None = None
+    seconds: float = 0.0
+    metrics_bytes: int = 0
+    first_score: float | None = None
+    score: float | None = None
+    done: bool = False
+
+
+def capture(
+    position: Position,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    scaler: Any,
+    average: Average | None,
+    loader: Json,
+    examples: int | None,
+) -> Checkpoint:
+    """All of it; every process must call it where the model is sharded.
+
+    `loader` is an iterable's own state. Raises InputError where that can't be kept without pickling it.
+    """
+    tensors = {_MODEL + name: whole(value) for name, value in checkpoint.model_tensors(model).items()}
+    kept: dict[str, Any] = {}
+    for name, parameter in trainable(model).items():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            if hasattr(value, "ndim"):
+                tensors[f"{_OPTIMIZER}{name}:{key}"] = whole(value)
+            else:
+                kept[f"{name}:{key}"] = value
+    if average is not None:
+        tensors |= {_AVERAGE + name: whole(value) for name, value in average.tensors.items()}
+    loader_json, loader_tensors = encode(loader, _LOADER)
+    groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    state = {
+        "position": asdict(position),
+        "best": asdict(position.best) if position.best else None,
+        "optimizer": encode({"groups": groups, "state": kept}, "optimizer_values")[0],
+        "scaler": scaler.state_dict() if scaler is not None else None,
+        "loader": loader_json,
+        "examples": examples,
+    }
+    return Checkpoint(step=position.step, tensors=tensors | loader_tensors, state=state)
+
+
+def restore(
+    kept: Checkpoint,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    scaler: Any,
+    average: Average | None,
+    examples: int | None,
+) -> tuple[Position, Json]:
+    """Put a checkpoint back into the parts; gives the position and the iterable's own state.
+
+    Raises OutputError where it is of another model, or of data of another size.
+    """
+    if kept.state["examples"] != examples:
+        raise OutputError(
+            f"--resume: that run trained on {kept.state['examples']} examples, now there are {examples}; give the "
+            "same data, or start over with --force"
+        )
+    checkpoint.load_model(model, _under(_MODEL, kept.tensors))
+    _restore_optimizer(optimizer, model, kept)
+    if scaler is not None and kept.state["scaler"] is not None:
+        scaler.load_state_dict(kept.state["scaler"])
+    if average is not None:
+        averaged = _under(_AVERAGE, kept.tensors)
+        average.load(averaged or dict(model.named_parameters()))
+    return position_of(kept), decode(kept.state["loader"], kept.tensors)
+
+
+def position_of(kept: Checkpoint) -> Position:
+    """The position that a checkpoint holds."""
+    found = kept.state["position"]
+    return Position(**{**found, "best": Best(**found["best"]) if found["best"] else None})
+
+
+def capture_weights(step: int, model: torch.nn.Module) -> Checkpoint:
+    """The weights only; every process must call it where the model is sharded."""
+    tensors = {_MODEL + name: whole(value) for name, value in checkpoint.model_tensors(model).items()}
+    return Checkpoint(step=step, tensors=tensors, state={})
+
+
+def load_weights(kept: Checkpoint, model: torch.nn.Module) -> None:
+    """The weights only."""
+    checkpoint.load_model(model, _under(_MODEL, kept.tensors))
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, model: torch.nn.Module, kept: Checkpoint) -> None:
+    import torch
+
+    values = decode(kept.state["optimizer"], kept.tensors)
+    if len(values["groups"]) != len(optimizer.param_groups):
+        raise OutputError("--resume: the optimizer has other groups than that run's; start over with --force")
+    for group, found in zip(optimizer.param_groups, values["groups"], strict=True):
+        # The form (fused, foreach) is this run's own; it changes how a step is computed, not what it needs.
+        group.update({key: value for key, value in found.items() if key not in ("fused", "foreach")})
+    on_device = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
+    parameters = trainable(model)
+    for place, tensor in _under(_OPTIMIZER, kept.tensors).items():
+        name, _, key = place.rpartition(":")
+        parameter = parameters[name]
+        if tensor.shape == parameter.shape and parameter.ndim:
+            # Strides must be the parameter's: fused kernels go through both in the order of memory.
+            own = torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False)
+            with torch.no_grad():
+                put(own, tensor)
+        else:
+            own = tensor.to(parameter.device if on_device or key != "step" else "cpu")
+        optimizer.state[parameter][key] = own
+    for place, value in values["state"].items():
+        name, _, key = place.rpartition(":")
+        optimizer.state[parameters[name]][key] = value
+
+
+def _under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,173 @@
+"""One step of the optimizer: the passes of a window, weighted so that they equal one pass over all of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from hotlap.errors import WorkloadError
+from hotlap.training.loading import MicroBatch, Window
+from hotlap.training.preparing import parameters_of, to_device
+from hotlap.training.processes import Processes, whole
+from hotlap.training.seeding import seed_generators
+from hotlap.training.settings import Settings
+from hotlap.workload.inputs import call, flatten_outputs
+from hotlap.workload.user_code import running
+from hotlap.workload.workload import Outputs, Workload
+
+if TYPE_CHECKING:
+    import torch
+
+_GROWTH_STEPS = 2000
+"""As torch.amp.GradScaler: after so many steps without an overflow the scale is doubled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stepped:
+    """What a step gave: the window's mean loss, the norm of its gradients before clipping, whether it was skipped."""
+
+    loss: float
+    gradient_norm: float
+    skipped: bool
+
+
+class NotFinite(Exception):
+    """The loss of one pass, or the gradients, are NaN or infinite; the weights are still those before the step.
+
+    `micro_batch` is the pass of this process that gave it; None for gradients and where it was another process's.
+    """
+
+    def __init__(self, *, what: Literal["loss", "gradients"], value: float, micro_batch: MicroBatch | None) -> None:
+        super().__init__(f"{what}: {value}")
+        self.what, self.value, self.micro_batch = what, value, micro_batch
+
+
+class Stepper:
+    """Takes windows and moves the model's weights. `scaler` is None but for fp16."""
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        workload: Workload,
+        optimizer: torch.optim.Optimizer,
+        settings: Settings,
+        processes: Processes,
+    ) -> None:
+        import torch
+
+        self.model, self._workload, self.optimizer = model, workload, optimizer
+        self._settings, self._processes = settings, processes
+        self._called = processes.share(model, settings)
+        self.scaler: Any = None
+        if settings.precision == "fp16":
+            self.scaler = torch.amp.GradScaler(settings.device, growth_interval=_GROWTH_STEPS)
+
+    def step(self, window: Window, total: float) -> Stepped:
+        """Compute the window and move the weights. `total` is its weight over all processes.
+
+        Raises NotFinite, before the weights are touched, where the loss or the gradients are NaN or infinite; with
+        fp16 such gradients skip the step instead.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self._passes(window, total)
+        norm = self._gradient_norm()
+        if self.scaler is None:
+            if not math.isfinite(norm):
+                raise NotFinite(what="gradients", value=norm, micro_batch=None)
+            with running("optimizer"):
+                self.optimizer.step()
+            return Stepped(loss=loss, gradient_norm=norm, skipped=False)
+        before = self.scaler.get_scale()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return Stepped(loss=loss, gradient_norm=norm, skipped=self.scaler.get_scale() < before)
+
+    def gradients(self, window: Window, total: float) -> float:
+        """Leave the window's gradients in the parameters and give its mean loss; the weights stay."""
+        self.optimizer.zero_grad(set_to_none=True)
+        return self._passes(window, total)
+
+    def outputs_of(self, micro_batch: MicroBatch, place: Sequence[int], model: Any = None) -> Outputs:
+        """What the model gives in one pass, in fp32, with every random choice seeded by its place (epoch, window)."""
+        seed_generators(self._settings.seed, "pass", *place, micro_batch.start)
+        inputs = to_device(micro_batch.inputs, self._settings)
+        with running("model"), autocast(self._settings):
+            outputs = call(self._called if model is None else model, inputs)
+        return in_fp32(outputs)
+
+    def loss_of(self, outputs: Outputs, micro_batch: MicroBatch) -> torch.Tensor:
+        """The loss of what a pass gave. Raises WorkloadError where it is no scalar Tensor."""
+        targets = to_device(micro_batch.targets, self._settings)
+        assert self._workload.loss is not None
+        with running("loss"):
+            loss = self._workload.loss(outputs, targets)
+        if not hasattr(loss, "backward") or loss.ndim != 0:
+            given = f"a Tensor of shape {list(loss.shape)}" if hasattr(loss, "shape") else f"a {type(loss).__name__}"
+            raise WorkloadError(f"the workload's `loss` must give a scalar Tensor; it gave {given}")
+        return loss
+
+    def _passes(self, window: Window, total: float) -> float:
+        """Forward and backward of each pass; gives the loss over all processes' passes."""
+        import torch
+
+        # What weighs nothing is left out, but for one pass where all of a process's do: the others wait for it.
+        counted = [one for one in window.micro_batches if one.weight] or window.micro_batches[:1]
+        losses = []
+        for index, one in enumerate(counted):
+            with self._processes.only_here(index == len(counted) - 1):
+                outputs = self.outputs_of(one, (window.epoch, window.number))
+                part = self.loss_of(outputs, one) * (one.weight / total) if one.weight else _nothing(outputs)
+                losses.append(part.detach())
+                # Gradients are averaged over the processes, but the shares already sum to 1 over all of them.
+                part = part * self._processes.world
+                (self.scaler.scale(part) if self.scaler else part).backward()
+        values = torch.stack(losses).tolist()
+        bad = next((index for index, value in enumerate(values) if not math.isfinite(value)), None)
+        loss, stopped = self._processes.sums(sum(values), float(bad is not None))
+        if stopped:
+            raise NotFinite(
+                what="loss",
+                value=loss if bad is None else values[bad],
+                micro_batch=None if bad is None else counted[bad],
+            )
+        return loss
+
+    def _gradient_norm(self) -> float:
+        import torch
+
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        parameters = [one for one in parameters_of(self.optimizer) if one.grad is not None]
+        norm = torch.nn.utils.get_total_norm([one.grad for one in parameters if one.grad is not None])
+        if self._settings.clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self._settings.clip, norm)
+        return float(whole(norm))
+
+
+def autocast(settings: Settings) -> AbstractContextManager[Any]:
+    """Around a forward pass: the number format that matrix products and convolutions run in."""
+    if settings.precision == "fp32":
+        return nullcontext()
+    import torch
+
+    return torch.autocast(settings.device, dtype=torch.bfloat16 if settings.precision == "bf16" else torch.float16)
+
+
+def in_fp32(outputs: Outputs) -> Outputs:
+    """Outputs with half-precision tensors widened, so that losses and scores are always computed in fp32."""
+    import torch
+    from torch.utils import _pytree as pytree
+
+    def widened(leaf: Any) -> Any:
+        half = isinstance(leaf, torch.Tensor) and leaf.dtype in (torch.bfloat16, torch.float16)
+        return leaf.float() if half else leaf
+
+    return pytree.tree_map(widened, outputs)
+
+
+def _nothing(outputs: Outputs) -> torch.Tensor:
+    """A loss whose gradients are zeros."""
+    return sum(leaf.sum() * 0.0 for leaf in flatten_outputs(outputs) if leaf.requires_grad)  # type: ignore[return-value]

@@ -1,0 +1,42 @@
+"""The score while a model trains: on data that may choose a stop, and apart from it on data that chooses nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from hotlap.training.preparing import to_device
+from hotlap.training.settings import Settings
+from hotlap.training.stepping import in_fp32
+from hotlap.workload import roles, scoring
+from hotlap.workload.inputs import call
+from hotlap.workload.opened import Opened
+from hotlap.workload.roles import Role
+from hotlap.workload.user_code import running
+
+if TYPE_CHECKING:
+    import torch
+
+
+def score(opened: Opened, model: torch.nn.Module, settings: Settings, role: Role) -> float | None:
+    """The workload's score of `model` on the evaluation examples of that role, in fp32 and eval mode.
+
+    None where the workload has no evaluation. The model is in training mode again afterwards. Raises WorkloadError
+    as `scoring.score_batch` does.
+    """
+    import torch
+
+    if opened.workload.evaluation is None:
+        return None
+    modes = {module: module.training for module in model.modules()}
+    judged, found = replace(opened, model=model.eval()), list[Any]()
+    try:
+        for batch in roles.evaluation_rows(opened, role, seed=settings.seed):
+            with torch.no_grad(), running("model"):
+                outputs = call(model, to_device(batch.inputs, settings))
+            outputs = in_fp32(to_device(outputs, replace(settings, device="cpu", layout="contiguous")))
+            found.extend(scoring.score_batch(judged, outputs, batch.targets, rows=batch.rows))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return scoring.metric_value(opened, found) if found else None

@@ -1,0 +1,205 @@
+"""`train` as a person calls it: what it writes, what it refuses, and that `optimize` takes what it made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trainable
+from typer.testing import CliRunner
+
+import hotlap
+from hotlap.cli.main import build_app, run
+from hotlap.errors import InputError, OutputError, TrainingStopped, WorkloadError
+from hotlap.report.schema import violations
+from hotlap.workload.opened import open_workload
+from hotlap.workload.target import load_target
+
+ROOT = Path(__file__).parents[2]
+GIVEN: dict[str, Any] = {"threads": 1, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Any]:
+    folder = tmp_path_factory.mktemp("trained")
+    target = trainable.write(folder, "rows")
+    return target, folder / "out", hotlap.train(target, out=folder / "out", settings={"epochs": 8}, **GIVEN)
+
+
+def test_it_writes_all_that_is_promised(trained: tuple[str, Path, Any]) -> None:
+    _, out, result = trained
+    assert violations(result) == []
+    assert json.loads((out / "result.json").read_text()) == result
+    assert result["kind"] == "train"
+    assert result["training"]["steps"] == 8 * 10
+    settings = json.loads((out / "settings.json").read_text())["settings"]
+    assert settings["epochs"] == 8
+    assert settings["batch_size"] == 16
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 81))
+    assert len([line for line in lines if "score" in line]) == 8
+    assert sorted(path.name for path in (out / "checkpoints").iterdir())[-1] == "step-00000080.safetensors"
+
+
+def test_it_learns(trained: tuple[str, Path, Any]) -> None:
+    _, out, result = trained
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
+    assert result["best"]["score"] > result["training"]["score_before"] + 0.2
+
+
+def test_the_score_is_that_of_the_weights_it_wrote(trained: tuple[str, Path, Any]) -> None:
+    target, out, result = trained
+    opened = open_workload(load_target(f"{target}@{out}"))
+    scores = [opened.workload.score(opened.model(x), y).mean().item() for x, y in opened.workload.evaluation()]
+    assert sum(scores) / len(scores) == pytest.approx(result["best"]["score"])
+
+
+def test_it_goes_on_from_weights_of_another_run(trained: tuple[str, Path, Any], tmp_path: Path) -> None:
+    target, out, result = trained
+    again = hotlap.train(f"{target}@{out}", out=tmp_path / "more", settings={"epochs": 1}, **GIVEN)
+    assert again["training"]["score_before"] == result["best"]["score"]
+
+
+def test_a_folder_that_exists_is_refused(trained: tuple[str, Path, Any]) -> None:
+    target, out, _ = trained
+    with pytest.raises(OutputError, match="exists; go on with --resume, start over with --force"):
+        hotlap.train(target, out=out, **GIVEN)
+
+
+def test_what_a_place_in_the_data_depends_on_stays(trained: tuple[str, Path, Any]) -> None:
+    target, out, _ = trained
+    with pytest.raises(OutputError, match="--resume: that run had seed 0, this one 1, and its place in the data"):
+        hotlap.train(target, out=out, resume=True, seed=1, **GIVEN)
+
+
+def test_a_workload_that_changed_is_refused(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows")
+    hotlap.train(target, out=tmp_path / "out", settings={"epochs": 1}, **GIVEN)
+    trainable.write(tmp_path, "rows", add="\n# another\n")
+    with pytest.raises(OutputError, match="--resume: the workload has changed since that run"):
+        hotlap.train(target, out=tmp_path / "out", resume=True, **GIVEN)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"precison": "bf16"}, "settings: there is no 'precison'; there are batch_size, epochs"),
+        ({"precision": "int8"}, "settings: precision is 'int8'; give one of fp32, bf16, fp16"),
+        ({"batch_size": 2.5}, "settings: batch_size is 2.5; give a whole number"),
+        ({"batch_size": True}, "settings: batch_size is True; give a whole number"),
+        ({"micro_batch": 0}, "settings: micro_batch is 0; it must be from 1 on"),
+        ({"ema": 1.0}, "settings: ema is 1.0; it must be from 0 up to but not 1"),
+        ({"clip": 0}, "settings: clip is 0; give a norm above 0"),
+        ({"layout": "channels_last"}, "layout=channels_last does nothing here: no weight has 4 axes"),
+        ({"checkpointing": True}, "settings: checkpointing=true needs layers that repeat"),
+        ({"pin": True}, "settings: pin=true is for copies to a CUDA device"),
+    ],
+)
+def test_settings_that_can_not_be(settings: Any, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        hotlap.train(trainable.write(tmp_path, "rows"), out=tmp_path / "out", settings=settings, **GIVEN)
+    assert sentence in str(caught.value)
+    assert not (tmp_path / "out" / "result.json").exists()
+
+
+def test_an_optimizer_without_a_fused_form(tmp_path: Path) -> None:
+    add = "\nimport dataclasses\nworkload = dataclasses.replace(workload, optimizer=lambda p: torch.optim.NAdam(p))\n"
+    with pytest.raises(InputError, match="fused=true: NAdam has no fused form"):
+        hotlap.train(
+            trainable.write(tmp_path, "rows", add=add), out=tmp_path / "out", settings={"fused": True}, **GIVEN
+        )
+
+
+def test_what_an_iterable_decides_by_itself(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "tokens")
+    with pytest.raises(InputError, match="settings: micro_batch, workers can't be set: `training` gives batches"):
+        hotlap.train(target, out=tmp_path / "out", settings={"workers": 2, "micro_batch": 4}, **GIVEN)
+
+
+def test_early_stop_needs_a_score(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="early_stop needs a score to stop by"):
+        hotlap.train(trainable.write(tmp_path, "tokens"), out=tmp_path / "out", settings={"early_stop": 1}, **GIVEN)
+
+
+@pytest.mark.parametrize("field", ["training", "loss"])
+def test_fields_that_training_needs(field: str, tmp_path: Path) -> None:
+    add = f"\nimport dataclasses\nworkload = dataclasses.replace(workload, {field}=None)\n"
+    with pytest.raises(WorkloadError, match=f"hotlap train needs `{field}`"):
+        hotlap.train(trainable.write(tmp_path, "rows", add=add), out=tmp_path / "out", **GIVEN)
+
+
+POISON = """
+class Poisoned(Rows):
+    def __getitem__(self, index):
+        row, label = super().__getitem__(index)
+        return (row * float("inf") if index == 77 else row), label
+
+import dataclasses
+workload = dataclasses.replace(workload, training=lambda: Poisoned(150, 3))
+"""
+BROKEN = """
+class Broken(Net):
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def forward(self, rows):
+        hidden = self.layers[:4](rows)
+        self.count += self.training
+        return self.layers[4](hidden / (0.0 if self.count >= 12 else 1.0))
+
+import dataclasses
+workload = dataclasses.replace(workload, model=Broken)
+"""
+
+
+def test_a_batch_that_is_not_finite_is_named_and_the_good_state_kept(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows", add=POISON)
+    with pytest.raises(TrainingStopped) as caught:
+        hotlap.train(target, out=tmp_path / "out", **GIVEN)
+    sentence = str(caught.value)
+    assert "the loss is NaN in step" in sentence
+    assert "77" in sentence
+    assert "whose inputs are not finite" in sentence
+    assert "--resume" in sentence
+
+
+def test_a_layer_that_gives_nan_is_named_and_the_state_before_it_kept(tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    target = trainable.write(tmp_path, "rows", add=BROKEN)
+    with pytest.raises(
+        TrainingStopped, match=r"NaN in step 12 \(epoch 2, batch 2, examples .*first in layer 'layers.4'"
+    ):
+        hotlap.train(target, out=tmp_path / "out", settings={"checkpoint_seconds": 0}, **GIVEN)
+    kept = load_file(tmp_path / "out" / "checkpoints" / "step-00000011.safetensors")
+    assert all((value == value).all() for value in kept.values())
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_training_without_evaluation_says_so(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "tokens")
+    done = CliRunner().invoke(build_app(), ["train", target, "--out", str(tmp_path / "out"), "--threads", "1"])
+    assert done.exit_code == 0, done.output
+    assert "no score: the workload has no evaluation" in done.output
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["best"]["score"] is None
+
+
+def test_the_command_line_names_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = trainable.write(tmp_path, "rows")
+    (tmp_path / "mine.json").write_text('{"settings": {"precision": "bf16", "epochs": 5}}')
+    words = ["train", target, "--out", str(tmp_path / "out"), "--settings", str(tmp_path / "mine.json")]
+    assert run([*words, "--set", "epochs=1", "--set", "clip=1.5", "--threads", "1", "--json", "--device", "cpu"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert {"precision": "bf16", "epochs": 1, "clip": 1.5}.items() <= result["settings"].items()
+    assert result["baseline"]["name"] == "fp32"
+    assert result["best"]["name"] == "bf16"
+
+
+def test_a_setting_is_written_name_equals_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", "x.py", "--out", str(tmp_path / "out"), "--set", "bf16"]) == 2
+    assert "--set bf16: write it as name=value" in capsys.readouterr().err

@@ -1,0 +1,74 @@
+"""`tune` as a person calls it, on a model that takes a moment a step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trainable
+
+import hotlap
+from hotlap.cli.options import byte_count
+from hotlap.errors import InputError, Refusal, WorkloadError
+from hotlap.report.schema import violations
+
+SLOW_DATA = """
+_fast = Rows.__getitem__
+def _slow(self, index):
+    import time
+    time.sleep(0.002)
+    return _fast(self, index)
+Rows.__getitem__ = _slow
+"""
+"""32 ms of waiting a step, which a loader process takes off it, whatever else the machine does."""
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(1200)
+def test_what_waits_for_data_gets_loader_processes(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows", add=SLOW_DATA)
+    result = hotlap.tune(target, out=tmp_path / "out", budget=150, threads=1, device="cpu")
+    assert violations(result) == []
+    assert result["baseline"]["bound_by"] == "data loading"
+    rows = {row["name"]: row for row in result["candidates"]}
+    assert rows["channels_last"]["reason"] == "no weight has 4 axes"
+    assert "batch statistics and randomness" in rows["passes of 8"]["reason"]
+    assert result["confirmed"]
+    assert result["settings"]["workers"] >= 1
+    assert result["best"]["speedup"]["low"] > 1
+    assert result["proof"] == "pending"
+    assert (tmp_path / "out" / "report.html").stat().st_size > 1000
+    kept = json.loads((tmp_path / "out" / "settings.json").read_text())
+    assert set(kept["snippets"]) == {"pytorch", "lightning", "accelerate"}
+    trained = hotlap.train(target, out=tmp_path / "trained", settings=tmp_path / "out" / "settings.json")
+    assert trained["settings"]["workers"] == result["settings"]["workers"]
+
+
+@pytest.mark.exhaustive
+def test_memory_that_nothing_fits(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows")
+    with pytest.raises(Refusal, match="no set-up of the same result fits the memory"):
+        hotlap.tune(target, out=tmp_path / "out", budget=60, max_memory=50 * 2**20, threads=1, device="cpu")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_fields_that_tuning_needs(tmp_path: Path) -> None:
+    add = "\nimport dataclasses\nworkload = dataclasses.replace(workload, loss=None)\n"
+    with pytest.raises(WorkloadError, match="hotlap tune needs `loss`"):
+        hotlap.tune(trainable.write(tmp_path, "rows", add=add), out=tmp_path / "out", threads=1, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("4G", 4 * 2**30), ("900M", 900 * 2**20), ("1.5GiB", 3 * 2**29), ("2kb", 2048), ("77", 77)]
+)
+def test_sizes(text: str, count: Any) -> None:
+    assert byte_count(text, "--max-memory") == count
+
+
+@pytest.mark.parametrize("text", ["", "4X", "-1G", "0"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(InputError, match="not a size; write it as 4G or 900M"):
+        byte_count(text, "--max-memory")

@@ -1,0 +1,30 @@
+"""How much of the budget is kept for confirming."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hotlap.search.reserve import LEAST_SECONDS, confirming_seconds, reserve
+
+USUAL = {
+    "score_seconds": 10.0, "selection": 300, "confirmation": 700, "speedup": 2.0, "start_seconds": 6.0, "starts": 4
+}  # fmt: skip
+
+
+def test_it_grows_with_what_there_is_to_score_and_to_time() -> None:
+    usual = confirming_seconds(**USUAL)
+    assert usual > 10 * 7 / 3 * 1.5 + 4 * 6
+    assert confirming_seconds(**{**USUAL, "confirmation": 7000}) > usual
+    assert confirming_seconds(**{**USUAL, "start_seconds": 60.0}) > usual
+    assert confirming_seconds(**{**USUAL, "speedup": 8.0}) < usual
+
+
+def test_without_evaluation_data_only_timing_is_left() -> None:
+    found = confirming_seconds(**{**USUAL, "selection": 0, "confirmation": 0, "score_seconds": 0.0})
+    assert 4 * 6 < found < 60
+
+
+@given(st.none() | st.floats(0, 1e4), st.floats(1, 1e4))
+def test_something_is_always_left_for_trying(confirming: float | None, budget: float) -> None:
+    kept = reserve(confirming, budget)
+    assert 0 < kept <= 0.6 * budget
+    assert kept >= min(LEAST_SECONDS, 0.6 * budget)

@@ -1,0 +1,65 @@
+"""Predictions, held against processes that really train."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from hotlap.errors import InputError, OutOfMemory, WorkloadError
+from hotlap.training.memory.predict import Observation, measure, observe, predict
+from hotlap.training.memory.setup import Setup
+
+
+@pytest.fixture(scope="module")
+def seen(trains: Path) -> Observation:
+    return observe(f"{trains}:workload", Setup(ema=True), batches=(64, 128), threads=1)
+
+
+@pytest.mark.slow
+def test_a_prediction_meets_the_measured_peak(seen: Observation, trains: Path) -> None:
+    # Large enough that what a step takes is a good part of the process.
+    batch = 16_000
+    foreseen = predict(seen, batch)
+    real = measure(f"{trains}:workload", Setup(ema=True), batch=batch, threads=1, steps=4)
+    assert foreseen.peak_bytes == pytest.approx(real["peak_bytes"], rel=0.1)
+    assert foreseen.steps_bytes > 0.3 * real["peak_bytes"]
+    assert foreseen.steps_bytes >= foreseen.tensors_peak_bytes
+    assert foreseen.holdings["activations"]["norm"] == 4 * (batch * 1024 + 2 * 1024)
+
+
+@pytest.mark.slow
+def test_larger_batches_need_more(seen: Observation) -> None:
+    peaks = [predict(seen, batch).peak_bytes for batch in (128, 1000, 10_000, 100_000)]
+    assert peaks == sorted(peaks)
+    assert peaks[-1] > 100_000 * 1024 * 4
+
+
+@pytest.mark.slow
+def test_a_batch_size_of_none(seen: Observation) -> None:
+    with pytest.raises(InputError, match="batch 0: give a batch size from 1 on"):
+        predict(seen, 0)
+
+
+@pytest.mark.slow
+def test_what_goes_wrong_is_said(trains: Path) -> None:
+    with pytest.raises(
+        WorkloadError, match=r"`loss` raised AttributeError: 'Tensor' object has no attribute 'nothing'"
+    ):
+        observe(f"{trains}:fails", threads=1)
+    with pytest.raises(OutOfMemory, match=r"more than its limit of 0.7 GiB"):
+        measure(f"{trains}:workload", batch=100_000, threads=1, memory_limit=700 * 2**20)
+
+
+def test_batches_that_are_no_two_sizes(trains: Path) -> None:
+    with pytest.raises(InputError, match="batches 8 and 4: give two different sizes"):
+        observe(f"{trains}:workload", batches=(8, 4))
+
+
+@pytest.mark.exhaustive
+def test_the_code_in_the_docs_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(__file__).parents[3]
+    code = re.findall(r"```python\n(.*?)```", (root / "docs" / "monitor.md").read_text(), re.DOTALL)[1]
+    monkeypatch.chdir(root)
+    names: dict[str, object] = {}
+    exec(compile(code, "monitor.md", "exec"), names)
+    assert names["foreseen"].holdings["activations"]  # type: ignore[attr-defined]

@@ -1,0 +1,153 @@
+"""A step in parts equals a step in one pass: to 1e-6 of the gradients' norm, however unevenly it is cut."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
+
+from hotlap.training.loading import MicroBatch, Window, loss_weight
+from hotlap.training.processes import Processes
+from hotlap.training.settings import Settings
+from hotlap.training.stepping import Stepper
+from hotlap.workload.workload import Workload
+
+EXACT = 1e-6
+IGNORED = -100
+
+
+class Net(nn.Module):
+    """Token ids [batch, length] to scores [batch, length, 11]; what is filled up changes nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(12, 16)
+        self.layers = nn.Sequential(nn.Linear(16, 32), nn.LayerNorm(32), nn.GELU(), nn.Linear(32, 11))
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.layers(self.embed(ids))
+
+
+def token_loss(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return functional.cross_entropy(outputs.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
+
+
+def example_loss(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """A mean over examples of each one's own mean."""
+    counted = (labels != IGNORED).float()
+    each = functional.cross_entropy(outputs.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
+    return (each.sum(1) / counted.sum(1).clamp(min=1)).mean()
+
+
+def workload(*, tokens: bool) -> Workload:
+    return Workload(
+        model=Net,
+        example=lambda batch: torch.zeros(batch, 3, dtype=torch.int64),
+        loss=token_loss if tokens else example_loss,
+        loss_weight=(lambda labels: (labels != IGNORED).sum().item()) if tokens else None,
+    )
+
+
+def part(rows: list[tuple[list[int], list[int]]], start: int, of: Workload) -> MicroBatch:
+    """Those rows, filled up to the longest of them."""
+    length = max(len(ids) for ids, _ in rows)
+    ids = torch.tensor([ids + [0] * (length - len(ids)) for ids, _ in rows])
+    labels = torch.tensor([labels + [IGNORED] * (length - len(labels)) for _, labels in rows])
+    weight = loss_weight(of, labels, len(rows))
+    return MicroBatch(inputs=ids, targets=labels, rows=len(rows), weight=weight, start=start)
+
+
+def gradients(of: Workload, parts: list[MicroBatch]) -> torch.Tensor:
+    torch.manual_seed(0)
+    model = Net()
+    stepper = Stepper(model, of, torch.optim.SGD(model.parameters(), lr=1.0), Settings(), Processes("cpu"))
+    stepper.gradients(Window(epoch=0, number=0, micro_batches=tuple(parts)), sum(one.weight for one in parts))
+    return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+
+
+@st.composite
+def cut_rows(draw: st.DrawFn) -> tuple[list[Any], list[int]]:
+    """Rows of uneven lengths, some without a single label that counts, and where to cut them."""
+    count = draw(st.integers(2, 12))
+    rows = []
+    for _ in range(count):
+        length = draw(st.integers(1, 9))
+        ids = draw(st.lists(st.integers(0, 11), min_size=length, max_size=length))
+        labels = draw(st.lists(st.sampled_from([IGNORED, *range(11)]), min_size=length, max_size=length))
+        rows.append((ids, labels))
+    rows.append(([1, 2], [3, 4]))
+    cuts = sorted(draw(st.sets(st.integers(1, count), max_size=4)))
+    return rows, [0, *cuts, len(rows)]
+
+
+@pytest.mark.parametrize("tokens", [True, False], ids=["averaged over tokens", "averaged over examples"])
+@given(case=cut_rows())
+def test_parts_equal_the_whole(tokens: bool, case: tuple[list[Any], list[int]]) -> None:
+    rows, cuts = case
+    of = workload(tokens=tokens)
+    whole = gradients(of, [part(rows, 0, of)])
+    parts = [part(rows[a:b], a, of) for a, b in pairwise(cuts)]
+    difference = (gradients(of, parts) - whole).norm() / whole.norm()
+    assert difference <= EXACT
+
+
+def test_the_mean_of_the_parts_would_be_wrong() -> None:
+    """What most loops do, dividing each part's loss by their number: the check above can tell it apart."""
+    of = workload(tokens=True)
+    rows = [([1, 2, 3], [1, 2, 3]), ([4], [5]), ([6, 7, 8, 9], [1, IGNORED, IGNORED, IGNORED])]
+    whole = gradients(of, [part(rows, 0, of)])
+    parts = [part(rows[:1], 0, of), part(rows[1:], 1, of)]
+    naive = gradients(of, [replace(one, weight=1.0) for one in parts])
+    assert (naive - whole).norm() / whole.norm() > 0.01
+
+
+def test_what_weighs_nothing_changes_nothing_even_where_its_loss_is_nan() -> None:
+    of = workload(tokens=True)
+    rows = [([1, 2, 3], [1, 2, 3]), ([4, 5], [IGNORED, IGNORED])]
+    nothing = part(rows[1:], 1, of)
+    assert nothing.weight == 0
+    assert torch.isnan(token_loss(Net()(nothing.inputs), nothing.targets))
+    assert torch.equal(gradients(of, [part(rows[:1], 0, of), nothing]), gradients(of, [part(rows[:1], 0, of)]))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_clipping_bounds_the_unscaled_gradients(precision: Any) -> None:
+    """With fp16 the gradients are scaled up; a bound on those would clip everything away."""
+    of = workload(tokens=True)
+    torch.manual_seed(0)
+    model = Net()
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    settings = Settings(precision=precision, clip=0.25)
+    stepper = Stepper(model, of, torch.optim.SGD(model.parameters(), lr=1.0), settings, Processes("cpu"))
+    one = part([([1, 2, 3], [1, 2, 3]), ([4], [5])], 0, of)
+    stepped = stepper.step(Window(epoch=0, number=0, micro_batches=(one,)), one.weight)
+    moved = torch.cat([(a - b).flatten() for a, b in zip(before, model.parameters(), strict=True)])
+    assert not stepped.skipped
+    assert stepped.gradient_norm > 0.25, "the norm is given as it was before clipping"
+    assert moved.norm().item() == pytest.approx(0.25, rel=1e-3)
+
+
+def test_fp16_skips_a_step_whose_gradients_overflow_and_halves_the_scale() -> None:
+    of = workload(tokens=True)
+    torch.manual_seed(0)
+    model = Net()
+    stepper = Stepper(
+        model, of, torch.optim.SGD(model.parameters(), lr=1.0), Settings(precision="fp16"), Processes("cpu")
+    )
+    one = part([([1, 2, 3], [1, 2, 3])], 0, of)
+    window = Window(epoch=0, number=0, micro_batches=(one,))
+    stepper.scaler.load_state_dict({**stepper.scaler.state_dict(), "scale": 2.0**60})
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    stepped = stepper.step(window, one.weight)
+    assert stepped.skipped
+    assert stepper.scaler.get_scale() == 2.0**59
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    stepper.scaler.update(2.0**10)
+    assert not stepper.step(window, one.weight).skipped

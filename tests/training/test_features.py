@@ -1,0 +1,214 @@
+"""What the settings switch on, each against the plain way of doing it."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import trainable
+from safetensors.torch import load_file
+from torch import nn
+
+import hotlap
+from hotlap.training.averaging import Average
+from hotlap.training.preparing import not_exact
+from hotlap.training.recompute import recompute_layers, repeated_layers
+
+GIVEN: dict[str, Any] = {"threads": 1, "device": "cpu"}
+
+IMAGES = """
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+
+    def forward(self, x):
+        return torch.relu(self.norm(self.conv(x))) + x
+
+class ImageNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.blocks = nn.Sequential(Block(), Block(), Block())
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, images):
+        return self.head(self.blocks(self.stem(images)).mean((2, 3)))
+
+def image_model():
+    torch.manual_seed(0)
+    return ImageNet()
+
+class Images(Dataset):
+    def __init__(self):
+        self.images = drawn(5, 40, 3, 8, 8)
+    def __len__(self):
+        return 40
+    def __getitem__(self, index):
+        return self.images[index], index % 3
+
+workload = Workload(
+    name="images", model=image_model, example=lambda batch: drawn(1, batch, 3, 8, 8), training=Images,
+    loss=functional.cross_entropy, batch_size=10, epochs=2,
+    optimizer=lambda parameters: torch.optim.SGD(parameters, lr=1e-2, momentum=0.9),
+)
+"""
+ADAM = """
+import dataclasses
+workload = dataclasses.replace(workload, optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-2))
+"""
+
+
+def trained(tmp_path: Path, name: str, settings: dict[str, Any], add: str = "") -> dict[str, torch.Tensor]:
+    path = tmp_path / "images.py"
+    path.write_text(trainable.HEAD + IMAGES + add)
+    hotlap.train(str(path), out=tmp_path / name, settings=settings, **GIVEN)
+    return load_file(tmp_path / name / "model.safetensors")
+
+
+def difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    assert a.keys() == b.keys()
+    return max(float((a[name].double() - b[name].double()).norm() / (a[name].double().norm() + 1e-9)) for name in a)
+
+
+@pytest.mark.parametrize("settings", [{"checkpointing": True}, {"fused": True}, {"layout": "channels_last"}], ids=str)
+def test_the_same_weights_another_way(settings: dict[str, Any], tmp_path: Path) -> None:
+    """Running statistics too: a layer computed twice must count a batch once."""
+    assert difference(trained(tmp_path, "plain", {}), trained(tmp_path, "other", settings)) < 1e-3
+
+
+@pytest.mark.exhaustive
+def test_a_compiled_model_ends_with_the_same_weights(tmp_path: Path) -> None:
+    assert difference(trained(tmp_path, "plain", {}), trained(tmp_path, "other", {"compile": True})) < 1e-3
+
+
+@pytest.mark.parametrize("settings", [{"layout": "channels_last", "fused": True}, {"ema": 0.8, "clip": 1.0}], ids=str)
+def test_a_resumed_run_keeps_layout_and_average(settings: dict[str, Any], tmp_path: Path) -> None:
+    """The fused kernel goes through moments and weights in the order of memory: other strides would mix them up."""
+    whole = trained(tmp_path, "whole", {**settings, "checkpoint_seconds": 0}, ADAM)
+    out = tmp_path / "whole"
+    for path in [out / "result.json", out / "model.safetensors", *(out / "checkpoints").glob("step-00000008.*")]:
+        path.unlink()
+    result = hotlap.train(str(tmp_path / "images.py"), out=out, resume=True, **GIVEN)
+    assert result["training"]["resumed_from_step"] == 7
+    again = load_file(out / "model.safetensors")
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_trains_and_keeps_fp32_weights(precision: str, tmp_path: Path) -> None:
+    plain, half = trained(tmp_path, "plain", {}), trained(tmp_path, "half", {"precision": precision})
+    assert difference(plain, half) > 0
+    assert {value.dtype for value in half.values()} == {torch.float32, torch.int64}
+
+
+def test_the_average_is_torchs() -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    theirs = torch.optim.swa_utils.AveragedModel(
+        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9), use_buffers=False
+    )
+    theirs.update_parameters(model)
+    ours = Average(model, 0.9)
+    for _ in range(4):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        ours.update()
+        theirs.update_parameters(model)
+    wanted = dict(theirs.module.named_parameters())
+    assert all(torch.allclose(value, wanted[name]) for name, value in ours.tensors.items())
+    before = copy.deepcopy(model.state_dict())
+    with ours.in_place():
+        assert torch.equal(model.weight, ours.tensors["weight"])
+    assert torch.equal(model.weight, before["weight"])
+
+
+def test_only_outermost_repeated_layers_with_weights_are_recomputed() -> None:
+    def layer() -> nn.Module:
+        return nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
+
+    model = nn.ModuleDict({"encoder": nn.ModuleList([layer(), layer()]), "flat": nn.Sequential(nn.Linear(2, 2))})
+    assert list(repeated_layers(model)) == ["encoder.0", "encoder.1"]
+    names = [name for name, _ in model.named_parameters()]
+    recompute_layers(model)
+    assert [name for name, _ in model.named_parameters()] == names
+
+
+def test_layers_whose_result_depends_on_the_cut_are_named() -> None:
+    model = nn.Sequential(
+        nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Dropout(0.1), nn.Dropout(0.0), nn.LSTM(2, 2, 2, dropout=0.5)
+    )
+    assert not_exact(model) == {"batch statistics": ["1"], "randomness": ["2", "4"]}
+
+
+def test_cutting_a_step_is_warned_about(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows")
+    result = hotlap.train(target, out=tmp_path / "out", settings={"epochs": 1, "micro_batch": 8}, **GIVEN)
+    assert [warning for warning in result["warnings"] if "1 layers have batch statistics (layers.1)" in warning]
+    assert [warning for warning in result["warnings"] if "1 layers have randomness (layers.3)" in warning]
+
+
+def test_frozen_parameters_stay(tmp_path: Path) -> None:
+    add = """
+def half_frozen():
+    net = model()
+    net.layers[0].requires_grad_(False)
+    return net
+
+import dataclasses
+workload = dataclasses.replace(workload, model=half_frozen)
+"""
+    target = trainable.write(tmp_path, "rows", add=add)
+    hotlap.train(target, out=tmp_path / "out", settings={"epochs": 1}, **GIVEN)
+    trained_weights = load_file(tmp_path / "out" / "model.safetensors")
+    from hotlap.workload.target import load_target
+
+    fresh = load_target(target).workload.model().state_dict()
+    assert torch.equal(trained_weights["layers.0.weight"], fresh["layers.0.weight"])
+    assert not torch.equal(trained_weights["layers.4.weight"], fresh["layers.4.weight"])
+
+
+def test_early_stop_keeps_the_best_weights(tmp_path: Path) -> None:
+    """A rate that ruins the model after the first epochs: the run stops, and what it wrote is the best."""
+    add = """
+import dataclasses
+workload = dataclasses.replace(workload, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=2.0))
+"""
+    target = trainable.write(tmp_path, "rows", add=add)
+    result = hotlap.train(target, out=tmp_path / "out", settings={"epochs": 30, "early_stop": 2}, **GIVEN)
+    training = result["training"]
+    assert training["stopped_early"]
+    assert training["epochs"] == training["best_epoch"] + 2
+    kept = load_file(tmp_path / "out" / "checkpoints" / f"best-{training['best_epoch'] * 10:08d}.safetensors")
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(torch.equal(written[name], kept[f"model.{name}"]) for name in written)
+
+
+def test_loader_processes_read_the_same(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows")
+    for workers in (0, 2):
+        hotlap.train(target, out=tmp_path / str(workers), settings={"epochs": 1, "workers": workers}, **GIVEN)
+    a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("0", "2"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_one_step_is_torchs_own(tmp_path: Path) -> None:
+    """The whole loop against a hand-written one, on data without augmentation."""
+    from hotlap.training.order import epoch_order
+
+    weights = trained(tmp_path, "ours", {"epochs": 1})
+    from hotlap.workload.target import load_target
+
+    workload = load_target(str(tmp_path / "images.py")).workload
+    model, data = workload.model().train(), workload.training()
+    optimizer = workload.optimizer(model.parameters())
+    for rows in torch.from_numpy(epoch_order(40, seed=0, epoch=0)).split(10):
+        optimizer.zero_grad()
+        workload.loss(model(data.images[rows]), rows % 3).backward()
+        optimizer.step()
+    assert difference(weights, model.state_dict()) < 1e-6

@@ -1,0 +1,227 @@
+"""A run that was killed, at any moment, ends with the very bytes of one that was not."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trainable
+from safetensors.numpy import load_file
+
+import hotlap
+
+SLOW = """
+_fast = Rows.__getitem__
+def _slow(self, index):
+    import time
+    time.sleep(0.0005)
+    return _fast(self, index)
+Rows.__getitem__ = _slow
+"""
+"""Some 10 ms a step, so that a kill finds the run at work."""
+
+STATEFUL = """
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+class Plain(Rows):
+    '''Without augmentation: a loader's own state does not hold what its workers drew.'''
+    def __getitem__(self, index):
+        import time
+        time.sleep(0.0005)
+        return self.rows[index], self.labels[index]
+
+import dataclasses
+workload = dataclasses.replace(
+    workload, training=lambda: StatefulDataLoader(Plain(150, 3), batch_size=8, shuffle=True, num_workers=2),
+)
+"""
+
+
+TIMES = ("ms", "examples_per_second", "memory_bytes")
+
+
+def command(target: str, out: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "hotlap", "train", target, "--out", str(out), "--threads", "1", *arguments]
+
+
+def sets(settings: dict[str, Any]) -> list[str]:
+    return [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+
+
+def weights(out: Path) -> bytes:
+    return (out / "model.safetensors").read_bytes()
+
+
+def steps(out: Path) -> list[Any]:
+    """What each step noted, but for its times."""
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
+
+
+def killed_until_done(target: str, out: Path, settings: dict[str, Any], kills: int, draw: random.Random) -> int:
+    """Run, kill -9 at random moments, go on; gives how many of the kills found it training."""
+    found = 0
+    for number in range(kills + 1):
+        words = [*sets(settings), *(["--resume"] if (out / "settings.json").exists() else [])]
+        with subprocess.Popen(command(target, out, *words), stderr=subprocess.PIPE, text=True) as process:
+            if number < kills:
+                metrics = out / "metrics.jsonl"
+                before = metrics.stat().st_size if metrics.exists() else 0
+                while process.poll() is None and not (metrics.exists() and metrics.stat().st_size != before):
+                    time.sleep(0.005)
+                time.sleep(draw.uniform(0, 0.15))
+                found += process.poll() is None
+                os.kill(process.pid, signal.SIGKILL)
+                process.wait()
+            else:
+                assert process.wait() == 0, process.stderr.read()
+    return found
+
+
+OFTEN = 0.05
+CASES = {
+    "accumulation and average": ("rows", SLOW, {"micro_batch": 6, "ema": 0.9, "schedule": "one_cycle"}),
+    "bf16, loader processes": ("rows", SLOW, {"workers": 2, "precision": "bf16"}),
+    "fp16, clipped, fused": ("rows", SLOW, {"precision": "fp16", "clip": 0.5, "fused": True}),
+    "early stop, loader processes": ("rows", SLOW, {"workers": 2, "early_stop": 1, "epochs": 6}),
+    "stateful loader": ("rows", STATEFUL, {"accumulation": 2}),
+    "batches": ("tokens", "", {"accumulation": 2, "epochs": 40}),
+}
+
+
+def cases() -> list[Any]:
+    first, *others = CASES
+    return [
+        pytest.param(first, marks=pytest.mark.slow),
+        *(pytest.param(n, marks=pytest.mark.exhaustive) for n in others),
+    ]
+
+
+@pytest.mark.parametrize("case", cases())
+@pytest.mark.timeout(900)
+def test_killed_at_random_moments(case: str, tmp_path: Path) -> None:
+    name, add, chosen = CASES[case]
+    settings: dict[str, Any] = {"checkpoint_seconds": OFTEN, **chosen}
+    if "torchdata" in add:
+        pytest.importorskip("torchdata")
+    target = trainable.write(tmp_path, name, add=add)
+    hotlap.train(target, out=tmp_path / "whole", settings=settings, threads=1, device="cpu")
+    found = killed_until_done(target, tmp_path / "killed", settings, 3, random.Random(case))
+    assert found, "no kill found the run at work, so nothing was shown"
+    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
+    assert steps(tmp_path / "killed") == steps(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_an_interrupt_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows", add=SLOW)
+    hotlap.train(target, out=tmp_path / "whole", threads=1, device="cpu")
+    words = command(target, tmp_path / "out", "--device", "cpu")
+    with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        metrics = tmp_path / "out" / "metrics.jsonl"
+        while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+    assert process.returncode == 130, said
+    assert "saved; go on with the same command and --resume" in said
+    result = hotlap.train(target, out=tmp_path / "out", threads=1, device="cpu", resume=True)
+    assert 1 <= result["training"]["resumed_from_step"] < 30
+    assert weights(tmp_path / "out") == weights(tmp_path / "whole")
+
+
+SETTINGS = {"checkpoint_seconds": 0, "epochs": 1}
+"""A checkpoint after each of ten steps."""
+
+
+class Stop(BaseException):
+    """Stands for a kill at one place of the code."""
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
+    """Let the process 'die' in the given call of what writes checkpoints: of each flush and rename."""
+    left = [calls]
+    for name in ("fsync", "replace"):
+        theirs = getattr(os, name)
+
+        def dying(*arguments: Any, theirs: Any = theirs, **named: Any) -> Any:
+            left[0] -= 1
+            if left[0] == 0:
+                raise Stop
+            return theirs(*arguments, **named)
+
+        monkeypatch.setattr(os, name, dying)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A workload and the folder of its uninterrupted run."""
+    folder = tmp_path_factory.mktemp("whole")
+    target = trainable.write(folder, "rows")
+    hotlap.train(target, out=folder / "out", settings=SETTINGS, threads=1, device="cpu")
+    return target, folder / "out"
+
+
+@pytest.mark.parametrize("calls", [3, 5, 8, 11, 13, 14, 40])
+def test_stopped_within_the_writing_of_a_checkpoint(
+    calls: int, whole: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, out = whole
+    given: dict[str, Any] = {"settings": SETTINGS, "threads": 1, "device": "cpu"}
+    with monkeypatch.context() as patch:
+        stop_after(patch, calls)
+        with pytest.raises(Stop):
+            hotlap.train(target, out=tmp_path / "out", **given)
+    hotlap.train(target, out=tmp_path / "out", resume=True, **given)
+    assert weights(tmp_path / "out") == weights(out)
+    left = [path.name for path in (tmp_path / "out" / "checkpoints").iterdir()]
+    assert len(left) == 4, left
+
+
+@pytest.mark.parametrize("part", ["json", "safetensors"])
+@pytest.mark.parametrize("harm", ["changed", "cut", "gone"])
+def test_the_one_before_is_used_when_the_newest_is_damaged(
+    part: str, harm: str, whole: tuple[str, Path], tmp_path: Path
+) -> None:
+    target, out = whole
+    given: dict[str, Any] = {"settings": SETTINGS, "threads": 1, "device": "cpu"}
+    hotlap.train(target, out=tmp_path / "out", **given)
+    (tmp_path / "out" / "result.json").unlink()
+    (tmp_path / "out" / "model.safetensors").unlink()
+    newest = max((tmp_path / "out" / "checkpoints").glob(f"*.{part}"))
+    data = newest.read_bytes()
+    middle = len(data) // 2
+    if harm == "gone":
+        newest.unlink()
+    else:
+        newest.write_bytes(
+            data[:middle] if harm == "cut" else data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+        )
+    result = hotlap.train(target, out=tmp_path / "out", resume=True, **given)
+    assert weights(tmp_path / "out") == weights(out)
+    assert steps(tmp_path / "out") == steps(out)
+    passed_over = [warning for warning in result["warnings"] if "passed over" in warning]
+    assert bool(passed_over) == (part == "safetensors" or harm != "gone")
+
+
+def test_a_run_that_ended_is_not_run_again(whole: tuple[str, Path]) -> None:
+    target, out = whole
+    before = (out / "metrics.jsonl").stat().st_mtime_ns
+    result = hotlap.train(target, out=out, resume=True, threads=1, device="cpu")
+    assert result["kind"] == "train"
+    assert (out / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_fp32_weights_of_the_file_are_the_models(whole: tuple[str, Path]) -> None:
+    _, out = whole
+    names = set(load_file(out / "model.safetensors"))
+    assert "layers.0.weight" in names
+    assert "layers.1.running_mean" in names

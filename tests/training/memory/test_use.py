@@ -1,7 +1,5 @@
 """Live use, of real processes, and of a driver's answers where there is no GPU."""
 
-import mmap
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -50,21 +48,36 @@ def test_a_process_is_seen_with_what_it_started(family: int) -> None:
     assert 0 < use.available_bytes <= use.total_bytes
 
 
+SHARER = """
+import mmap, os, sys
+shared = mmap.mmap(-1, 80_000_000)
+shared.write(b"x" * 80_000_000)
+print("alone", flush=True)
+sys.stdin.readline()
+read, write = os.pipe()
+if os.fork() == 0:
+    os.close(read)
+    sum(shared[::4096])
+    os.write(write, b"x")
+    sys.stdin.readline()
+    os._exit(0)
+os.read(read, 1)
+print("both", flush=True)
+sys.stdin.readline()
+os.wait()
+"""
+
+
 def test_shared_pages_count_once() -> None:
-    with mmap.mmap(-1, 80_000_000) as shared:
-        shared.write(b"x" * 80_000_000)
-        alone = look().tree_bytes
-        read, write = os.pipe()
-        child = os.fork()
-        if child == 0:
-            os.close(write)
-            sum(shared[::4096])
-            os.read(read, 1)
-            os._exit(0)
-        os.close(read)
-        use = look()
-        os.close(write)
-        os.waitpid(child, 0)
+    """In processes of their own: what runs the tests may hold a browser."""
+    both = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", SHARER], text=True, bufsize=1, **both) as sharer:
+        assert sharer.stdout.readline() == "alone\n"
+        alone = look([sharer.pid]).tree_bytes
+        sharer.stdin.write("go on\n")
+        assert sharer.stdout.readline() == "both\n"
+        use = look([sharer.pid])
+        sharer.stdin.close()
     assert len(use.processes) == 2
     if any(one.proportional_bytes is None for one in use.processes):
         pytest.skip("the kernel does not show shared pages here")

@@ -212,3 +212,25 @@ def test_one_step_is_torchs_own(tmp_path: Path) -> None:
         workload.loss(model(data.images[rows]), rows % 3).backward()
         optimizer.step()
     assert difference(weights, model.state_dict()) < 1e-6
+
+
+def test_shared_weights_are_kept_once_and_go_on_shared(tmp_path: Path) -> None:
+    add = """
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.second.weight = self.first.weight
+
+    def forward(self, rows):
+        return self.head(self.second(torch.relu(self.first(rows))))
+
+import dataclasses
+workload = dataclasses.replace(workload, model=Tied)
+"""
+    target = trainable.write(tmp_path, "rows", add=add)
+    hotlap.train(target, out=tmp_path / "out", settings={"epochs": 1}, **GIVEN)
+    names = set(load_file(tmp_path / "out" / "model.safetensors"))
+    assert len(names & {"first.weight", "second.weight"}) == 1
+    again = hotlap.train(f"{target}@{tmp_path / 'out'}", out=tmp_path / "more", settings={"epochs": 1}, **GIVEN)
+    assert again["training"]["steps"] == 10

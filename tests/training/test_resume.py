@@ -97,12 +97,14 @@ CASES = {
 }
 
 
+NOT_YET = pytest.mark.xfail(strict=True, reason="the order of a StatefulDataLoader's later epochs is not brought back")
+
+
 def cases() -> list[Any]:
     first, *others = CASES
-    return [
-        pytest.param(first, marks=pytest.mark.slow),
-        *(pytest.param(n, marks=pytest.mark.exhaustive) for n in others),
-    ]
+    marks = {"stateful loader": [pytest.mark.exhaustive, NOT_YET]}
+    rest = [pytest.param(name, marks=marks.get(name, pytest.mark.exhaustive)) for name in others]
+    return [pytest.param(first, marks=pytest.mark.slow), *rest]
 
 
 @pytest.mark.parametrize("case", cases())

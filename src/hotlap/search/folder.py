@@ -19,6 +19,17 @@ _OURS = (
     "model.safetensors", "checkpoints", "metrics.jsonl", "settings.json", "tensorboard", "mlflow", _LOCK,
 )  # fmt: skip
 _LEAST_FREE_BYTES = 256 * 2**20
+_held: set[int] = set()
+
+
+def _let_go() -> None:
+    """A forked child (a loader process) must not hold the lock on when its parent is gone."""
+    for lock in _held:
+        os.close(lock)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 class RunFolder:
@@ -54,6 +65,7 @@ class RunFolder:
         except BlockingIOError:
             os.close(self._lock)
             raise OutputError(f"--out {path} is in use by another run; wait for it or give another folder") from None
+        _held.add(self._lock)
         free = shutil.disk_usage(path).free
         if free < _LEAST_FREE_BYTES:
             raise OutputError(f"--out {path}: only {free / 2**20:.0f} MiB of disk are free; make room first")
@@ -74,6 +86,7 @@ class RunFolder:
         """Let another run have it. One that this run made and in which nothing was begun is taken away."""
         if self._new and not (self._begun.exists() and self._begun.stat().st_size):
             shutil.rmtree(self.path, ignore_errors=True)
+        _held.discard(self._lock)
         os.close(self._lock)
 
     def __enter__(self) -> RunFolder:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from hotlap.training.processes import put
+
 if TYPE_CHECKING:
     import torch
 
@@ -27,7 +29,7 @@ class Average:
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Go on from a kept average."""
         for name, value in self.tensors.items():
-            value.copy_(tensors[name])
+            put(value, tensors[name])
 
     def take(self) -> None:
         """Put the averaged weights into the model for good."""

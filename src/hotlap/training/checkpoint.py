@@ -12,11 +12,12 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hotlap.core import Json
 from hotlap.errors import OutputError
 from hotlap.search.folder import write_whole, written_whole
+from hotlap.training.processes import put
 
 if TYPE_CHECKING:
     import torch
@@ -105,13 +106,8 @@ def load_best(folder: Path, step: int) -> Checkpoint:
 
 def model_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """The model's parameters and kept buffers by name; one that has several names comes once."""
-    found: dict[str, Any] = {}
-    seen: dict[tuple[Any, ...], str] = {}
-    for name, value in model.state_dict().items():
-        place = (value.data_ptr(), value.shape, value.stride(), value.dtype)
-        if value.numel() == 0 or seen.setdefault(place, name) == name:
-            found[name] = value
-    return found
+    own = {name for name, _ in [*model.named_parameters(), *model.named_buffers()]}
+    return {name: value for name, value in model.state_dict().items() if name in own}
 
 
 def load_model(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -127,7 +123,7 @@ def load_model(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> N
 
     with torch.no_grad():
         for name, value in own.items():
-            value.copy_(tensors[name])
+            put(value, tensors[name])
 
 
 def _prune(folder: Path, keep_best: int | None) -> None:

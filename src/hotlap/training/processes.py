@@ -108,13 +108,13 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def put(tensor: torch.Tensor, value: torch.Tensor) -> None:
-    """Copy a whole value into a tensor that may be sharded."""
+    """Copy a whole value, the same in every process, into a tensor that may be sharded; nothing is sent."""
     mesh = getattr(tensor, "device_mesh", None)
     if mesh is not None:
         from torch.distributed.tensor import distribute_tensor
 
         placements = getattr(tensor, "placements", None)
-        value = distribute_tensor(value.to(tensor.device), mesh, placements)
+        value = distribute_tensor(value.to(tensor.device), mesh, placements, src_data_rank=None)
     tensor.copy_(value)
 
 

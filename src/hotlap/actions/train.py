@@ -144,7 +144,7 @@ def describe(settings: Settings) -> str:
     words += [name for name in ("compile", "fused", "checkpointing") if getattr(settings, name)]
     if settings.examples_a_pass < settings.batch_size:
         words.append(f"micro-batches of {settings.examples_a_pass}")
-    words += [f"{settings.workers} loader processes"] if settings.workers else []
+    words += [f"{settings.workers} loader process{'es' if settings.workers > 1 else ''}"] if settings.workers else []
     return ", ".join(words)
 
 

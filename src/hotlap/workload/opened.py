@@ -58,6 +58,10 @@ class Opened:
         return to_arrays(flatten_inputs(self.example(batch, **axes), names))
 
 
+_TRAINS = ("train", "tune")
+_EVAL = "the model was left in training mode; hotlap put it into eval mode"
+
+
 def open_workload(loaded: Loaded, *, needs: Sequence[str] = (), command: str = "optimize") -> Opened:
     """Build the model and check it on `example(2)` and `example(3)`. `needs` are further fields `command` wants.
 
@@ -65,7 +69,8 @@ def open_workload(loaded: Loaded, *, needs: Sequence[str] = (), command: str = "
     """
     workload = loaded.workload
     check_fields(loaded, needs, command)
-    model, warnings = _build(loaded)
+    model, was_training = _build(loaded)
+    warnings = [_EVAL] if was_training and command not in _TRAINS else []
     signature, inputs, outputs = traced(model, workload)
     _check_numbers(outputs, forward(model, inputs))
     return Opened(
@@ -126,7 +131,8 @@ def _check_dynamic(workload: Workload) -> None:
                 raise WorkloadError(f"the workload's `dynamic` must be {form}; {name!r} has {axis!r}")
 
 
-def _build(loaded: Loaded) -> tuple[torch.nn.Module, list[str]]:
+def _build(loaded: Loaded) -> tuple[torch.nn.Module, bool]:
+    """The model in eval mode, and whether it was left in training mode."""
     import torch
 
     with running("model"):
@@ -137,10 +143,8 @@ def _build(loaded: Loaded) -> tuple[torch.nn.Module, list[str]]:
         raise WorkloadError(f"the workload's `model` must give a torch.nn.Module; it gave a {type(model).__name__}")
     if loaded.weights:
         load_weights(model, loaded)
-    warnings = []
-    if any(module.training for module in model.modules()):
-        warnings.append("the model was left in training mode; hotlap put it into eval mode")
-    return model.eval().requires_grad_(False), warnings
+    was_training = any(module.training for module in model.modules())
+    return model.eval().requires_grad_(False), was_training
 
 
 def load_weights(model: torch.nn.Module, loaded: Loaded) -> None:

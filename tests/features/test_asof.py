@@ -7,11 +7,9 @@ from typing import Any
 
 import polars as pl
 import pytest
+from features.naive import as_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-pytest.importorskip("polars")
-from features.naive import as_of
 
 from hotlap.errors import InputError
 from hotlap.features.asof import View, look_up
@@ -126,7 +124,8 @@ def many(rows: int, entities: int, seed: int, unit: str = "us") -> pl.DataFrame:
 def test_equals_duckdbs_asof_join_where_nearly_every_row_is_tied(
     known_only: bool, ttl: timedelta | None, memory: float
 ) -> None:
-    duckdb = pytest.importorskip("duckdb")
+    import duckdb
+
     source, asked = many(6_000, 60, seed=1), many(1_500, 66, seed=2).select("who", now="at")
     view = View(name="v", source=source.lazy(), keys=(("who", "who"),), event="at", created="made", ttl=ttl,
                 features=(("value", "value"),))  # fmt: skip

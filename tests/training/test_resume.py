@@ -112,8 +112,6 @@ def cases() -> list[Any]:
 def test_killed_at_random_moments(case: str, tmp_path: Path) -> None:
     name, add, chosen = CASES[case]
     settings: dict[str, Any] = {"checkpoint_seconds": OFTEN, **chosen}
-    if "torchdata" in add:
-        pytest.importorskip("torchdata")
     target = trainable.write(tmp_path, name, add=add)
     hotlap.train(target, out=tmp_path / "whole", settings=settings, threads=1, device="cpu")
     found = killed_until_done(target, tmp_path / "killed", settings, 3, random.Random(case))

@@ -11,7 +11,7 @@ from typing import Any
 
 from hotlap import __version__, runtimes
 from hotlap.core import Device, Json
-from hotlap.errors import CandidateFailed, InputError
+from hotlap.errors import CandidateFailed
 from hotlap.machine.facts import Machine, facts
 from hotlap.machine.limits import Limits, cache_folder, limits
 from hotlap.measure import pairs, statistics
@@ -39,7 +39,7 @@ def doctor(
     """
     tell = progress or (lambda event: None)
     machine = facts()
-    where = _device(device, machine)
+    where = machine.device(device)
     count = threads or machine.cores
     tell({"event": "phase", "phase": "measuring the limits"})
     measured, no_limits = _limits(machine, where, count, measure_again)
@@ -67,12 +67,6 @@ def doctor(
         "disk": _disk(),
     }
     return {**report, "advice": advice(report, machine, measured)}
-
-
-def _device(device: Device | None, machine: Machine) -> Device:
-    if device == "cuda" and not machine.gpus:
-        raise InputError("--device cuda: this machine has no CUDA device; leave the flag out or give cpu")
-    return device or ("cuda" if machine.gpus else "cpu")
 
 
 def _limits(machine: Machine, device: Device, threads: int, again: bool) -> tuple[Limits | None, str | None]:

@@ -16,7 +16,7 @@ from hotlap import gate, runtimes
 from hotlap.actions.finish import finish
 from hotlap.artifact.keys import own_key
 from hotlap.artifact.sign import read_key
-from hotlap.core import Device, Json, Signature
+from hotlap.core import Json, Signature
 from hotlap.errors import CandidateFailed, InputError, OutputError
 from hotlap.machine.facts import Machine, facts
 from hotlap.machine.limits import Limits, limits
@@ -36,7 +36,6 @@ _BATCHES: dict[Objective, int] = {"latency": 1, "throughput": 16, "size": 1}
 _MOST_EXAMPLES = 1_000_000
 _EVALUATION_SHARE = 0.1
 """Evaluation data that eats more than this share of the budget in one pass is refused."""
-_MEMORY_SHARE = 0.9
 _NOISE_STARTS = 2
 
 
@@ -71,7 +70,7 @@ def optimize(
     tell = progress or (lambda event: None)
     _check_names(only, skip)
     machine = facts()
-    where = _device(device, machine)
+    where = machine.device(device)
     settings: dict[str, Any] = {
         "target": target_of(target),
         "objective": objective,
@@ -92,8 +91,7 @@ def optimize(
             return read_result(folder.path / "result.json")
         journal = Journal(folder.path / "journal.jsonl")
         try:
-            memory_limit = _memory_limit(machine)
-            with start_worker(settings["threads"], memory_limit, folder.work) as student:
+            with start_worker(settings["threads"], machine.memory_limit, folder.work) as student:
                 tell({"event": "phase", "phase": "opening the workload"})
                 study = _study(student, settings, folder.work, budget, max_evaluation_examples)
                 student.pause()
@@ -132,18 +130,6 @@ def _check_names(only: Sequence[str], skip: Sequence[str]) -> None:
         if unknown:
             known = ", ".join(space.names())
             raise InputError(f"{flag} {unknown[0]}: no such technique, runtime or precision; there are {known}")
-
-
-def _device(device: str | None, machine: Machine) -> Device:
-    if device not in (None, "cpu", "cuda"):
-        raise InputError(f"--device {device}: give cpu or cuda")
-    if device == "cuda" and not machine.gpus:
-        raise InputError("--device cuda: this machine has no CUDA device; leave the flag out or give cpu")
-    return "cuda" if device == "cuda" or (device is None and machine.gpus) else "cpu"
-
-
-def _memory_limit(machine: Machine) -> int:
-    return int(_MEMORY_SHARE * machine.memory_bytes)
 
 
 def _study(student: Worker, settings: Json, work: Path, budget: float, most_examples: int) -> Json:
@@ -204,7 +190,7 @@ def _setting(
         study=study,
         max_drop=gate.tolerance(settings["max_drop"], np.asarray(scores) if scores is not None else None),
         noise_floor=0.0,
-        memory_limit=_memory_limit(machine),
+        memory_limit=machine.memory_limit,
         deadline=deadline,
         progress=tell,
     )

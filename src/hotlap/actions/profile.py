@@ -10,8 +10,7 @@ from typing import Any
 
 from hotlap.actions.sides import is_artifact
 from hotlap.core import Array, Device, Json, to_json
-from hotlap.errors import InputError
-from hotlap.machine.facts import Machine, facts
+from hotlap.machine.facts import facts
 from hotlap.machine.limits import limits
 from hotlap.search import explain
 from hotlap.search.setting import start_worker
@@ -20,7 +19,6 @@ from hotlap.workload.workload import Workload
 
 _PROFILE = "hotlap.profiling.profile"
 _TIMEOUT_SECONDS = 1800.0
-_MEMORY_SHARE = 0.9
 _CALLS = 20
 _SECONDS = 0.5
 
@@ -41,11 +39,11 @@ def profile(
     """
     tell = progress or (lambda event: None)
     machine = facts()
-    where = _device(device, machine)
+    where = machine.device(device)
     count = threads or machine.cores
     named = target_of(target)
     found: dict[str, Any] = {"batch": batch, "threads": count, "device": where, "machine": machine.to_json()}
-    with start_worker(count, int(_MEMORY_SHARE * machine.memory_bytes)) as worker:
+    with start_worker(count, machine.memory_limit) as worker:
         if is_artifact(named):
             tell({"event": "phase", "phase": "timing the artifact's operations"})
             answer = worker.call(
@@ -70,12 +68,6 @@ def profile(
         "profile": answer,
         "warnings": warnings,
     }
-
-
-def _device(device: Device | None, machine: Machine) -> Device:
-    if device == "cuda" and not machine.gpus:
-        raise InputError("--device cuda: this machine has no CUDA device; leave the flag out or give cpu")
-    return device or ("cuda" if machine.gpus else "cpu")
 
 
 def profile_artifact(state: dict[str, Any], *, artifact: str, batch: int, threads: int, device: Device) -> Json:

@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from hotlap.core import Device, Json
-from hotlap.errors import InputError, OutputError
+from hotlap.errors import OutputError
 from hotlap.machine.facts import Machine, facts
 from hotlap.report.schema import read_result, write_result
 from hotlap.search.folder import RunFolder, write_whole
@@ -157,11 +157,7 @@ def _changes(
     device: Device | None,
 ) -> dict[str, Json]:
     found = dict(settings) if isinstance(settings, Mapping) else read_settings(Path(settings)) if settings else {}
-    if device is not None:
-        found["device"] = device
-    found.setdefault("device", "cuda" if machine.gpus else "cpu")
-    if found["device"] == "cuda" and not machine.gpus:
-        raise InputError("--device cuda: this machine has no CUDA device; leave the flag out or give cpu")
+    found["device"] = machine.device(device or found.get("device"))
     if seed is not None:
         found["seed"] = seed
     if threads is not None:

@@ -11,7 +11,6 @@ from typing import Any
 
 from hotlap.actions.train import describe
 from hotlap.core import Device, Interval, Json, to_json
-from hotlap.errors import InputError
 from hotlap.machine.facts import Machine, facts
 from hotlap.report.make import write_report
 from hotlap.report.schema import write_result
@@ -24,7 +23,6 @@ from hotlap.training.tuner import tune as search
 from hotlap.workload.target import load_target, target_of
 from hotlap.workload.workload import Workload
 
-_MEMORY_SHARE = 0.9
 _SAME = Interval(estimate=1.0, low=1.0, high=1.0)
 
 
@@ -50,15 +48,13 @@ def tune(
     began = time.monotonic()
     tell = progress or (lambda event: None)
     machine = facts()
-    if device == "cuda" and not machine.gpus:
-        raise InputError("--device cuda: this machine has no CUDA device; leave the flag out or give cpu")
-    where: Device = device or ("cuda" if machine.gpus else "cpu")
+    where = machine.device(device)
     named = target_of(target)
     loaded = load_target(named)
     count = threads or machine.cores
     usual = settings_for(loaded.workload, {"threads": count, "seed": seed, "device": where})
     with RunFolder(Path(out), resume=False, force=force, begun="settings.json") as folder:
-        limit = max_memory or int(_MEMORY_SHARE * machine.memory_bytes)
+        limit = max_memory or machine.memory_limit
         tell({"event": "phase", "phase": "opening the workload"})
         with start_worker(count, None, folder.work) as worker:
             study = worker.call(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from hotlap.errors import InputError, OutputError
+from hotlap.search.folder import written_whole
 
 
 def local(path: str, repo: Path | str | None) -> Path:
@@ -27,15 +27,8 @@ def local(path: str, repo: Path | str | None) -> Path:
 def parquet(table: pa.Table, path: Path) -> None:
     """The table as one Parquet file, put under its name when it is whole and on disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with part.open("wb") as file:
-            pq.write_table(table, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with written_whole(path) as part:
+        pq.write_table(table, part)
 
 
 def append(table: pa.Table, path: Path) -> None:

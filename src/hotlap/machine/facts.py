@@ -13,7 +13,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from hotlap.core import Json, to_json
+from hotlap.core import Device, Json, to_json
+from hotlap.errors import InputError
 from hotlap.machine import containers
 
 # The kernel's names of what decides how fast, and with which rounding, low-precision kernels run.
@@ -48,6 +49,7 @@ _PACKAGES = (
 # Packages whose kernels the measured limits come from: another version may reach another limit.
 _KERNEL_PACKAGES = ("torch", "onnxruntime", "openvino")
 _SMI_SECONDS = 10.0
+_MEMORY_SHARE = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,19 @@ class Machine:
     def int8_overflows(self) -> bool:
         """Whether int8 kernels add products in 16 bits (x86 before VNNI: `vpmaddubsw`), where large ones overflow."""
         return self.architecture in ("x86_64", "AMD64") and not self.has_int8_dot_product
+
+    @property
+    def memory_limit(self) -> int:
+        """Bytes that a process of ours may take: what is ours, less a tenth for all that runs beside it."""
+        return int(_MEMORY_SHARE * self.memory_bytes)
+
+    def device(self, wanted: str | None) -> Device:
+        """The device asked for; CUDA where there is one and none was. Raises InputError where it is not here."""
+        if wanted not in (None, "cpu", "cuda"):
+            raise InputError(f"--device {wanted}: give cpu or cuda")
+        if wanted == "cuda" and not self.gpus:
+            raise InputError("--device cuda: this machine has no CUDA device; leave the flag out or give cpu")
+        return "cuda" if wanted == "cuda" or (wanted is None and self.gpus) else "cpu"
 
     @property
     def machine_id(self) -> str:

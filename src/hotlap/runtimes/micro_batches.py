@@ -13,8 +13,7 @@ import numpy as np
 
 from hotlap.core import Array, Json, Signature, TensorSpec
 from hotlap.errors import Unsupported
-
-BATCH = "batch"
+from hotlap.workload.examples import BATCH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,9 @@ import numpy as np
 
 from hotlap.core import Array, Device, Json, Model, Operation, Session, Signature
 from hotlap.errors import Unsupported
-from hotlap.runtimes.micro_batches import BATCH, micro_batches
+from hotlap.runtimes.fixed_shapes import fixed_axes, fixed_shapes
+from hotlap.runtimes.micro_batches import micro_batches
+from hotlap.workload.examples import BATCH
 
 TAKES = "onnx"
 PACKAGES = ("onnxruntime",)
@@ -83,11 +85,8 @@ class _OnnxSession:
     ) -> None:
         self._files, self._device, self._threads, self._profile = files, device, threads, profile
         self._signature = signature
-        fixed: Mapping[str, int] = dict(options.get("fixed_axes", {})) if options.get("static") else {}
-        self._shapes = [
-            tuple(fixed.get(axis, -1) if isinstance(axis, str) else axis for axis in spec.shape)
-            for spec in signature.inputs
-        ]
+        fixed = fixed_axes(options)
+        self._shapes = fixed_shapes(signature, fixed)
         self._micro = micro_batches(signature, options)
         self._pool = ThreadPoolExecutor(threads) if self._micro else None
         self._special = self._specialized(fixed) if fixed else None

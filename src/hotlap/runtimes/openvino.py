@@ -10,7 +10,9 @@ from typing import Any
 
 from hotlap.core import Array, Device, Json, Model, Operation, Session, Signature
 from hotlap.errors import Unsupported
-from hotlap.runtimes.micro_batches import BATCH, MicroBatches, micro_batches
+from hotlap.runtimes.fixed_shapes import fixed_axes, fixed_shapes
+from hotlap.runtimes.micro_batches import MicroBatches, micro_batches
+from hotlap.workload.examples import BATCH
 
 TAKES = "openvino"
 PACKAGES = ("openvino",)
@@ -145,12 +147,8 @@ class _OpenVinoSession:
         profile: bool = False,
     ) -> None:
         self._files, self._options, self._threads, self._profile = files, options, threads, profile
-        self._specs = signature.inputs
-        self._fixed: Mapping[str, int] = dict(options.get("fixed_axes", {})) if options.get("static") else {}
-        self._shapes = [
-            tuple(self._fixed.get(axis, -1) if isinstance(axis, str) else axis for axis in spec.shape)
-            for spec in signature.inputs
-        ]
+        self._signature, self._fixed = signature, fixed_axes(options)
+        self._shapes = fixed_shapes(signature, self._fixed)
         self._special = self._specialized(micro_batches(signature, options)) if self._fixed else None
         self._general = None if self._special else _Whole(self._compile({}))
 
@@ -162,11 +160,7 @@ class _OpenVinoSession:
     def _compile(self, fixed: Mapping[str, int], streams: int = 1) -> Any:
         model = _read(self._files)
         if fixed:
-            shapes = {
-                port: [fixed.get(axis, -1) if isinstance(axis, str) else axis for axis in spec.shape]
-                for port, spec in enumerate(self._specs)
-            }
-            model.reshape(shapes)
+            model.reshape({port: list(shape) for port, shape in enumerate(fixed_shapes(self._signature, fixed))})
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": self._options.get("inference", "f32"),
             "INFERENCE_NUM_THREADS": self._threads,

@@ -25,10 +25,16 @@ def numbers(candidate: Candidate) -> str:
 
 def judged_alike(candidate: Candidate, records: Iterable[Json]) -> Json | None:
     """The record of one that gives the same numbers and was scored; None where there is none yet."""
-    wanted = numbers(candidate)
-    return next(
-        (one for one in records if "gate" in one and numbers(Candidate.from_json(one["candidate"])) == wanted), None
-    )
+    return _judged(records).get(numbers(candidate))
+
+
+def _judged(records: Iterable[Json]) -> dict[str, Json]:
+    """The first record that was scored, by what decides its numbers."""
+    found: dict[str, Json] = {}
+    for one in records:
+        if "gate" in one:
+            found.setdefault(numbers(Candidate.from_json(one["candidate"])), one)
+    return found
 
 
 def rejected(candidate: Candidate, records: Iterable[Json]) -> str | None:
@@ -60,9 +66,9 @@ def seconds_each(waiting: Sequence[Candidate], records: Sequence[Json]) -> dict[
             spent.setdefault(_kind(Candidate.from_json(record["candidate"])), []).append(record["seconds"])
     usual = {kind: median(seconds) for kind, seconds in spent.items()}
     longest = max(usual.values(), default=0.0)
-    found = {}
+    found, judged = {}, _judged(records)
     for candidate in waiting:
-        twin = judged_alike(candidate, records)
+        twin = judged.get(numbers(candidate))
         if twin is None:
             found[candidate.key] = usual.get(_kind(candidate), longest)
         else:

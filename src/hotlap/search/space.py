@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from hotlap import forms, runtimes, techniques
 from hotlap.core import Candidate, Device, Form, Json, Step
 from hotlap.techniques import ModelFacts
+from hotlap.workload.examples import BATCH
 
 _NARROWNESS = ("fp32", "bf16", "fp16", "int8")
 
@@ -127,7 +128,7 @@ def _thread_counts(threads: int, device: Device) -> list[int]:
 
 def _micro_batches(options: Mapping[str, Json], threads: int) -> list[tuple[int, int | None]]:
     """All our threads, each with rows of its own: one at a time, or its whole share. Each (threads, rows)."""
-    batch = options.get("fixed_axes", {}).get("batch", 1)
+    batch = options.get("fixed_axes", {}).get(BATCH, 1)
     shares = dict.fromkeys([1, batch // threads])
     return [(threads, rows) for rows in shares if 1 <= rows < batch and batch % rows == 0]
 

@@ -18,6 +18,7 @@ from hotlap.training.seeding import seed_generators
 from hotlap.training.settings import Settings
 from hotlap.workload.evaluation import END
 from hotlap.workload.inputs import input_kind
+from hotlap.workload.roles import pair
 from hotlap.workload.user_code import running
 from hotlap.workload.workload import Inputs, Workload
 
@@ -309,13 +310,6 @@ def loss_weight(workload: Workload, targets: Any, rows: int) -> float:
     if not 0 <= weight < float("inf"):
         raise WorkloadError(f"the workload's `loss_weight` gave {weight}; it must give a finite number from 0 on")
     return weight
-
-
-def pair(item: Any) -> tuple[Any, Any]:
-    """(inputs, targets) of what `training` gave. Raises WorkloadError for anything else."""
-    if isinstance(item, tuple | list) and len(item) == 2:
-        return item[0], item[1]
-    raise WorkloadError(f"the workload's `training` must give (inputs, targets) pairs; it gave a {type(item).__name__}")
 
 
 def count_rows(inputs: Inputs) -> int:

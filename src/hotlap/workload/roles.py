@@ -271,7 +271,7 @@ def _training(opened: Opened, seed: int, examples: int) -> Iterator[Inputs]:
         yield from _drawn(training, seed, examples)
         return
     for batch in _guarded(lambda: training, "training"):
-        yield _input_of(batch)
+        yield pair(batch)[0]
 
 
 def _drawn(training: Any, seed: int, examples: int) -> Iterator[Inputs]:
@@ -286,7 +286,7 @@ def _drawn(training: Any, seed: int, examples: int) -> Iterator[Inputs]:
         for index in chosen[first : first + 16]:
             with running("training"):
                 item = training[index]
-            items.append(_input_of(item))
+            items.append(pair(item)[0])
         try:
             batches = [default_collate(items)]
         except RuntimeError:  # sizes differ, so each example is a batch of its own
@@ -294,9 +294,8 @@ def _drawn(training: Any, seed: int, examples: int) -> Iterator[Inputs]:
         yield from batches
 
 
-def _input_of(item: Any) -> Any:
-    if not isinstance(item, tuple | list) or len(item) != 2:
-        raise WorkloadError(
-            f"the workload's `training` must give (inputs, targets) pairs; it gave a {type(item).__name__}"
-        )
-    return item[0]
+def pair(item: Any) -> tuple[Any, Any]:
+    """(inputs, targets) of what `training` gave. Raises WorkloadError for anything else."""
+    if isinstance(item, tuple | list) and len(item) == 2:
+        return item[0], item[1]
+    raise WorkloadError(f"the workload's `training` must give (inputs, targets) pairs; it gave a {type(item).__name__}")

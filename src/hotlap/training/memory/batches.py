@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 from hotlap.errors import WorkloadError
-from hotlap.workload.roles import is_map_style
+from hotlap.workload.roles import is_map_style, pair
 from hotlap.workload.user_code import running
 from hotlap.workload.workload import Workload
 
@@ -52,7 +52,7 @@ def largest(workload: Workload) -> Largest:
     step = max(1, -(-size // MOST_LOOKED_AT))
     item, looked_at, ended = _largest_of(data[index] for index in range(0, size, step))
     return Largest(
-        make=lambda batch: _pair(default_collate([item] * batch)),
+        make=lambda batch: pair(default_collate([item] * batch)),
         rows=None,
         looked_at=looked_at,
         whole=ended and step == 1,
@@ -73,7 +73,7 @@ def _of_batches(data: Iterable[Any]) -> Largest:
             by_row = isinstance(value, torch.Tensor) and value.dim() > 0 and len(value) == rows
             return value[chosen] if by_row else value
 
-        return _pair(pytree.tree_map(cut, item))
+        return pair(pytree.tree_map(cut, item))
 
     return Largest(make=make, rows=rows, looked_at=looked_at, whole=ended)
 
@@ -88,7 +88,7 @@ def _largest_of(items: Iterable[Any]) -> tuple[Any, int, bool]:
             count += 1
             size = tensor_bytes(item)
             if size > most:
-                best, most = _pair(item), size
+                best, most = pair(item), size
             if time.monotonic() > end:
                 return best, count, False
         ended = count < MOST_LOOKED_AT or next(iterator, iterator) is iterator
@@ -114,11 +114,3 @@ def _rows(item: Any) -> int:
     if first is None:
         raise WorkloadError("the workload's `training` gives batches without a Tensor that has rows")
     return len(first)
-
-
-def _pair(item: Any) -> tuple[Any, Any]:
-    if not isinstance(item, tuple | list) or len(item) != 2:
-        raise WorkloadError(
-            f"the workload's `training` must give (inputs, targets) pairs; it gave a {type(item).__name__}"
-        )
-    return item[0], item[1]

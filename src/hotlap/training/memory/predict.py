@@ -28,7 +28,6 @@ from hotlap.workload.workload import Workload
 SMALL_BATCHES = (4, 8)
 MEASURED_STEPS = 5
 TIMEOUT_SECONDS = 1800.0
-_MEMORY_SHARE = 0.9
 _WORK = "hotlap.training.memory.work"
 _REPLAY = Path(__file__).with_name("replay.py")
 _FREED_FIRST = (0, 4 * 2**20, 32 * 2**20 - 8192)
@@ -97,7 +96,7 @@ def observe(
     if not 1 <= small < large:
         raise InputError(f"batches {small} and {large}: give two different sizes, the smaller first")
     machine, chosen = facts(), setup or Setup()
-    count, limit = threads or machine.cores, memory_limit or int(_MEMORY_SHARE * machine.memory_bytes)
+    count, limit = threads or machine.cores, memory_limit or machine.memory_limit
     target, wanted = target_of(workload), to_json(chosen)
     with start_worker(count, limit) as worker:
         worker.call(f"{_WORK}:open_training", target=target, threads=count, timeout=TIMEOUT_SECONDS)
@@ -136,7 +135,7 @@ def measure(
     `observe` raises.
     """
     machine = facts()
-    count, limit = threads or machine.cores, memory_limit or int(_MEMORY_SHARE * machine.memory_bytes)
+    count, limit = threads or machine.cores, memory_limit or machine.memory_limit
     with start_worker(count, limit) as worker:
         worker.call(f"{_WORK}:open_training", target=target_of(workload), threads=count, timeout=TIMEOUT_SECONDS)
         measured: Json = worker.call(

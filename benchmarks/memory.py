@@ -15,7 +15,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from noise import provenance_of, write  # noqa: E402
 from hotlap.core import Json, to_json  # noqa: E402
 from hotlap.machine import facts  # noqa: E402
 from hotlap.training.memory.predict import SMALL_BATCHES, measure, observe, predict  # noqa: E402
-from hotlap.training.memory.setup import Setup  # noqa: E402
+from hotlap.training.settings import Settings  # noqa: E402
 
 WORKLOADS = HERE / "models" / "untrained.py"
 ALLOWED = 0.10
@@ -36,33 +36,34 @@ ALLOWED = 0.10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One model in one set-up, at the batch sizes that are predicted and then run."""
+    """One model in one set-up, at the rows a pass that are predicted and then run."""
 
     name: str
     workload: str
     batches: tuple[int, ...]
-    setup: Setup = field(default_factory=Setup)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-BF16 = Setup(precision="bf16")
-LAST = Setup(layout="channels_last")
-ALL = Setup(precision="bf16", layout="channels_last", fused=True, ema=True, clip=True)
+BF16 = {"precision": "bf16"}
+LAST = {"layout": "channels_last"}
+ALL = {"precision": "bf16", "layout": "channels_last", "fused": True, "ema": 0.999, "clip": 1.0}
+TWO = {"batch_size": 128, "micro_batch": 64}
 CASES = (
     Case(name="resnet18-64", workload="resnet18_64", batches=(32, 128)),
-    Case(name="resnet18-64 bf16, channels_last, fused, EMA", workload="resnet18_64", batches=(32, 128), setup=ALL),
+    Case(name="resnet18-64 bf16, channels_last, fused, EMA", workload="resnet18_64", batches=(32, 128), settings=ALL),
     Case(name="resnet18-64 SGD with momentum", workload="resnet18_64_momentum", batches=(32, 128)),
     Case(name="resnet18-224", workload="resnet18_224", batches=(16, 32)),
-    Case(name="resnet18-224 channels_last", workload="resnet18_224", batches=(16, 32), setup=LAST),
+    Case(name="resnet18-224 channels_last", workload="resnet18_224", batches=(16, 32), settings=LAST),
     Case(name="conv1d", workload="conv1d", batches=(32, 64)),
     Case(name="unet", workload="unet", batches=(16, 32)),
-    Case(name="unet bf16, channels_last, fused, EMA", workload="unet", batches=(16, 32), setup=ALL),
+    Case(name="unet bf16, channels_last, fused, EMA", workload="unet", batches=(16, 32), settings=ALL),
     Case(name="vit", workload="vit", batches=(32, 128)),
-    Case(name="vit bf16", workload="vit", batches=(32, 128), setup=BF16),
+    Case(name="vit bf16", workload="vit", batches=(32, 128), settings=BF16),
     Case(name="lstm", workload="lstm", batches=(32, 128)),
-    Case(name="lstm two batches a step", workload="lstm", batches=(64,), setup=Setup(accumulation=2)),
-    Case(name="lstm bf16", workload="lstm", batches=(32, 128), setup=BF16),
+    Case(name="lstm two passes a step", workload="lstm", batches=(64,), settings=TWO),
+    Case(name="lstm bf16", workload="lstm", batches=(32, 128), settings=BF16),
     Case(name="minilm-64", workload="minilm_64", batches=(32, 64)),
-    Case(name="minilm-64 bf16, EMA", workload="minilm_64", batches=(32, 64), setup=Setup(precision="bf16", ema=True)),
+    Case(name="minilm-64 bf16, EMA", workload="minilm_64", batches=(32, 64), settings={**BF16, "ema": 0.999}),
     Case(name="minilm-128", workload="minilm_128", batches=(16, 32)),
 )
 
@@ -71,14 +72,15 @@ def compare(case: Case, threads: int) -> Iterator[Json]:
     """Predict each of a case's batch sizes, then run it."""
     target = f"{WORKLOADS}:{case.workload}"
     began = time.monotonic()
-    seen = observe(target, case.setup, threads=threads)
+    settings = Settings(threads=threads, **case.settings)
+    seen = observe(target, settings)
     observed = time.monotonic() - began
     for batch in case.batches:
         foreseen = predict(seen, batch)
-        real = measure(target, case.setup, batch=batch, threads=threads)
+        real = measure(target, settings, batch=batch)
         yield {
             "case": case.name,
-            "setup": to_json(case.setup),
+            "settings": to_json(settings),
             "batch": batch,
             "predicted_bytes": foreseen.peak_bytes,
             "measured_bytes": real["peak_bytes"],

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from hotlap.errors import InputError, OutOfMemory, WorkloadError
-from hotlap.training.memory.predict import Observation, measure, observe, predict
-from hotlap.training.memory.setup import Setup
+from hotlap.training.memory.predict import Observation, largest_pass, measure, observe, predict
+from hotlap.training.settings import Settings
 
 
 @pytest.fixture(scope="module")
 def seen(trains: Path) -> Observation:
-    return observe(f"{trains}:workload", Setup(ema=True), batches=(64, 128), threads=1)
+    return observe(f"{trains}:workload", Settings(ema=0.9), batches=(64, 128))
 
 
 @pytest.mark.slow
@@ -20,7 +20,7 @@ def test_a_prediction_meets_the_measured_peak(seen: Observation, trains: Path) -
     # Large enough that what a step takes is a good part of the process.
     batch = 16_000
     foreseen = predict(seen, batch)
-    real = measure(f"{trains}:workload", Setup(ema=True), batch=batch, threads=1, steps=4)
+    real = measure(f"{trains}:workload", Settings(ema=0.9), batch=batch, steps=4)
     assert foreseen.peak_bytes == pytest.approx(real["peak_bytes"], rel=0.1)
     assert foreseen.steps_bytes > 0.3 * real["peak_bytes"]
     assert foreseen.steps_bytes >= foreseen.tensors_peak_bytes
@@ -35,6 +35,16 @@ def test_larger_batches_need_more(seen: Observation) -> None:
 
 
 @pytest.mark.slow
+def test_the_largest_pass_that_fits(seen: Observation) -> None:
+    limit = predict(seen, 5000).peak_bytes
+    found = largest_pass(seen, limit, at_most=100_000)
+    assert found is not None
+    assert predict(seen, found).peak_bytes <= limit < predict(seen, found + 1).peak_bytes
+    assert largest_pass(seen, limit, at_most=300) == 300
+    assert largest_pass(seen, seen.base_bytes // 2, at_most=300) is None
+
+
+@pytest.mark.slow
 def test_a_batch_size_of_none(seen: Observation) -> None:
     with pytest.raises(InputError, match="batch 0: give a batch size from 1 on"):
         predict(seen, 0)
@@ -45,9 +55,9 @@ def test_what_goes_wrong_is_said(trains: Path) -> None:
     with pytest.raises(
         WorkloadError, match=r"`loss` raised AttributeError: 'Tensor' object has no attribute 'nothing'"
     ):
-        observe(f"{trains}:fails", threads=1)
+        observe(f"{trains}:fails", Settings())
     with pytest.raises(OutOfMemory, match=r"more than its limit of 0.7 GiB"):
-        measure(f"{trains}:workload", batch=100_000, threads=1, memory_limit=700 * 2**20)
+        measure(f"{trains}:workload", Settings(), batch=100_000, memory_limit=700 * 2**20)
 
 
 def test_batches_that_are_no_two_sizes(trains: Path) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hotlap.core import Json
 from hotlap.profiling.modules import module_names, watched
-from hotlap.training.memory.setup import Trainer
+from hotlap.training.loading import Window
+from hotlap.training.memory.steps import Steps
 
 if TYPE_CHECKING:
     import torch
@@ -43,17 +44,17 @@ class Holdings:
         }
 
 
-def holdings(trainer: Trainer, make: Callable[[], tuple[Any, Any]]) -> Holdings:
-    """Run one forward and one backward pass and one step of the optimizer, and look what is held.
+def holdings(steps: Steps, window: Window) -> Holdings:
+    """Compute one window's gradients and take one step of the optimizer, and look what is held.
 
-    Changes the trainer's weights, as a step does. `make` gives a batch.
+    Changes the weights, as a step does. Activations are those of one pass, the window's last.
     """
-    model, optimizer = trainer.model, trainer.optimizer
-    inputs, targets = make()
+    model, optimizer = steps.model, steps.optimizer
+    last = window.micro_batches[-1]
     kept = {_key(tensor) for tensor in (*model.parameters(), *model.buffers())}
-    own = {_key(tensor): tensor for tensor in _tensors((inputs, targets))}
+    own = {_key(tensor): tensor for one in window.micro_batches for tensor in _tensors((one.inputs, one.targets))}
     with saved_by_layer(model, kept | set(own)) as activations:
-        loss = trainer.forward(inputs, targets)
+        loss = steps.stepper.loss_of(steps.stepper.outputs_of(last, (0, 0)), last)
     loss.backward()  # type: ignore[no-untyped-call]
     del loss
     gradients = stored_bytes(p.grad for p in model.parameters() if p.grad is not None)
@@ -64,7 +65,7 @@ def holdings(trainer: Trainer, make: Callable[[], tuple[Any, Any]]) -> Holdings:
         buffers_bytes=stored_bytes(model.buffers()),
         gradients_bytes=gradients,
         optimizer_bytes=stored_bytes(_tensors(list(optimizer.state.values()))),
-        average_bytes=stored_bytes(trainer.average.parameters()) if trainer.average is not None else 0,
+        average_bytes=stored_bytes(steps.average.tensors.values()) if steps.average is not None else 0,
         inputs_bytes=stored_bytes(own.values()),
         activations=activations,
     )

@@ -8,10 +8,12 @@ the larger of the small sizes.
 
 from __future__ import annotations
 
+import bisect
 import subprocess
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -19,9 +21,10 @@ from statistics import median
 from hotlap.core import Json, to_json
 from hotlap.errors import InputError
 from hotlap.machine.facts import facts
+from hotlap.measure.worker import Worker
 from hotlap.search.setting import start_worker
-from hotlap.training.memory.setup import Setup
 from hotlap.training.memory.traces import Trace, from_arrays, live_peak, scaled
+from hotlap.training.settings import Settings
 from hotlap.workload.target import target_of
 from hotlap.workload.workload import Workload
 
@@ -45,7 +48,7 @@ class Observation:
     batches.
     """
 
-    setup: Setup
+    settings: Settings
     batches: tuple[int, int]
     traces: tuple[Trace, Trace]
     holdings: tuple[Json, Json]
@@ -81,36 +84,31 @@ class Prediction:
 
 def observe(
     workload: Workload | str | Path,
-    setup: Setup | None = None,
+    settings: Settings | None = None,
     *,
     batches: tuple[int, int] = SMALL_BATCHES,
-    threads: int | None = None,
     memory_limit: int | None = None,
 ) -> Observation:
-    """Run a workload's first steps at two small batch sizes, in processes of their own.
+    """Run a workload's first steps with two small numbers of rows a pass, in processes of their own.
 
+    settings: default: all cores, else Settings' own. Its `batch_size` and `micro_batch` (`accumulation` for an
+    iterable of batches) say how many passes a step has; how many rows each has is what `predict` varies.
     Takes as long as thirteen such steps and two starts of torch. Raises WorkloadError for a workload that lacks
     `training` or `loss`, and CandidateFailed (OutOfMemory among them) where a step fails.
     """
     small, large = batches
     if not 1 <= small < large:
         raise InputError(f"batches {small} and {large}: give two different sizes, the smaller first")
-    machine, chosen = facts(), setup or Setup()
-    count, limit = threads or machine.cores, memory_limit or machine.memory_limit
-    target, wanted = target_of(workload), to_json(chosen)
-    with start_worker(count, limit) as worker:
-        worker.call(f"{_WORK}:open_training", target=target, threads=count, timeout=TIMEOUT_SECONDS)
-        measured = worker.call(
-            f"{_WORK}:run_steps", setup=wanted, batch=large, steps=MEASURED_STEPS, timeout=TIMEOUT_SECONDS
-        )
-    with start_worker(count, limit) as worker:
-        opened = worker.call(f"{_WORK}:open_training", target=target, threads=count, timeout=TIMEOUT_SECONDS)
+    chosen = settings or _usual()
+    measured = measure(workload, chosen, batch=large, steps=MEASURED_STEPS, memory_limit=memory_limit)
+    with _opened(workload, chosen, memory_limit) as (worker, opened):
         seen = [
-            worker.call(f"{_WORK}:trace_steps", setup=wanted, batch=batch, timeout=TIMEOUT_SECONDS) for batch in batches
+            worker.call(f"{_WORK}:trace_steps", settings=chosen.to_json(), batch=batch, timeout=TIMEOUT_SECONDS)
+            for batch in batches
         ]
     first, second = (from_arrays(**one["trace"]) for one in seen)
     return Observation(
-        setup=chosen,
+        settings=chosen,
         batches=batches,
         traces=(first, second),
         holdings=(seen[0]["holdings"], seen[1]["holdings"]),
@@ -122,30 +120,46 @@ def observe(
 
 def measure(
     workload: Workload | str | Path,
-    setup: Setup | None = None,
+    settings: Settings | None = None,
     *,
     batch: int,
     steps: int = 2 * MEASURED_STEPS,
-    threads: int | None = None,
     memory_limit: int | None = None,
 ) -> Json:
-    """The peak that a process really has that trains at `batch`: `base_bytes`, `load_peak_bytes`, `peak_bytes`.
+    """The peak that a process really has that trains with `batch` rows a pass, and what it held before; bytes.
 
-    Raises OutOfMemory where it passes `memory_limit` (bytes; default: nine tenths of the machine's), and what
-    `observe` raises.
+    Gives `base_bytes`, `load_peak_bytes`, `peak_bytes`. Raises OutOfMemory where it passes `memory_limit` (bytes;
+    default: nine tenths of the machine's), and what `observe` raises.
     """
-    machine = facts()
-    count, limit = threads or machine.cores, memory_limit or machine.memory_limit
-    with start_worker(count, limit) as worker:
-        worker.call(f"{_WORK}:open_training", target=target_of(workload), threads=count, timeout=TIMEOUT_SECONDS)
+    chosen = settings or _usual()
+    with _opened(workload, chosen, memory_limit) as (worker, _):
         measured: Json = worker.call(
-            f"{_WORK}:run_steps", setup=to_json(setup or Setup()), batch=batch, steps=steps, timeout=TIMEOUT_SECONDS
+            f"{_WORK}:run_steps", settings=chosen.to_json(), batch=batch, steps=steps, timeout=TIMEOUT_SECONDS
         )
     return measured
 
 
+def _usual() -> Settings:
+    return Settings(threads=facts().cores)
+
+
+@contextmanager
+def _opened(
+    workload: Workload | str | Path, settings: Settings, memory_limit: int | None
+) -> Iterator[tuple[Worker, Json]]:
+    limit = memory_limit or facts().memory_limit
+    with start_worker(settings.threads, limit) as worker:
+        opened = worker.call(
+            f"{_WORK}:open_training",
+            target=target_of(workload),
+            settings=settings.to_json(),
+            timeout=TIMEOUT_SECONDS,
+        )
+        yield worker, opened
+
+
 def predict(seen: Observation, batch: int) -> Prediction:
-    """The peak at `batch`, from an observation. Takes well under a second; computes nothing of the model."""
+    """The peak with `batch` rows a pass, from an observation. It computes nothing of the model."""
     if batch < 1:
         raise InputError(f"batch {batch}: give a batch size from 1 on")
     events = seen.traces[1].events
@@ -164,13 +178,23 @@ def predict(seen: Observation, batch: int) -> Prediction:
     )
 
 
+def largest_pass(seen: Observation, limit: int, *, at_most: int) -> int | None:
+    """The most rows a pass, up to `at_most`, whose foreseen peak is within `limit` bytes; None where not one row's is.
+
+    Since a process may pass what is foreseen by a tenth, ask for less than there is.
+    """
+    sizes = range(1, at_most + 1)
+    fitting = bisect.bisect_right(sizes, limit, key=lambda batch: predict(seen, batch).peak_bytes)
+    return sizes[fitting - 1] if fitting else None
+
+
 def _sizes(seen: Observation, batch: int) -> tuple[list[int], int]:
     (small, large), (small_batch, large_batch) = seen.traces, seen.batches
     return scaled(small, small_batch, large, large_batch, batch)
 
 
 def _footprint(seen: Observation, events: Sequence[int], sizes: Sequence[int]) -> int:
-    if seen.setup.device == "cuda":
+    if seen.settings.device == "cuda":
         return live_peak(events, sizes, _CUDA_GRANULE)
     return round(median(replayed(events, sizes, freed_first=first) for first in _FREED_FIRST))
 

@@ -10,53 +10,54 @@ from hotlap.training.memory import tracing
 from hotlap.training.memory.batches import Largest, largest
 from hotlap.training.memory.clear import resident_bytes
 from hotlap.training.memory.holdings import holdings
-from hotlap.training.memory.setup import Setup, Trainer
+from hotlap.training.memory.steps import Steps, passes_of
 from hotlap.training.memory.traces import to_arrays
 from hotlap.training.memory.use import fields, kibibytes
+from hotlap.training.settings import Settings
 from hotlap.workload.opened import check_fields
-from hotlap.workload.target import load_target
-from hotlap.workload.workload import Workload
+from hotlap.workload.target import Loaded, load_target
 
 TRACED_STEPS = 3
 """The first step makes the optimizer's state, the second finds it there, the third runs like all others."""
 
 
-def open_training(state: dict[str, Any], *, target: str, threads: int) -> Json:
+def open_training(state: dict[str, Any], *, target: str, settings: Json) -> Json:
     """Load a target's workload and look through its training data; must come first."""
     import torch
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(Settings(**settings).threads)
     loaded = load_target(target)
     check_fields(loaded, ("training", "loss"), "monitor")
     found = largest(loaded.workload)
-    state.update(workload=loaded.workload, largest=found)
+    state.update(loaded=loaded, largest=found)
     return {"workload": loaded.name, "rows": found.rows, "looked_at": found.looked_at, "whole": found.whole}
 
 
-def run_steps(state: dict[str, Any], *, setup: Json, batch: int, steps: int) -> Json:
-    """Train for `steps` steps at `batch` and give the process's peak, and what it held before; bytes."""
-    workload, data = _opened(state)
-    chosen = Setup(**setup)
-    trainer = Trainer(workload, chosen)
+def run_steps(state: dict[str, Any], *, settings: Json, batch: int, steps: int) -> Json:
+    """Train for `steps` steps with `batch` rows a pass and give the process's peak, and what it held before; bytes."""
+    loaded, data = _opened(state)
+    chosen = Settings(**settings)
+    made = Steps(loaded, chosen)
     base = held_bytes(chosen.device)
-    loaded = peak_bytes(chosen.device)
+    before = peak_bytes(chosen.device)
     for _ in range(steps):
-        trainer.step(lambda: data.make(batch))
-    return {"base_bytes": base, "load_peak_bytes": loaded, "peak_bytes": peak_bytes(chosen.device)}
+        made.step(data.make, batch, passes_of(chosen, data.rows))
+    return {"base_bytes": base, "load_peak_bytes": before, "peak_bytes": peak_bytes(chosen.device)}
 
 
-def trace_steps(state: dict[str, Any], *, setup: Json, batch: int) -> Json:
-    """Record the first steps of a training at `batch`, then look what is held; for `predict.observe`."""
-    workload, data = _opened(state)
-    chosen = Setup(**setup)
-    trainer = Trainer(workload, chosen)
+def trace_steps(state: dict[str, Any], *, settings: Json, batch: int) -> Json:
+    """Record the first steps of a training with `batch` rows a pass, then look what is held; for `predict.observe`."""
+    loaded, data = _opened(state)
+    chosen = Settings(**settings)
+    passes = passes_of(chosen, data.rows)
+    made = Steps(loaded, chosen)
 
     def run() -> None:
         for _ in range(TRACED_STEPS):
-            trainer.step(lambda: data.make(batch))
+            made.step(data.make, batch, passes)
 
     trace = tracing.record(run, chosen.device)
-    return {"trace": to_arrays(trace), "holdings": holdings(trainer, lambda: data.make(batch)).to_json()}
+    return {"trace": to_arrays(trace), "holdings": holdings(made, made.window(data.make, batch, passes)).to_json()}
 
 
 def held_bytes(device: Device) -> int:
@@ -77,5 +78,5 @@ def peak_bytes(device: Device) -> int:
     return kibibytes(fields(Path("/proc/self/status"))["VmHWM"])
 
 
-def _opened(state: dict[str, Any]) -> tuple[Workload, Largest]:
-    return state["workload"], state["largest"]
+def _opened(state: dict[str, Any]) -> tuple[Loaded, Largest]:
+    return state["loaded"], state["largest"]

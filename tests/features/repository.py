@@ -60,14 +60,15 @@ def doubled(inputs: pd.DataFrame) -> pd.DataFrame:
 CITIES = ("Bergen", "Oslo")
 
 
-def write(folder: Path, *, options: str = "", function: bool = False, rows: int = 2000) -> Path:
-    """The repository, applied by Feast's own command line; its data is made from a fixed seed."""
+def write(folder: Path, *, options: str = "", more: str = "", rows: int = 2000) -> Path:
+    """The repository, applied by Feast's own command line; its data is made from a fixed seed. more: further
+    definitions."""
     rng = np.random.default_rng(5)
     data = folder / "data"
     (data / "weather/day=1").mkdir(parents=True)
     (data / "weather/day=2").mkdir()
     (folder / "feature_store.yaml").write_text(CONFIG % options)
-    (folder / "definitions.py").write_text(DEFINITIONS + (FUNCTION if function else ""))
+    (folder / "definitions.py").write_text(DEFINITIONS + more)
     hour = timedelta(hours=1)
     at = [START + hour * int(h) for h in rng.integers(0, 200, rows)]
     pl.DataFrame(

@@ -29,7 +29,7 @@ class Mark:
 @pytest.fixture
 def poisoned(tmp_path: Path) -> Path:
     """A repository whose registry holds blobs that leave a mark when they are loaded."""
-    repo = repository.write(tmp_path / "repo", function=True, rows=100)
+    repo = repository.write(tmp_path / "repo", more=repository.FUNCTION, rows=100)
     path = repo / "data/registry.db"
     proto = Registry.FromString(path.read_bytes())
     function = proto.on_demand_feature_views[0].spec.feature_transformation.user_defined_function

@@ -82,7 +82,7 @@ def look_up(entities: pl.DataFrame, at: str, view: View, *, known_only: bool, me
         winner = _winners(rows, asked[chosen], instants[chosen], known_only, _ttl(view, unit))
         hit = winner >= 0
         rows_of.append(chosen[hit])
-        values.append(rows.select(name for name, _ in view.features)[winner[hit]])
+        values.append(rows.select(_names(view))[winner[hit]])
         event.append(rows[_EVENT].to_numpy()[winner[hit]])
         created.append(rows[_CREATED].to_numpy()[winner[hit]] if view.created else np.empty(0, np.int64))
     place = np.concatenate(rows_of)
@@ -107,6 +107,11 @@ def _check(view: View, source: pl.Schema, entities: pl.Schema) -> None:
     for column, _ in view.keys:
         if column not in entities:
             raise InputError(f"view {view.name} is joined on {column}, which the entity frame lacks; add that column")
+
+
+def _names(view: View) -> list[str]:
+    """The source's columns that are wanted, each once."""
+    return list(dict.fromkeys(name for name, _ in view.features))
 
 
 def _ttl(view: View, unit: times.Unit) -> int | None:
@@ -160,7 +165,6 @@ def _rows(view: View, schema: pl.Schema, keys: pl.DataFrame, instants: Array, un
     event = times.expression(view.event, schema, unit)
     created = times.expression(view.created, schema, unit) if view.created else pl.lit(None, pl.Int64)
     created = created.fill_null(times.NEVER)
-    names = [name for name, _ in view.features]
     frame = view.source
     if len(instants):
         oldest = None if view.ttl is None else int(instants.min()) - (_ttl(view, unit) or 0)
@@ -173,7 +177,7 @@ def _rows(view: View, schema: pl.Schema, keys: pl.DataFrame, instants: Array, un
         frame = frame.join(keys.lazy(), on=columns, how="inner", maintain_order="left")
     else:
         frame = frame.with_columns(pl.lit(0, pl.UInt32).alias(_KEY))
-    return frame.select(_KEY, _EVENT, _CREATED, *names).collect(engine="streaming")
+    return frame.select(_KEY, _EVENT, _CREATED, *_names(view)).collect(engine="streaming")
 
 
 def _winners(rows: pl.DataFrame, asked: Array, instants: Array, known_only: bool, ttl: int | None) -> Array:

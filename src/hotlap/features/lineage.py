@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hotlap.core import Json
+
+if TYPE_CHECKING:
+    from hotlap.features.on_demand import OnDemand
 
 
 def definition_digest(view: Any) -> str:
@@ -22,6 +26,13 @@ def definition_digest(view: Any) -> str:
         for field in ("tags", "owner", "description", "meta"):
             plain.batch_source.ClearField(field)
     return hashlib.sha256(plain.SerializeToString(deterministic=True)).hexdigest()
+
+
+def function_digest(view: OnDemand) -> str:
+    """SHA-256 of an on-demand view's definition: its function's source, its mode, inputs and results."""
+    kinds = [{name: str(kind) for name, kind in each.items()} for each in (view.inputs, view.request, view.features)]
+    told = json.dumps([view.name, view.mode, view.singleton, *kinds, view.text])
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def snapshot(path: Path) -> Json:

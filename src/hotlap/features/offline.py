@@ -190,25 +190,27 @@ def plan(
     wanted, _ = _get_requested_feature_views_to_features_dict(feature_refs, feature_views, on_demand)
     views = []
     for view, names in wanted.items():
-        batch, called = view.batch_source, view.projection.name_to_use()
-        original = {new: old for old, new in batch.field_mapping.items()}
-        renamed = view.projection.join_key_map
-        columns = [one.name for one in view.entity_columns]
-        created = batch.created_timestamp_column
-        views.append(
-            View(
-                name=called,
-                source=scan(batch, repo),
-                keys=tuple((renamed.get(name, name), original.get(name, name)) for name in columns),
-                event=original.get(batch.timestamp_field, batch.timestamp_field),
-                created=original.get(created, created) or None,
-                ttl=view.ttl if view.ttl else None,
-                features=tuple(
-                    (original.get(name, name), f"{called}__{name}" if full_feature_names else name) for name in names
-                ),
-            )
-        )
+        called = view.projection.name_to_use()
+        pairs = [(name, f"{called}__{name}" if full_feature_names else name) for name in names]
+        views.append(view_of(view, pairs, repo))
     return views
+
+
+def view_of(view: FeatureView, features: Iterable[tuple[str, str]], repo: Path | str | None) -> View:
+    """What to look up in one view: the features by its names for them, each with its column in the result."""
+    batch = view.batch_source
+    original = {new: old for old, new in batch.field_mapping.items()}
+    renamed = view.projection.join_key_map
+    created = batch.created_timestamp_column
+    return View(
+        name=view.projection.name_to_use(),
+        source=scan(batch, repo),
+        keys=tuple((renamed.get(one.name, one.name), original.get(one.name, one.name)) for one in view.entity_columns),
+        event=original.get(batch.timestamp_field, batch.timestamp_field),
+        created=original.get(created, created) or None,
+        ttl=view.ttl if view.ttl else None,
+        features=tuple((original.get(name, name), column) for name, column in features),
+    )
 
 
 def check_names(views: list[View], taken: Iterable[str]) -> None:

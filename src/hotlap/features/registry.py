@@ -3,20 +3,24 @@
 Feast keeps user functions in its registry as dill blobs and as source text, and runs either when it loads a view. A
 registry is shared, often in a bucket, so whoever can write to it could run code in every process that reads it. Here
 its proto is read first, and whatever carries a function is left out before Feast sees it, with a reason that is told
-when somebody asks for it. The classes that a data source may name are Feast's own.
+when somebody asks for it. On-demand views come back with the function that the repository's own source has, where its
+text is the registered one. The classes that a data source may name are Feast's own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from feast.infra.registry.file import FileRegistryStore
 from feast.protos.feast.core.Registry_pb2 import Registry
 from google.protobuf.message import DecodeError, Message
 
 from hotlap.errors import InputError
+
+if TYPE_CHECKING:
+    from hotlap.features.on_demand import OnDemand
 
 _FUNCTIONS = ("UserDefinedFunction", "UserDefinedFunctionV2", "SubstraitTransformationV2")
 _CODE = ("on_demand_feature_views", "stream_feature_views", "validation_references")
@@ -71,14 +75,44 @@ def harmless(registry: Registry) -> tuple[Registry, dict[str, str]]:
     return clean, left_out
 
 
+def on_demand(registry: Registry, repo: Path) -> tuple[dict[str, OnDemand], dict[str, str]]:
+    """The on-demand views whose function the repository's own source has; and those left out, each with the reason.
+
+    The source is imported only where the registry has such views.
+    """
+    from feast.on_demand_feature_view import OnDemandFeatureView
+
+    from hotlap.features import definitions
+    from hotlap.features.on_demand import from_registry
+
+    declared: Any = [one for one in registry.on_demand_feature_views if not _names_a_class(one)]
+    if not declared:
+        return {}, {}
+    try:
+        found = [one for module in definitions.modules(repo) for one in vars(module).values()]
+    except InputError as error:
+        return {}, {one.spec.name: f"its function is not there: {error}" for one in declared}
+    source = {one.name: one for one in found if isinstance(one, OnDemandFeatureView)}
+    views = {one.spec.name: from_registry(one, source) for one in declared}
+    usable = {name: view for name, view in views.items() if not isinstance(view, str)}
+    return usable, {name: reason for name, reason in views.items() if isinstance(reason, str)}
+
+
 def _reason(one: Message) -> str | None:
     for message in _messages(one):
         kind = message.DESCRIPTOR.name
         if kind in _FUNCTIONS:
             return "it is computed by a function that the registry holds"
-        named = getattr(message, "data_source_class_type", "")
-        if kind == "DataSource" and named and not named.startswith("feast."):
-            return f"its source is read by {named}, a class outside Feast that the registry names"
+    named = _names_a_class(one)
+    return f"its source is read by {named}, a class outside Feast that the registry names" if named else None
+
+
+def _names_a_class(one: Message) -> str | None:
+    """The class outside Feast that a data source of the message would be read by, if there is one."""
+    for message in _messages(one):
+        named: str = getattr(message, "data_source_class_type", "")
+        if message.DESCRIPTOR.name == "DataSource" and named and not named.startswith("feast."):
+            return named
     return None
 
 

@@ -12,6 +12,7 @@ from hotlap.errors import InputError
 if TYPE_CHECKING:
     from feast import FeatureStore
 
+    from hotlap.features.on_demand import OnDemand
     from hotlap.features.training import Training
 
 _TYPE = "hotlap.features.PolarsOfflineStore"
@@ -21,11 +22,13 @@ _TYPE = "hotlap.features.PolarsOfflineStore"
 class Store:
     """A feature repository. `feast` is Feast's store of it, whose registry was checked and is only read.
 
-    `left_out` names the views that are not there because they carry code, each with its reason.
+    `on_demand` has the views that are computed by a function of the repository's own source. `left_out` names the
+    views that are not there because they carry other code, each with its reason.
     """
 
     repo: Path
     feast: FeatureStore
+    on_demand: dict[str, OnDemand]
     left_out: dict[str, str]
 
     def training(
@@ -55,7 +58,9 @@ class Store:
 def open_store(repo: Path | str = ".") -> Store:
     """Open the repository in a folder with a `feature_store.yaml`. No code that its registry holds is run.
 
-    Raises InputError where the folder, its file, or a local registry is missing, or the offline store is another.
+    Where there are on-demand views, the folder's own Python files are imported, as by `feast apply`, for their
+    functions. Raises InputError where the folder, its file, or a local registry is missing, or the offline store is
+    another.
     """
     from feast import FeatureStore
     from feast.errors import FeastError
@@ -80,11 +85,15 @@ def open_store(repo: Path | str = ".") -> Store:
     if offline != "PolarsOfflineStoreConfig":
         raise InputError(f"{yaml}: offline_store is {offline}; set `offline_store: {{type: {_TYPE}}}`")
     path = Path(place) if Path(place).is_absolute() else folder / place
-    _, left_out = registry.harmless(registry.read(path))
+    proto = registry.read(path)
+    on_demand, unusable = registry.on_demand(proto, folder)
+    _, left_out = registry.harmless(proto)
+    left_out = {**{name: reason for name, reason in left_out.items() if name not in on_demand}, **unusable}
     config._registry = RegistryConfig(
         registry_type="file", path=place, registry_store_type="hotlap.features.registry.CheckedRegistryStore"
     )
-    return Store(repo=folder, feast=FeatureStore(config=config, repo_path=str(folder)), left_out=left_out)
+    feast = FeatureStore(config=config, repo_path=str(folder))
+    return Store(repo=folder, feast=feast, on_demand=on_demand, left_out=left_out)
 
 
 def _fields(error: Exception) -> str:

@@ -18,12 +18,13 @@ import pyarrow.parquet as pq
 
 from hotlap import __version__
 from hotlap.core import Array, Json
-from hotlap.errors import InputError, OutputError
+from hotlap.errors import OutputError
 from hotlap.features import entities as frames
 from hotlap.features import lineage, times
 from hotlap.features.asof import View, look_up
 from hotlap.features.job import METADATA, plain
-from hotlap.features.offline import check_names, plan
+from hotlap.features.offline import view_of
+from hotlap.features.request import Computed, Request, requested
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
@@ -93,11 +94,13 @@ def make(
     frame = frames.in_utc(frame, column)
     own = store.feast.config.offline_store
     known = own.known_only if known_only is None else known_only
-    feature_views, views = _views(store, features, full_feature_names)
-    check_names(views, frame.collect_schema().names())
+    names = frame.collect_schema().names()
+    request = requested(store, features, names, full_feature_names=full_feature_names)
     tally, made_at = _Tally(), datetime.now(UTC)
-    begun = [_described(store, view, one) for view, one in zip(feature_views, views, strict=True)]
-    slices = _slices(frame, column, views, known, own.memory_gb * 1e9, slice_rows, tally)
+    views = [view_of(one.view, one.features, store.repo) for one in request.stored]
+    begun = [_described(store, one.view, view) for one, view in zip(request.stored, views, strict=True)]
+    begun += [_computed(one) for one in request.computed]
+    slices = _slices(frame, column, request, views, known, own.memory_gb * 1e9, slice_rows, tally)
 
     def report() -> Json:
         return {
@@ -142,44 +145,6 @@ def _marked(table: pa.Table, report: Json) -> pa.Table:
     return table.replace_schema_metadata({**(table.schema.metadata or {}), METADATA: json.dumps(report).encode()})
 
 
-def _views(store: Store, features: list[str] | str, full_feature_names: bool) -> tuple[list[Any], list[View]]:
-    """Feast's views and ours, in one order. Raises InputError for a view or feature that is not there."""
-    from feast import utils
-    from feast.errors import FeastObjectNotFoundException
-
-    feast = store.feast
-    wanted: Any = features
-    if isinstance(features, str):
-        try:
-            wanted = feast.get_feature_service(features)
-        except FeastObjectNotFoundException:
-            raise InputError(f"no feature service {features}; give one, or features as view:feature") from None
-    else:
-        _known(store, features)
-    refs = utils._get_features(feast.registry, feast.project, wanted)
-    all_views, _ = utils._get_feature_views_to_use(feast.registry, feast.project, wanted)
-    grouped, _ = utils._group_feature_refs(refs, all_views, [])
-    used = [view for view, _ in grouped]
-    views = plan(used, refs, store.repo, feast.registry, feast.project, full_feature_names)
-    by_name = {view.projection.name_to_use(): view for view in used}
-    return [by_name[view.name] for view in views], views
-
-
-def _known(store: Store, features: list[str]) -> None:
-    views = {view.name: view for view in store.feast.registry.list_feature_views(store.feast.project)}
-    if not features:
-        raise InputError("features: none given; name them as view:feature")
-    for one in features:
-        name, _, feature = one.partition(":")
-        if name in store.left_out:
-            raise InputError(f"view {name} is left out: {store.left_out[name]}, and what a registry holds is never run")
-        if name not in views:
-            raise InputError(f"features: no view {name!r} (in {one!r}); there are {', '.join(sorted(views)) or 'none'}")
-        names = [each.name for each in views[name].features]
-        if feature not in names:
-            raise InputError(f"features: view {name} has no feature {feature!r}; it has {', '.join(names)}")
-
-
 def _described(store: Store, feature_view: Any, view: View) -> Json:
     from feast.infra.offline_stores.file_source import FileSource
 
@@ -193,8 +158,20 @@ def _described(store: Store, feature_view: Any, view: View) -> Json:
     }
 
 
+def _computed(one: Computed) -> Json:
+    columns = [column for _, column in one.features]
+    return {"view": one.called, "definition": lineage.function_digest(one.view), "features": columns}
+
+
 def _slices(
-    frame: pl.LazyFrame, at: str, views: list[View], known_only: bool, memory_bytes: float, rows: int, tally: _Tally
+    frame: pl.LazyFrame,
+    at: str,
+    request: Request,
+    views: list[View],
+    known_only: bool,
+    memory_bytes: float,
+    rows: int,
+    tally: _Tally,
 ) -> Iterator[pa.Table]:
     """The joined rows in the frame's order, a slice at a time; at least one slice, be it empty."""
     start = 0
@@ -202,25 +179,26 @@ def _slices(
         part = frame.slice(start, rows).collect(engine="streaming")
         if start and not len(part):
             return
-        columns, any_found = [part], np.zeros(len(part), bool)
+        looked_up, any_found = [], np.zeros(len(part), bool)
         for view in views:
             found = look_up(part, at, view, known_only=known_only, memory_bytes=memory_bytes)
-            columns.append(found.values)
+            looked_up.append(found.values)
             any_found |= found.event.is_not_null().to_numpy()
             _count(tally, view, part[at], found)
+        features = request.features(pl.concat(looked_up, how="horizontal"), part)
+        for name in features.columns:
+            tally.nulls[name] = tally.nulls.get(name, 0) + features[name].null_count()
         empty = np.flatnonzero(~any_found)
         tally.empty_rows += len(empty)
         tally.empty += (start + empty[: _NAMED_ROWS - len(tally.empty)]).tolist()
         tally.rows += len(part)
-        yield plain(pl.concat(columns, how="horizontal"))
+        yield plain(pl.concat([part, features], how="horizontal"))
         start += rows
         if len(part) < rows:
             return
 
 
 def _count(tally: _Tally, view: View, instants: pl.Series, found: Any) -> None:
-    for name in found.values.columns:
-        tally.nulls[name] = tally.nulls.get(name, 0) + found.values[name].null_count()
     tally.missing[view.name] = tally.missing.get(view.name, 0) + len(instants) - found.found
     after = found.created_after
     tally.created_after[view.name] = None if after is None else (tally.created_after.get(view.name) or 0) + after

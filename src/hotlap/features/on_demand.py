@@ -1,0 +1,161 @@
+"""On-demand features: one function of the repository's own source, called alike for training rows and for online ones.
+
+What the function gets is the same in both places: the declared features of its input views, each as `view__feature`
+and, where nothing else has it, by its own name, and the request's columns, as the types that the registry states;
+nothing else, so that it can't lean on a column that only training has. What it gives is held to the declared names,
+types and number of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import pyarrow as pa
+
+from hotlap.errors import InputError
+from hotlap.features.job import plain
+from hotlap.workload.user_code import describe
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from feast.feature_view_projection import FeatureViewProjection
+
+_MODES = ("pandas", "python")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnDemand:
+    """An on-demand view: how the registry declares it, and its function from the repository's source.
+
+    `inputs` maps a column `view__feature` to its type, `request` a request's column, `features` a result. `mode` is
+    Feast's: a function of a pandas frame, of a dict of lists, or (`singleton`) of a dict of single values, which is
+    called once a row. `views` are Feast's projections of the input views. `text` is the function's source.
+    """
+
+    name: str
+    mode: str
+    singleton: bool
+    views: tuple[FeatureViewProjection, ...]
+    inputs: dict[str, pl.DataType]
+    request: dict[str, pl.DataType]
+    features: dict[str, pl.DataType]
+    function: Callable[[Any], Any]
+    text: str
+
+    def compute(self, columns: pl.DataFrame) -> pl.DataFrame:
+        """The features, a row for each row of `columns`, which must have `inputs` and `request`.
+
+        Raises InputError where the function raises, or gives other rows, columns or types than were declared.
+        """
+        if not len(columns):
+            return pl.DataFrame(schema=self.features)
+        given = self._given(columns)
+        try:
+            made = _CALLS["singleton" if self.singleton else self.mode](self.function, given)
+        except Exception as error:
+            raise InputError(f"view {self.name}: its function raised {describe(error)}") from error
+        return self._checked(made, len(columns))
+
+    def _given(self, columns: pl.DataFrame) -> pl.DataFrame:
+        absent = [name for name in self.request if name not in columns.columns]
+        if absent:
+            raise InputError(
+                f"view {self.name} needs {', '.join(absent)} with the request; add that column to the rows or keys"
+            )
+        kinds = {**self.inputs, **self.request}
+        given = columns.select(pl.col(name).cast(kind) for name, kind in kinds.items())
+        short = [(f"{view.name_to_use()}__{field.name}", field.name) for view in self.views for field in view.features]
+        seen = [*(name for _, name in short), *self.request]
+        return given.with_columns(pl.col(name).alias(new) for name, new in short if seen.count(new) == 1)
+
+    def _checked(self, made: dict[str, Any], rows: int) -> pl.DataFrame:
+        series = []
+        for name, kind in self.features.items():
+            if name not in made:
+                raise InputError(
+                    f"view {self.name}: its function gave no {name}; it gave {', '.join(made) or 'nothing'}"
+                )
+            if len(made[name]) != rows:
+                raise InputError(
+                    f"view {self.name}: its function gave {len(made[name])} values of {name} for {rows} rows; it must "
+                    "give one for each"
+                )
+            try:
+                column = pl.Series(name, pa.array(made[name], from_pandas=True))
+                series.append(column.cast(kind))
+            except (pa.ArrowException, pl.exceptions.PolarsError) as error:
+                first = str(error).splitlines()[0]
+                raise InputError(f"view {self.name}: {name} can't be made {kind}, as declared: {first}") from error
+        return pl.DataFrame(series)
+
+
+def _pandas(function: Callable[[Any], Any], given: pl.DataFrame) -> dict[str, Any]:
+    frame: pd.DataFrame = plain(given).to_pandas()
+    made = function(frame)
+    if len(made) == len(frame) and not made.index.equals(frame.index) and made.index.isin(frame.index).all():
+        made = made.loc[frame.index]  # sorted or shuffled by the function: rows are known by their index
+    return {name: made[name] for name in made.columns}
+
+
+def _python(function: Callable[[Any], Any], given: pl.DataFrame) -> dict[str, Any]:
+    return dict(function(given.to_dict(as_series=False)))
+
+
+def _singleton(function: Callable[[Any], Any], given: pl.DataFrame) -> dict[str, Any]:
+    rows = [function(row) for row in given.iter_rows(named=True)]
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+_CALLS = {"pandas": _pandas, "python": _python, "singleton": _singleton}
+
+
+def from_registry(proto: Any, source: dict[str, Any]) -> OnDemand | str:
+    """The view that the registry declares with the function that `source` (name to view) has; or why there is none.
+
+    Nothing of the registry's is run: its function is compared as text, and used as nothing else.
+    """
+    from feast.on_demand_feature_view import OnDemandFeatureView
+
+    spec = proto.spec
+    if spec.mode and spec.mode not in _MODES:
+        return f"its mode is {spec.mode}; {' and '.join(_MODES)} are computed"
+    if spec.write_to_online_store or spec.aggregations:
+        return "it is written when rows are, or aggregates; only views that are computed when they are read are"
+    own = source.get(spec.name)
+    if own is None or getattr(own, "udf", None) is None:
+        return "it is computed by a function that the registry holds, and the repository's files don't define it"
+    registered = spec.feature_transformation.user_defined_function.body_text or spec.user_defined_function.body_text
+    if registered != own.udf_string:
+        return (
+            "it is computed by a function that the registry holds, and the repository's files define another; run "
+            "`feast apply`"
+        )
+    view = OnDemandFeatureView.from_proto(proto, skip_udf=True)
+    views = tuple(view.source_feature_view_projections.values())
+    request = {
+        field.name: _kind(field.dtype) for one in view.source_request_sources.values() for field in one.schema
+    } | {field.name: _kind(field.dtype) for field in view.input_schema or []}
+    return OnDemand(
+        name=spec.name,
+        mode=view.mode,
+        singleton=view.singleton,
+        views=views,
+        inputs={f"{one.name_to_use()}__{field.name}": _kind(field.dtype) for one in views for field in one.features},
+        request=request,
+        features={field.name: _kind(field.dtype) for field in view.features},
+        function=own.udf,
+        text=registered,
+    )
+
+
+def _kind(dtype: Any) -> pl.DataType:
+    """Feast's type as polars'."""
+    from feast.types import from_feast_to_pyarrow_type
+
+    table = pa.schema([pa.field("x", from_feast_to_pyarrow_type(dtype))]).empty_table()
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    return frame.schema["x"]

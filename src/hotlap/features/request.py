@@ -1,0 +1,155 @@
+"""What was asked for, by names: which views to look up, which functions to call, and the columns that come of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from hotlap.errors import InputError
+from hotlap.features.on_demand import OnDemand
+
+if TYPE_CHECKING:
+    from feast import FeatureView
+
+    from hotlap.features.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A stored view: Feast's own with its projection, and the features wanted of it, each with its column.
+
+    `called` is its name or its alias.
+    """
+
+    called: str
+    view: FeatureView
+    features: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Computed:
+    """An on-demand view and the results wanted of it, each with its column. `called` is its name or its alias."""
+
+    called: str
+    view: OnDemand
+    features: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """`stored` are to be looked up, and `computed` called with what was found.
+
+    What `computed` alone need is looked up too, in columns that `columns` leaves out: those are the features asked
+    for, the stored ones view by view, then the computed ones.
+    """
+
+    stored: tuple[Stored, ...]
+    computed: tuple[Computed, ...]
+    columns: tuple[str, ...]
+
+    def features(self, looked_up: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+        """`columns`, from what was looked up and from `rows`, which have the keys and the request's columns.
+
+        Raises InputError where a function fails, or `rows` lack a column that it needs.
+        """
+        made = [looked_up]
+        if self.computed:
+            given = pl.concat([looked_up, rows.drop(looked_up.columns, strict=False)], how="horizontal")
+            for one in self.computed:
+                made.append(one.view.compute(given).select(pl.col(name).alias(new) for name, new in one.features))
+        return pl.concat(made, how="horizontal").select(self.columns)
+
+
+def requested(
+    store: Store, features: list[str] | str, taken: list[str], *, full_feature_names: bool = False
+) -> Request:
+    """The plan for `view:feature` each, or for the name of a feature service.
+
+    taken: the columns that there are already. Raises InputError for a view or feature that is not there or is left
+    out, and where two columns would have one name.
+    """
+    stored: dict[str, Stored] = {}
+    computed: list[Computed] = []
+    for called, view, names in _of_service(store, features) if isinstance(features, str) else _of_list(store, features):
+        pairs = tuple((name, f"{called}__{name}" if full_feature_names else name) for name in names)
+        if isinstance(view, OnDemand):
+            computed.append(Computed(called=called, view=view, features=pairs))
+        else:
+            stored[called] = Stored(called=called, view=view, features=pairs)
+    wanted: list[Stored | Computed] = [*stored.values(), *computed]
+    columns: list[str] = []
+    for one in wanted:
+        for _, column in one.features:
+            if column in taken or column in columns:
+                raise InputError(
+                    f"view {one.called}: there is a column {column} already; drop it from the entities, or ask for "
+                    "full feature names"
+                )
+            columns.append(column)
+    for projection in (projection for each in computed for projection in each.view.views):
+        _add_input(store, stored, projection)
+    return Request(stored=tuple(stored.values()), computed=tuple(computed), columns=tuple(columns))
+
+
+def _add_input(store: Store, stored: dict[str, Stored], projection: Any) -> None:
+    """Look up what an on-demand view needs of a stored view too, as `view__feature`."""
+    called = projection.name_to_use()
+    pairs = tuple((field.name, f"{called}__{field.name}") for field in projection.features)
+    if called not in stored:
+        view = _stored(store, projection.name).with_projection(projection)
+        stored[called] = Stored(called=called, view=view, features=pairs)
+        return
+    own = stored[called]
+    if own.view.projection.join_key_map != projection.join_key_map:
+        raise InputError(f"view {called} is asked for with two lists of join keys; give one of them an alias")
+    stored[called] = replace(own, features=tuple(dict.fromkeys((*own.features, *pairs))))
+
+
+def _of_list(store: Store, features: list[str]) -> list[tuple[str, Any, list[str]]]:
+    """(name, view, features) for each view named."""
+    if not features:
+        raise InputError("features: none given; name them as view:feature")
+    names: dict[str, list[str]] = {}
+    for one in features:
+        name, _, feature = one.partition(":")
+        view = _found(store, name, f" (in {one!r})")
+        known = [*view.features] if isinstance(view, OnDemand) else [each.name for each in view.features]
+        if feature not in known:
+            raise InputError(f"features: view {name} has no feature {feature!r}; it has {', '.join(known)}")
+        names.setdefault(name, []).append(feature)
+    return [(name, _found(store, name), list(dict.fromkeys(wanted))) for name, wanted in names.items()]
+
+
+def _of_service(store: Store, name: str) -> list[tuple[str, Any, list[str]]]:
+    from feast.errors import FeastObjectNotFoundException
+
+    try:
+        service = store.feast.get_feature_service(name)
+    except FeastObjectNotFoundException:
+        raise InputError(f"no feature service {name}; give one, or features as view:feature") from None
+    asked = []
+    for projection in service.feature_view_projections:
+        view = _found(store, projection.name)
+        if not isinstance(view, OnDemand):
+            view = view.with_projection(projection)
+        asked.append((projection.name_to_use(), view, [field.name for field in projection.features]))
+    return asked
+
+
+def _found(store: Store, name: str, where: str = "") -> Any:
+    """The on-demand view, or Feast's own."""
+    if name in store.on_demand:
+        return store.on_demand[name]
+    return _stored(store, name, where)
+
+
+def _stored(store: Store, name: str, where: str = "") -> Any:
+    if name in store.left_out:
+        raise InputError(f"view {name} is left out: {store.left_out[name]}, and what a registry holds is never run")
+    views = {view.name: view for view in store.feast.registry.list_feature_views(store.feast.project)}
+    if name not in views:
+        there = ", ".join(sorted({*views, *store.on_demand})) or "none"
+        raise InputError(f"features: no view {name!r}{where}; there are {there}")
+    return views[name]

@@ -9,6 +9,7 @@ import pytest
 
 from hotlap.core import Candidate, Interval, to_json
 from hotlap.search import run
+from hotlap.search.trial import judge_selection
 from hotlap.search.journal import Journal
 
 
@@ -65,3 +66,24 @@ def test_what_was_confirmed_keeps_its_share_of_the_error_allowance(journal: Jour
     journal.append("confirmation", key=large["key"], passed=False)
     journal.append("candidate", **small)
     assert order(journal, [small, large]) == ["large", "small"]
+
+
+def test_the_line_for_confirmation_goes_by_what_selection_data_foresees(journal: Journal) -> None:
+    """Three of 1,000 lost is within an allowance of 0.01, but others may well lose more; none lost is likely to last."""
+    study = {"selection_scores": np.ones(1000), "confirmation": 1000}
+    setting: Any = SimpleNamespace(study=study, max_drop=0.01)
+    records = []
+    for name, bytes_, lost in (("small but lossy", 1, 3), ("large", 2, 0)):
+        found = record(name, bytes_)
+        scores = np.ones(1000)
+        scores[:lost] = 0
+        found |= judge_selection(
+            setting,
+            Candidate(runtime="openvino", threads=1, precision="int8", same_numbers=False, name=name),
+            {"scores": scores, "differences": {}},
+        )
+        journal.append("candidate", **found)
+        records.append(found)
+    assert [one["status"] for one in records] == ["passed", "passed"]
+    assert records[0]["chance"] < 0.9 < records[1]["chance"]
+    assert order(journal, records) == ["large", "small but lossy"]

@@ -1,8 +1,11 @@
 """What is tried next, and what is not: decisions on rows, with no model in sight."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hotlap import gate
 from hotlap.core import Candidate, Interval, Step
 from hotlap.search import strategy
 from hotlap.search.strategy import Row
@@ -87,6 +90,19 @@ def test_finalists_are_the_fastest_within_the_gate() -> None:
         row(candidate(threads=3), speedup=4.0),
     ]
     assert [r.candidate.threads for r in strategy.finalists(rows, objective="latency", count=3)] == [3, 1]
+
+
+def test_those_likely_to_be_confirmed_come_before_faster_ones_that_are_not() -> None:
+    rows = [
+        replace(row(candidate(threads=1), speedup=9.0), chance=0.55),
+        replace(row(candidate(threads=2), speedup=8.0), chance=0.7),
+        replace(row(candidate(threads=3), speedup=4.0), chance=gate.LIKELY),
+        replace(row(candidate(threads=4), speedup=5.0), chance=0.99),
+        row(candidate(threads=5), speedup=3.0),
+    ]
+    assert [r.candidate.threads for r in strategy.finalists(rows, objective="latency", count=5)] == [4, 3, 5, 2, 1]
+    by_speed = sorted(rows, key=lambda r: -(r.speedup.estimate if r.speedup else 0))
+    assert [r.candidate.threads for r in strategy.in_line(by_speed)] == [4, 3, 5, 2, 1]
 
 
 @given(st.lists(st.tuples(st.floats(0.1, 10), st.floats(-0.1, 0.5)), min_size=1, max_size=12))

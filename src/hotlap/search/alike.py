@@ -13,7 +13,7 @@ from statistics import median
 from hotlap.core import Candidate, Json, to_json
 
 _HOW_IT_RUNS = ("static", "fixed_axes", "micro_batch")
-_JUDGED = ("score", "differences", "drop", "gate", "status", "reason", "distance")
+_JUDGED = ("score", "differences", "drop", "gate", "status", "reason", "distance", "chance")
 
 
 def numbers(candidate: Candidate) -> str:

@@ -176,7 +176,8 @@ def _ranked(setting: Setting, done: Mapping[str, Json], journal: Journal) -> lis
     found = strategy.finalists(rows, objective=setting.objective, count=_FINALISTS)
     ranked = [done[row.candidate.key] for row in found]
     if setting.objective != "size":
-        ranked = head_to_head(setting, ranked)
+        timed = head_to_head(setting, ranked)
+        ranked = [done[row.candidate.key] for row in strategy.in_line([row_of(record) for record in timed])]
     ranked = [done[key] for key in spent] + ranked
     journal.append("finalists", keys=[record["key"] for record in ranked])
     return ranked
@@ -192,6 +193,7 @@ def row_of(record: Json) -> Row:
         speedup=Interval(**speedup) if speedup else None,
         median_ms=record.get("median_ms"),
         bytes=record.get("bytes"),
+        chance=record.get("chance", 1.0),
     )
 
 

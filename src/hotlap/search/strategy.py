@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from hotlap import gate
 from hotlap.core import Candidate, Interval
 
 _EXPECTED = {
@@ -38,7 +39,10 @@ _ALIKE = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """What is known of one candidate after its turn. `speedup` is over the baseline; `loss` the drop expected."""
+    """What is known of one candidate after its turn. `speedup` is over the baseline.
+
+    `chance`: how likely it is to be confirmed; 1 where nothing but the drop of scores could say otherwise.
+    """
 
     candidate: Candidate
     status: str
@@ -46,6 +50,7 @@ class Row:
     speedup: Interval | None = None
     median_ms: float | None = None
     bytes: int | None = None
+    chance: float = 1.0
 
     @property
     def good(self) -> bool:
@@ -157,13 +162,18 @@ def skip_reason(candidate: Candidate, rows: Sequence[Row], *, bounds_ms: Mapping
 
 
 def finalists(rows: Sequence[Row], *, objective: str, count: int) -> list[Row]:
-    """The best rows within the gate, best first: by speed, or by size."""
+    """The best rows within the gate, first those likely to be confirmed: by speed, or by size; see `in_line`."""
     good = [row for row in rows if row.good]
     if objective == "size":
         good.sort(key=lambda row: (row.bytes or 0, -(row.speedup.estimate if row.speedup else 0)))
     else:
         good.sort(key=lambda row: -(row.speedup.estimate if row.speedup else 0))
-    return good[:count]
+    return in_line(good)[:count]
+
+
+def in_line(rows: Sequence[Row]) -> list[Row]:
+    """The order in which to confirm: those likely to pass as they come, then the others by likelihood."""
+    return sorted(rows, key=lambda row: 0.0 if row.chance >= gate.LIKELY else -row.chance + 1.0)
 
 
 def pareto(points: Sequence[tuple[str, float, float]]) -> list[str]:

@@ -9,8 +9,8 @@ import pytest
 
 from hotlap.core import Candidate, Interval, to_json
 from hotlap.search import run
-from hotlap.search.trial import judge_selection
 from hotlap.search.journal import Journal
+from hotlap.search.trial import judge_selection
 
 
 def record(name: str, bytes_: int) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def test_what_was_confirmed_keeps_its_share_of_the_error_allowance(journal: Jour
 
 
 def test_the_line_for_confirmation_goes_by_what_selection_data_foresees(journal: Journal) -> None:
-    """Three of 1,000 lost is within an allowance of 0.01, but others may well lose more; none lost is likely to last."""
+    """Three of 1,000 lost is within an allowance of 0.01, but others may lose more; none lost is likely to hold."""
     study = {"selection_scores": np.ones(1000), "confirmation": 1000}
     setting: Any = SimpleNamespace(study=study, max_drop=0.01)
     records = []

@@ -215,7 +215,7 @@ def _with_noise(setting: Setting) -> tuple[Setting, Worker]:
     """The noise floor, and the process that the search goes on with as its baseline."""
     setting.progress({"event": "phase", "phase": "timing the original against itself"})
     began = time.monotonic()
-    baseline, *others = setting.baselines(1 + _NOISE_STARTS)
+    baseline, *others = setting.loaded(*[setting.original] * (1 + _NOISE_STARTS))
     try:
         found = noise.against_itself([baseline, *others])
         start_seconds = (time.monotonic() - began) / _NOISE_STARTS

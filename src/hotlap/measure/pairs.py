@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,15 +18,21 @@ _BLOCK = "hotlap.measure.timing:block"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blocks:
-    """How long to time: `pairs` of neighbouring blocks, each about `seconds` long."""
+    """How long to time: `pairs` of neighbouring blocks, each about `seconds` long.
+
+    Where calls are so slow that `enough_seconds` have passed, `least_pairs` of them do: what two starts differ by is
+    more than what further blocks of one could make surer.
+    """
 
     pairs: int
     seconds: float
     timeout: float = 120.0
+    least_pairs: int = 4
+    enough_seconds: float = math.inf
 
 
-SCREENING = Blocks(pairs=6, seconds=0.08)
-LONGER = Blocks(pairs=10, seconds=0.12)
+SCREENING = Blocks(pairs=6, seconds=0.08, enough_seconds=2.0)
+LONGER = Blocks(pairs=10, seconds=0.12, least_pairs=6, enough_seconds=4.0)
 
 
 def measure(baseline: Worker, candidate: Worker, blocks: Blocks) -> tuple[Start, float]:
@@ -40,6 +47,8 @@ def measure(baseline: Worker, candidate: Worker, blocks: Blocks) -> tuple[Start,
     candidate.pause()
     try:
         for index in range(blocks.pairs):
+            if index >= blocks.least_pairs and time.perf_counter() - began >= blocks.enough_seconds:
+                break
             for is_candidate in (False, True) if index % 2 == 0 else (True, False):
                 worker = candidate if is_candidate else baseline
                 answer = worker.call(_BLOCK, seconds=blocks.seconds, timeout=blocks.timeout)

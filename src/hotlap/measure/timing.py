@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-# The first calls of a turn refill caches that the other process emptied, and wake pools of threads. Of a call this
-# long that is little, and the median of three leaves a slow first one out.
+# The first calls of a turn refill caches that the other process emptied, and wake pools of threads.
 _WARM_SECONDS = 0.01
-_LONG_SECONDS = 0.1
-_LEAST_CALLS, _LEAST_LONG_CALLS = 5, 3
+_COLD_SECONDS = 0.25
+"""Of a call this long a cold start is less than 1% (docs/log.md), and there is none before those that are timed."""
+_LEAST_CALLS = ((0.02, 5), (0.1, 3))
+"""The fewest calls of a block for calls shorter than so many seconds; one of longer ones, which is as long a look."""
 
 
 def block(state: dict[str, Any], *, seconds: float) -> dict[str, Any]:
@@ -23,9 +24,9 @@ def block(state: dict[str, Any], *, seconds: float) -> dict[str, Any]:
     """
     call: Callable[[], Any] = state["call"]
     began = time.perf_counter()
-    is_long = state.get("call_seconds", 0.0) >= _LONG_SECONDS
-    least_calls = _LEAST_LONG_CALLS if is_long else _LEAST_CALLS
-    while not is_long:
+    usual = state.get("call_seconds", 0.0)
+    least_calls = next((calls for seconds, calls in _LEAST_CALLS if usual < seconds), 1)
+    while usual < _COLD_SECONDS:
         call()
         if time.perf_counter() - began >= _WARM_SECONDS:
             break

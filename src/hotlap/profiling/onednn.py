@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 _LEAST_CALLS, _SECONDS = 5, 0.2
+_SLOW_SECONDS = 0.1
+"""Of a call this long one is enough: shares of many operators hardly vary."""
 
 
 def reorder_share(call: Callable[[], Any]) -> float:
@@ -21,10 +23,12 @@ def reorder_share(call: Callable[[], Any]) -> float:
 
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return 0.0
+    began = time.perf_counter()
     call()
+    least = 1 if time.perf_counter() - began >= _SLOW_SECONDS else _LEAST_CALLS
     found: list[tuple[float, float]] = []
     end = time.perf_counter() + _SECONDS
-    while len(found) < _LEAST_CALLS or time.perf_counter() < end:
+    while len(found) < least or time.perf_counter() < end:
         found.append(reorder_times(_log(call)))
     reorders, whole = min(found, key=lambda times: times[1])
     return reorders / whole if whole else 0.0

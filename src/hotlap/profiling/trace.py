@@ -23,8 +23,7 @@ from hotlap.profiling.modules import watched
 if TYPE_CHECKING:
     import torch
 
-_WARM_CALLS = 3
-_LEAST_CALLS, _MOST_CALLS = 6, 100
+_MOST_CALLS = 100
 _PLAIN_SECONDS = 0.3
 _PROFILED_SECONDS = 0.4
 _REPEATS, _ROUNDS = 50, 6
@@ -35,6 +34,19 @@ _RETRY_SECONDS = 3.0
 _MOST_EVENTS = 100_000
 
 _Key = TypeVar("_Key", str, int)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Calls:
+    """How many calls come first and are left out, and how many are looked at, at least."""
+
+    warm: int
+    least: int
+
+
+_USUAL, _OF_A_SLOW_MODEL = _Calls(warm=3, least=6), _Calls(warm=1, least=3)
+_SLOW_SECONDS = 0.1
+"""Of calls this long little is lost to a cold start, and some forty of them would take a search's time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,22 +82,32 @@ def trace(model: torch.nn.Module, call: Callable[[], Any], *, device: Device, th
     """
     import torch
 
-    for _ in range(_WARM_CALLS):
-        call()
+    calls = _calls(call)
     with torch.inference_mode():
         cost = watching_cost(device)
     attempts: list[Traced] = []
     end = time.perf_counter() + _RETRY_SECONDS
     while not attempts or (not attempts[-1].sure and time.perf_counter() < end):
-        attempts.append(_attempt(model, call, cost, device, threads))
+        attempts.append(_attempt(model, call, calls, cost, device, threads))
     return min(attempts, key=lambda attempt: abs(math.log(attempt.watching_factor)))
 
 
-def _attempt(model: torch.nn.Module, call: Callable[[], Any], cost: Cost, device: Device, threads: int) -> Traced:
-    before = timed(call, _PLAIN_SECONDS / 2)
-    found = typical(accounts(_profiled(model, call), cost, on_gpu=device == "cuda"))
-    total = median(fastest([*before, *timed(call, _PLAIN_SECONDS / 2)]))
-    one_thread = total if device == "cuda" or threads == 1 else _on_one_thread(call, threads)
+def _calls(call: Callable[[], Any]) -> _Calls:
+    """Warm up; how many calls to look at, going by what the last one took."""
+    for count in (_OF_A_SLOW_MODEL.warm, _USUAL.warm - _OF_A_SLOW_MODEL.warm):
+        seconds = timed(call, 0.0, least=count)[-1] / 1000
+        if seconds >= _SLOW_SECONDS:
+            return _OF_A_SLOW_MODEL
+    return _USUAL
+
+
+def _attempt(
+    model: torch.nn.Module, call: Callable[[], Any], calls: _Calls, cost: Cost, device: Device, threads: int
+) -> Traced:
+    before = timed(call, _PLAIN_SECONDS / 2, least=calls.least)
+    found = typical(accounts(_profiled(model, call, calls), cost, on_gpu=device == "cuda"))
+    total = median(fastest([*before, *timed(call, _PLAIN_SECONDS / 2, least=calls.least)]))
+    one_thread = total if device == "cuda" or threads == 1 else _on_one_thread(call, calls, threads)
     return Traced(
         total_ms=total,
         one_thread_ms=one_thread,
@@ -96,11 +118,11 @@ def _attempt(model: torch.nn.Module, call: Callable[[], Any], cost: Cost, device
     )
 
 
-def timed(call: Callable[[], Any], seconds: float) -> list[float]:
-    """Times of single calls in ms, for about `seconds`."""
+def timed(call: Callable[[], Any], seconds: float, *, least: int = _USUAL.least) -> list[float]:
+    """Times of single calls in ms, for about `seconds`, `least` at least."""
     times: list[float] = []
     end = time.perf_counter() + seconds
-    while len(times) < _LEAST_CALLS or time.perf_counter() < end:
+    while len(times) < least or time.perf_counter() < end:
         began = time.perf_counter()
         call()
         times.append((time.perf_counter() - began) * 1000)
@@ -113,24 +135,24 @@ def _scaled(parts: Mapping[_Key, float], total: float) -> dict[_Key, float]:
     return {key: ns * total / whole for key, ns in parts.items() if ns > 0}
 
 
-def _on_one_thread(call: Callable[[], Any], threads: int) -> float:
+def _on_one_thread(call: Callable[[], Any], calls: _Calls, threads: int) -> float:
     import torch
 
     torch.set_num_threads(1)
     try:
         call()
-        return median(fastest(timed(call, _PLAIN_SECONDS / 2)))
+        return median(fastest(timed(call, _PLAIN_SECONDS / 2, least=calls.least)))
     finally:
         torch.set_num_threads(threads)
 
 
-def _profiled(model: torch.nn.Module, call: Callable[[], Any]) -> list[Event]:
+def _profiled(model: torch.nn.Module, call: Callable[[], Any], calls: _Calls) -> list[Event]:
     """Events of enough calls, each within a span of its own; the first few are left out."""
     with spans(model) as record:
-        few = _events(lambda: _recorded(call, record), _WARM_CALLS)
-        most = min(_MOST_CALLS, _MOST_EVENTS * _WARM_CALLS // len(few))
-        events = _events(lambda: _recorded(call, record), _WARM_CALLS + most, _PROFILED_SECONDS)
-    first = sorted(event.start for event in events if event.name == CALL)[_WARM_CALLS]
+        few = _events(lambda: _recorded(call, record), calls.warm)
+        most = calls.warm + min(_MOST_CALLS, _MOST_EVENTS * calls.warm // len(few))
+        events = _events(lambda: _recorded(call, record), most, _PROFILED_SECONDS, least=calls.warm + calls.least)
+    first = sorted(event.start for event in events if event.name == CALL)[calls.warm]
     return [event for event in events if event.start >= first]
 
 
@@ -159,7 +181,7 @@ def spans(model: torch.nn.Module) -> Iterator[Callable[[str], Any]]:
         yield Record
 
 
-def _events(call: Callable[[], Any], most: int, seconds: float = math.inf) -> list[Event]:
+def _events(call: Callable[[], Any], most: int, seconds: float = math.inf, *, least: int = 1) -> list[Event]:
     """What torch's profiler saw on this thread of `most` calls, or of those that `seconds` had room for."""
     from torch._C._autograd import DeviceType
     from torch.cuda import is_available
@@ -169,7 +191,7 @@ def _events(call: Callable[[], Any], most: int, seconds: float = math.inf) -> li
     with profile(activities=activities) as recorded:
         end = time.perf_counter() + seconds
         for done in range(most):
-            if done >= _WARM_CALLS + _LEAST_CALLS and time.perf_counter() > end:
+            if done >= least and time.perf_counter() > end:
                 break
             call()
     # The events as they are: making torch's FunctionEvents of them takes 0.1 ms each.

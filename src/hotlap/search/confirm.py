@@ -12,7 +12,6 @@ from hotlap.core import TOLERANCE, Candidate, Json, Start, Verdict, to_json
 from hotlap.errors import CandidateFailed
 from hotlap.measure import pairs, statistics
 from hotlap.search.setting import Setting
-from hotlap.search.trial import loaded
 
 _WORK = "hotlap.search.work"
 _LEAST_SCORING = 120.0
@@ -115,5 +114,6 @@ def _speed(setting: Setting, candidate: Candidate, built: str, seconds: float) -
             return starts
         while len(starts) < look:
             setting.progress({"event": "phase", "phase": f"timing {candidate.name}, start {len(starts) + 1}"})
-            with setting.baseline() as baseline, loaded(setting, candidate, built) as runner:
+            baseline, runner = setting.loaded(setting.original, setting.built(candidate, built))
+            with baseline, runner:
                 starts.append(pairs.measure(baseline, runner, pairs.LONGER)[0])

@@ -8,11 +8,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from hotlap.core import Array, Json, Signature
+from hotlap.core import Array, Candidate, Json, Signature, to_json
 from hotlap.measure.worker import Worker
 
+_HOLDING = "hotlap.search.work.holding"
 Objective = Literal["latency", "throughput", "size"]
 Progress = Callable[[Json], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What a fresh process of `threads` threads is to call first."""
+
+    threads: int
+    function: str
+    arguments: Mapping[str, Json]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,22 +62,38 @@ class Setting:
         """A fresh process with the thread settings of this search."""
         return start_worker(threads or self.threads, self.memory_limit, self.work)
 
-    def baseline(self) -> Worker:
-        """A fresh process that holds the user's own model, ready to be timed."""
-        return self.baselines(1)[0]
+    @property
+    def original(self) -> Load:
+        """What loads the user's own model, ready to be timed."""
+        arguments = {"target": self.target, "batch": self.batch, "threads": self.threads, "device": self.device}
+        return Load(threads=self.threads, function=f"{_HOLDING}:load_original", arguments=arguments)
 
-    def baselines(self, count: int) -> list[Worker]:
-        """So many of them, loaded side by side; they are the caller's to close."""
-        workers = [self.worker() for _ in range(count)]
+    def built(self, candidate: Candidate, folder: str) -> Load:
+        """What loads a candidate's callable and little else, ready to be timed."""
+        arguments = {
+            "candidate": to_json(candidate),
+            "built": folder,
+            "signature": self.signature_json,
+            "arrays": self.arrays,
+        }
+        return Load(threads=candidate.threads, function=f"{_HOLDING}:load", arguments=arguments)
+
+    def begun(self, load: Load) -> Worker:
+        """A fresh process that has begun to load; `finish` ends it."""
+        worker = self.worker(load.threads)
         try:
-            for worker in workers:
-                worker.begin(
-                    "hotlap.search.work.holding:load_original",
-                    target=self.target,
-                    batch=self.batch,
-                    threads=self.threads,
-                    device=self.device,
-                )
+            worker.begin(load.function, **load.arguments)
+        except BaseException:
+            worker.close()
+            raise
+        return worker
+
+    def loaded(self, *loads: Load) -> list[Worker]:
+        """Fresh processes that hold these, loaded side by side; they are the caller's to close."""
+        workers: list[Worker] = []
+        try:
+            for load in loads:
+                workers.append(self.begun(load))
             for worker in workers:
                 worker.finish(LOAD_SECONDS)
         except BaseException:

@@ -102,7 +102,8 @@ class Turn:
 
 
 def _time(setting: Setting, candidate: Candidate, baseline: Worker, record: dict[str, Any]) -> None:
-    with loaded(setting, candidate, record["built"]) as runner:
+    (runner,) = setting.loaded(setting.built(candidate, record["built"]))
+    with runner:
         start, overhead = pairs.measure(baseline, runner, pairs.SCREENING)
         record["peak_memory_bytes"] = runner.call(f"{_WORK}.holding:peak_memory", timeout=LOAD_SECONDS)
     interval = statistics.screening(start)
@@ -112,20 +113,6 @@ def _time(setting: Setting, candidate: Candidate, baseline: Worker, record: dict
         "median_ms": float(np.median(start.candidate_ms)),
         "overhead": overhead,
     }
-
-
-def loaded(setting: Setting, candidate: Candidate, built: str) -> Worker:
-    """A fresh process that holds the candidate's callable and little else, ready to be timed."""
-    worker = setting.worker(candidate.threads)
-    worker.call(
-        f"{_WORK}.holding:load",
-        candidate=to_json(candidate),
-        built=built,
-        signature=setting.signature_json,
-        arrays=setting.arrays,
-        timeout=LOAD_SECONDS,
-    )
-    return worker
 
 
 def _is_out(setting: Setting, record: dict[str, Any], best: Row | None) -> bool:

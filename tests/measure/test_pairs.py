@@ -1,0 +1,32 @@
+"""Timing in turn: how many pairs of blocks there are."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hotlap.measure.pairs import Blocks, measure
+from hotlap.measure.worker import Worker
+
+HOLDING = """
+def hold(state): state["call"] = lambda: sum(range(1000))
+"""
+
+
+@pytest.fixture
+def sides(tmp_path: Path) -> Iterator[tuple[Worker, Worker]]:
+    (tmp_path / "holding.py").write_text(HOLDING)
+    with (
+        Worker(environment={"PYTHONPATH": str(tmp_path)}) as first,
+        Worker(environment={"PYTHONPATH": str(tmp_path)}) as second,
+    ):
+        for worker in (first, second):
+            worker.call("holding:hold", timeout=30.0)
+        yield first, second
+
+
+@pytest.mark.parametrize(("enough_seconds", "pairs"), [(0.0, 4), (float("inf"), 6)])
+def test_slow_blocks_are_fewer(sides: tuple[Worker, Worker], enough_seconds: float, pairs: int) -> None:
+    start, overhead = measure(*sides, Blocks(pairs=6, seconds=0.0, enough_seconds=enough_seconds))
+    assert len(start.baseline_ms) == len(start.candidate_ms) == pairs
+    assert 0 <= overhead <= 1

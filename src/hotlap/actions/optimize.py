@@ -36,6 +36,8 @@ _BATCHES: dict[Objective, int] = {"latency": 1, "throughput": 16, "size": 1}
 _MOST_EXAMPLES = 1_000_000
 _EVALUATION_SHARE = 0.1
 """Evaluation data that eats more than this share of the budget in one pass is refused."""
+_SELECTION_SHARE = 0.05
+"""Of slow models no more examples choose than the original gives outputs for in this share of the budget."""
 _NOISE_STARTS = 2
 
 
@@ -149,8 +151,31 @@ def _study(student: Worker, settings: Json, work: Path, budget: float, most_exam
         seconds=_EVALUATION_SHARE * budget,
         timeout=patience,
     )
-    scored = student.call(f"{_WORK}.scoring:score_original", **shared, role="selection", timeout=patience)
-    return {**study, "selection_scores": scored["scores"], "score_seconds": scored["seconds"]}
+    scored = student.call(
+        f"{_WORK}.scoring:score_original",
+        **shared,
+        role="selection",
+        seconds=_SELECTION_SHARE * budget,
+        timeout=patience,
+    )
+    return {
+        **study,
+        "selection": scored["examples"] if study["evaluation"] else study["selection"],
+        "selection_batches": scored["batches"],
+        "selection_scores": scored["scores"],
+        "score_seconds": scored["seconds"],
+        "warnings": [*study["warnings"], *_fewer(study, scored)],
+    }
+
+
+def _fewer(study: Json, scored: Json) -> list[str]:
+    """Says so where fewer examples choose than there are."""
+    if not study["evaluation"] or scored["examples"] >= study["selection"]:
+        return []
+    return [
+        f"{scored['examples']:,} of {study['selection']:,} selection examples choose, since the original takes "
+        f"{1000 * scored['seconds'] / scored['examples']:.3g} ms each; all that confirm do; more --budget uses more"
+    ]
 
 
 def _begin(journal: Journal, settings: Json, digest: str, resume: bool) -> None:

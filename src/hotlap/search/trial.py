@@ -140,6 +140,7 @@ def _score(setting: Setting, candidate: Candidate, worker: Worker, record: dict[
         built=record["built"],
         work=str(setting.work),
         role="selection",
+        batches=setting.study["selection_batches"],
         seed=setting.seed,
         threads=setting.threads,
         timeout=max(1.0, end - time.monotonic()),

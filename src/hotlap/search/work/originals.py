@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from hotlap.core import Array
-from hotlap.search.work.building import emptied
 from hotlap.search.work.opening import original_outputs
 
 _WHOLE = "whole"
@@ -18,15 +17,20 @@ _MOST_BYTES = 1 << 30
 
 
 def keep(opened: Any, folder: Path, batches: Iterable[tuple[int, Any, list[Array]]]) -> Iterator[tuple[Any, Any]]:
-    """Run the original on all batches and keep its outputs; gives each (batch, outputs) on the way."""
-    emptied(folder)
+    """Run the original on batches and keep its outputs; gives each (batch, outputs) on the way.
+
+    What is kept already is not computed again. Only who comes to the end of the batches has kept them all.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     kept = 0
     for index, batch, arrays in batches:
-        outputs = original_outputs(opened, arrays)
-        kept += sum(output.nbytes for output in outputs)
-        if kept <= _MOST_BYTES:
-            np.savez(_file(folder, index), *outputs)
-        yield batch, outputs
+        found = outputs(opened, folder, index, arrays)
+        kept += sum(output.nbytes for output in found)
+        if kept <= _MOST_BYTES and not _file(folder, index).exists():
+            partial = folder / "partial.npz"
+            np.savez(partial, *found)
+            partial.replace(_file(folder, index))
+        yield batch, found
     (folder / _WHOLE).touch()
 
 

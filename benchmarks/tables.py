@@ -237,7 +237,69 @@ def noise_words(found: Json) -> str:
     return f"Noise floor {found['noise_floor']:.1%}. {machine_words(found['machine'])}. {made}."
 
 
-def page(found: Sequence[Json], noise: Json | None = None) -> str:
+SCORES = {"flips": "0/1", "large": "real, few lose much", "any": "real, more lose some"}
+
+
+def simulation_set_up(about: Json) -> str:
+    within = sum(lost <= 1 for lost in about["mixed"])
+    return (
+        f"The whole procedure, simulated: {about['candidates']} candidates, {about['selection']:.0%} of the examples "
+        f"choose, the {len(about['confidences'])} first in line are confirmed on the rest until one passes. First all "
+        f"candidates lose a little more than allowed; then {within} lose no more and {about['candidates'] - within} "
+        "do, the faster the more, and the fastest of those likely to be confirmed are tried first, as hotlap does, or "
+        "the fastest of all that look good."
+    )
+
+
+def simulation_table(found: Json) -> str:
+    """What benchmarks/gate_simulation.py found: what is let through, and what that costs."""
+    head = (
+        "scores",
+        "examples",
+        "allowed drop",
+        "trials",
+        "let through, all just past the allowance",
+        "let through, mixed",
+        "confirmed, mixed",
+        "the same, fastest first",
+    )
+    rows = []
+    cases = found["cases"]
+    for worst, likely, fastest in zip(cases[::3], cases[1::3], cases[2::3], strict=True):
+        case = worst["case"]
+        flips = f", {case['flips']:g} times as many flips" if case["flips"] != 1 else ""
+        rows.append(
+            (
+                SCORES[case["scores"]] + flips,
+                f"{case['examples']:,}",
+                f"{case['max_drop']:g}",
+                f"{worst['trials']:,}",
+                percent(worst["wrong_share"]),
+                percent(likely["wrong_share"]),
+                percent(likely["passed"] / likely["trials"]),
+                percent(fastest["passed"] / fastest["trials"]),
+            )
+        )
+    return table(head, rows)
+
+
+def simulation_words(found: Json) -> list[str]:
+    """What the columns are, how the check fails, and the price by examples."""
+    parts = ", ".join(f"{name} {percent(one['wrong_share'])}" for name, one in found["without_a_part"].items())
+    kept = all(one["holds"] for one in found["cases"])
+    price = [one for one in found["first_try_passes"] if one["drop"] == 0.0 and one["flips"] == 0.01]
+    passes = ", ".join(f"{one['confirmation']:,}: {percent(one['passes'])}" for one in price)
+    return [
+        f"{found['all_wrong']:,} of {found['all_trials']:,} trials let one through that loses more than allowed; the "
+        f"promise of at most 5 in 100 is {'kept' if kept else 'NOT kept'} in every case. With a part of the procedure "
+        f"taken out it is not, in the least favourable case: {parts}.",
+        "How often a candidate that loses nothing, while 1 in 100 examples flip, passes its first try at an allowed "
+        f"drop of 0.01, by the number of examples that confirm: {passes}.",
+        f"`{found['command']}`, commit {found['commit'][:12]}, {found['when'][:10]}.",
+    ]
+
+
+def page(found: Sequence[Json], noise: Json | None = None, simulation: Json | None = None) -> str:
     """The whole of docs/benchmarks.md."""
     parts = [
         "# Benchmarks",
@@ -273,6 +335,13 @@ def page(found: Sequence[Json], noise: Json | None = None) -> str:
             noise_table(noise),
             noise_words(noise),
         ]
+    if simulation:
+        parts += [
+            "## Does the gate keep its word?",
+            simulation_set_up(simulation["configuration"]),
+            simulation_table(simulation),
+            *simulation_words(simulation),
+        ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -302,10 +371,15 @@ def with_table(text: str, written: str) -> str:
     return f"{before}{begin}\n{written}\n{end}{after}" if begin and end else text
 
 
+def read(file: Path) -> Json | None:
+    return json.loads(file.read_text()) if file.is_file() else None
+
+
 def write_pages(results: Path, *, check: bool = False) -> list[Path]:
     """Write the page and the README's table; which of them were not what they should be. `check`: write nothing."""
-    found, noise = cases(results / "optimize"), results / "noise.json"
-    wanted = {PAGE: page(found, json.loads(noise.read_text()) if noise.is_file() else None)}
+    found = cases(results / "optimize")
+    noise, simulation = (read(results / name) for name in ("noise.json", "gate_simulation.json"))
+    wanted = {PAGE: page(found, noise, simulation)}
     if README.is_file() and found:
         wanted[README] = with_table(README.read_text(), readme_table(found))
     differing = [path for path, text in wanted.items() if not path.is_file() or path.read_text() != text]

@@ -130,6 +130,33 @@ def test_noise_is_told_with_its_counts(tables: ModuleType) -> None:
     assert "5% more work" not in text
 
 
+def test_the_gate_s_simulation_is_told_with_what_it_costs(tables: ModuleType) -> None:
+    def simulated(wrong: float, passed: int) -> dict[str, Any]:
+        about = {"scores": "flips", "examples": 1500, "max_drop": 0.01, "flips": 3}
+        return {"case": about, "trials": 5000, "wrong_share": wrong, "passed": passed, "holds": wrong < 0.06}
+
+    found = {
+        "cases": [simulated(0.041, 205), simulated(0.002, 4000), simulated(0.011, 1000)],
+        "all_trials": 15_000,
+        "all_wrong": 270,
+        "without_a_part": {"no confirmation": {"wrong_share": 0.207}},
+        "first_try_passes": [{"confirmation": 700, "drop": 0.0, "flips": 0.01, "passes": 0.642}],
+        "configuration": {"candidates": 5, "selection": 0.3, "confidences": [0.9] * 3, "mixed": [0, 0.5, 1.1, 2, 3]},
+        "command": "python benchmarks/gate_simulation.py",
+        "commit": "fedcba9876543210",
+        "when": "2031-01-02T03:04:05Z",
+    }
+    text = tables.page([], None, found)
+    assert "| 0/1, 3 times as many flips | 1,500 | 0.01 | 5,000 | 4.1% | 0.2% | 80.0% | 20.0% |" in text
+    assert "then 2 lose no more and 3 do" in text
+    assert "270 of 15,000 trials" in text
+    assert "is kept in every case" in text
+    assert "no confirmation 20.7%" in text
+    assert "700: 64.2%" in text
+    found["cases"][0]["holds"] = False
+    assert "is NOT kept in every case" in tables.page([], None, found)
+
+
 def test_the_committed_pages_are_what_the_committed_results_make(tables: ModuleType) -> None:
     if not list((BENCHMARKS / "results" / "optimize").glob("*.json")):
         pytest.skip("no benchmark results are committed yet")

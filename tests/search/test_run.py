@@ -87,3 +87,24 @@ def test_the_line_for_confirmation_goes_by_what_selection_data_foresees(journal:
     assert [one["status"] for one in records] == ["passed", "passed"]
     assert records[0]["chance"] < 0.9 < records[1]["chance"]
     assert order(journal, records) == ["large", "small but lossy"]
+
+
+def test_what_gives_the_numbers_of_one_that_failed_is_not_confirmed() -> None:
+    def tried(name: str, threads: int) -> dict[str, Any]:
+        candidate = Candidate(runtime=name, threads=threads, name=f"{name} {threads}")
+        return {"key": candidate.key, "candidate": to_json(candidate)}
+
+    first, twin, other = tried("openvino", 2), tried("openvino", 1), tried("onnxruntime", 2)
+    lost, slow = {**first, "verdict": {"passed": False}}, {**first, "verdict": {"passed": True}}
+
+    def line(confirmed: dict[str, Any], earlier: tuple[str, ...] = ()) -> list[str]:
+        confirmations: list[dict[str, Any]] = []
+        names = []
+        for one in run._worth_confirming([first, twin, other], earlier, confirmations):
+            names.append(one["candidate"]["name"])
+            confirmations.append(confirmed if one is first else {**one, "verdict": None})
+        return names
+
+    assert line(lost) == ["openvino 2", "onnxruntime 2"]
+    assert line(slow) == ["openvino 2", "openvino 1", "onnxruntime 2"]
+    assert line(lost, earlier=(twin["key"],)) == ["openvino 2", "openvino 1", "onnxruntime 2"]

@@ -67,3 +67,15 @@ def test_a_batch_is_also_cut_by_rows_and_by_threads_and_a_single_row_is_not() ->
     assert cuts(1) == set()
     assert cuts(16) == {("onnxruntime", 1), ("onnxruntime", 8), ("openvino", 1), ("openvino", 8)}
     assert {rows for _, rows in cuts(3)} == {1}
+
+
+def test_long_calls_get_no_single_thread() -> None:
+    def counts(threads: int, baseline_ms: float) -> set[int]:
+        found = build_space(IMAGES, threads=threads, fixed_axes={}, unavailable={}, baseline_ms=baseline_ms)
+        return {candidate.threads for candidate in found.candidates}
+
+    assert counts(2, 9.0) == {1, 2}
+    assert counts(2, 11.0) == {2}
+    assert counts(8, 9.0) == {1, 4, 8}
+    assert counts(8, 11.0) == {4, 8}
+    assert counts(1, 11.0) == {1}

@@ -156,3 +156,31 @@ def test_of_those_that_promise_the_same_the_first_comes_first() -> None:
     ]  # fmt: skip
     assert choose(ways, []) == ways[0]
     assert choose(ways[::-1], []) == ways[1]
+
+
+def test_what_a_cut_of_the_batch_brought_once_is_expected_of_the_next() -> None:
+    whole, cut = candidate("openvino", "nncf_int8", static=True), candidate(
+        "openvino", "nncf_int8", static=True, micro_batch=8
+    )  # fmt: skip
+    rows = [row(whole, speedup=5.0), row(cut, speedup=4.0)]
+    assert strategy.learned(rows)["openvino", "micro_batch", 0, 8] == 0.8
+    plain, next_cut = candidate("openvino", static=True), candidate("openvino", static=True, micro_batch=8)
+    rows.append(row(plain, speedup=2.0))
+    assert strategy.expected(next_cut, rows) > 2.0
+    assert strategy.expected(next_cut, rows, lessons=strategy.learned(rows)) == 0.8 * 2.0
+    elsewhere = candidate("onnxruntime", static=True, micro_batch=8)
+    rows.append(row(candidate("onnxruntime", static=True), speedup=2.0))
+    assert strategy.expected(elsewhere, rows, lessons=strategy.learned(rows)) > 2.0
+
+
+def test_two_differences_teach_nothing() -> None:
+    rows = [row(candidate(threads=2)), row(candidate(threads=1, static=True), speedup=4.0)]
+    assert strategy.learned(rows) == {}
+
+
+def test_one_with_other_numbers_is_kept_in_hand() -> None:
+    ways = [row(candidate("openvino", "nncf_int8", threads=n), speedup=9.0 - n) for n in (1, 2, 3)]
+    other = row(candidate("openvino"), speedup=2.0)
+    assert strategy.finalists([*ways, other], objective="latency", count=2) == [ways[0], other]
+    assert strategy.finalists(ways, objective="latency", count=2) == ways[:2]
+    assert strategy.finalists([*ways, other], objective="latency", count=1) == ways[:1]

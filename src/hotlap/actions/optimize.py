@@ -274,6 +274,7 @@ def _space(setting: Setting, machine: Machine, study: Json, only: Sequence[str],
         threads=setting.threads,
         fixed_axes=study["sizes"],
         unavailable=_unavailable(setting),
+        baseline_ms=setting.study["baseline_ms"],
         only=only,
         skip=skip,
     )

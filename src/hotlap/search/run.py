@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +55,9 @@ def search(setting: Setting, space: Space, journal: Journal, baseline: Worker, *
             name = turn.candidate.name
             setting.progress({"event": "start", "name": name, "seconds_left": setting.seconds_left})
             twin = alike.judged_alike(turn.candidate, done.values())
-            record = turn.take(baseline, best=queue.best, twin=twin, ahead=ahead, seconds=queue.seconds_for_a_turn)
+            record = turn.take(
+                baseline, leaders=queue.leaders, twin=twin, ahead=ahead, seconds=queue.seconds_for_a_turn
+            )
             if not record.get("unfinished"):
                 journal.append("candidate", **record)
             done[turn.candidate.key] = record
@@ -82,10 +84,14 @@ class _Queue:
         self.waiting = [candidate for candidate in space.candidates if candidate.key not in done]
 
     @property
+    def leaders(self) -> list[Row]:
+        """The two first in line so far, as far as selection data can tell, of which one would do if the other fails."""
+        return strategy.finalists(self._rows(), objective="latency", count=2)
+
+    @property
     def best(self) -> Row | None:
-        """The fastest within the gate so far, as far as selection data can tell."""
-        best = strategy.finalists(self._rows(), objective="latency", count=1)
-        return best[0] if best else None
+        """The first of them."""
+        return next(iter(self.leaders), None)
 
     @property
     def seconds_left(self) -> float:
@@ -150,7 +156,7 @@ def _confirm_best(setting: Setting, done: Mapping[str, Json], journal: Journal) 
     confidences = gate.confirmation_confidences()
     ranked = _ranked(setting, done, journal)
     confirmations: list[Json] = []
-    for record, confidence in zip(ranked, confidences, strict=False):
+    for record, confidence in zip(_worth_confirming(ranked, earlier, confirmations), confidences, strict=False):
         found = earlier.get(record["key"])
         if found is None:
             share = max(LEAST_SECONDS / 2, setting.seconds_left)
@@ -160,6 +166,19 @@ def _confirm_best(setting: Setting, done: Mapping[str, Json], journal: Journal) 
         if found["passed"]:
             return Outcome(records=list(done.values()), confirmations=confirmations, winner=found)
     return Outcome(records=list(done.values()), confirmations=confirmations, winner=None)
+
+
+def _worth_confirming(ranked: list[Json], earlier: Collection[str], confirmations: list[Json]) -> Iterator[Json]:
+    """Those in line, without what gives the very numbers that have failed by then: it would fail alike.
+
+    `earlier`: keys of those that a run before this one confirmed; each has spent its share of the error.
+    """
+    for record in ranked:
+        numbers = alike.numbers(Candidate.from_json(record["candidate"]))
+        failed = [one for one in confirmations if one.get("verdict") and not one["verdict"]["passed"]]
+        alike_failed = any(alike.numbers(Candidate.from_json(one["candidate"])) == numbers for one in failed)
+        if record["key"] in earlier or not alike_failed:
+            yield record
 
 
 def _ranked(setting: Setting, done: Mapping[str, Json], journal: Journal) -> list[Json]:

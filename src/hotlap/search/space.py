@@ -13,6 +13,7 @@ from hotlap.core import Candidate, Device, Form, Json, Step
 from hotlap.techniques import ModelFacts
 from hotlap.workload.examples import BATCH
 
+_LONG_MS = 10.0
 _NARROWNESS = ("fp32", "bf16", "fp16", "int8")
 
 
@@ -30,16 +31,19 @@ def build_space(
     threads: int,
     fixed_axes: Mapping[str, int],
     unavailable: Mapping[str, str | None],
+    baseline_ms: float = 0.0,
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
 ) -> Space:
     """Every chain that fits together.
 
-    `fixed_axes`: sizes of the named axes in the measured call. `unavailable`: why each runtime can't run here, or
-    None. `only`, `skip`: names of techniques, runtimes or precisions to keep or leave out.
+    `baseline_ms`: the original's call, by which threads are chosen. `fixed_axes`: sizes of the named axes in the
+    measured call. `unavailable`: why each runtime can't run here, or None. `only`, `skip`: names of techniques,
+    runtimes or precisions to keep or leave out.
     """
     found: dict[str, Candidate] = {}
     left_out: list[tuple[str, str]] = []
+    counts = _thread_counts(threads, facts.device, baseline_ms)
     for runtime in runtimes.RUNTIMES:
         reason = unavailable.get(runtime)
         if reason:
@@ -50,7 +54,7 @@ def build_space(
             if reason:
                 left_out.append((" ".join([runtime, *names]), reason))
                 continue
-            for candidate in _variants(runtime, names, facts, threads, fixed_axes):
+            for candidate in _variants(runtime, names, facts, counts, fixed_axes):
                 if _wanted(candidate, only, skip):
                     found.setdefault(candidate.key, candidate)
     return Space(candidates=tuple(found.values()), left_out=tuple(left_out))
@@ -80,8 +84,9 @@ def _fits(chain: tuple[str, ...], takes: Form) -> bool:
 
 
 def _variants(
-    runtime: str, names: tuple[str, ...], facts: ModelFacts, threads: int, fixed_axes: Mapping[str, int]
+    runtime: str, names: tuple[str, ...], facts: ModelFacts, counts: Sequence[int], fixed_axes: Mapping[str, int]
 ) -> list[Candidate]:
+    threads = counts[0]
     precision = _narrowest([techniques.get(name).PRECISION for name in names])
     chains: list[tuple[list[str], tuple[Step, ...]]] = [([], ())]
     for name in names:
@@ -96,7 +101,7 @@ def _variants(
             options = {**given, "fixed_axes": dict(fixed_axes)} if given.get("static") else dict(given)
             narrowest = _narrowest([precision, options.pop("precision", None)])
             cuts = _micro_batches(options, threads) if runtimes.get(runtime).MICRO_BATCHES else []
-            for count, rows in [(count, None) for count in _thread_counts(threads, facts.device)] + cuts:
+            for count, rows in [(count, None) for count in counts] + cuts:
                 words = [runtime, narrowest if precision != narrowest or not names else ""]
                 words += [f"{name} {text}".strip() for name, text in zip(names, labels, strict=True)]
                 words += [
@@ -119,11 +124,15 @@ def _variants(
     return found
 
 
-def _thread_counts(threads: int, device: Device) -> list[int]:
-    """All our cores first; half of them and one, where handing work around may cost more than it brings."""
+def _thread_counts(threads: int, device: Device, baseline_ms: float) -> list[int]:
+    """All our cores first; half of them and one, where handing work around may cost more than it brings.
+
+    That it does in calls of some milliseconds at most: longer ones get no fewer than half, nor one.
+    """
     if device == "cuda":
         return [threads]
-    return list(dict.fromkeys(count for count in (threads, threads // 2, 1) if count >= 1))
+    least = 1 if baseline_ms < _LONG_MS else 2
+    return [threads, *sorted({count for count in (threads // 2, 1) if least <= count < threads}, reverse=True)]
 
 
 def _micro_batches(options: Mapping[str, Json], threads: int) -> list[tuple[int, int | None]]:

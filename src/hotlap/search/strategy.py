@@ -7,10 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import permutations
+from statistics import geometric_mean
 from types import MappingProxyType
+from typing import TypeAlias
 
 from hotlap import gate
 from hotlap.core import Candidate, Interval
+from hotlap.search import alike
+
+_Change: TypeAlias = tuple[str, str, int, int]
+"""Of a runtime: what is run in another way, from which value, to which."""
 
 _EXPECTED = {
     ("openvino", "int8"): 6.0,
@@ -28,9 +35,13 @@ _TECHNIQUES = {"nncf_int8": 0.9, "dynamic_int8": 0.5, "channels_last": 1.05}
 """Against the expectation of runtime and format: NNCF's pairs suit OpenVINO best; dynamic ranges cost time."""
 _INDUCTOR_COST = 0.5
 """Compiling takes half a minute and more, so it waits its turn."""
-_SIBLING = {"static": 1.05, "micro_batch": 1.15, "threads": 0.8, "other": 0.97}
-"""How a candidate is expected to do against a measured one of its family: shapes fixed, the batch cut, fewer threads,
-the rest."""
+_OTHER_OPTIONS = 0.97
+"""How a candidate is expected to do against a measured one of its family that differs in its technique's options."""
+_FIXED, _FEWER_THREADS = 1.05, 0.8
+_CUT = {"onnxruntime": 1.15, "openvino": 1.03}
+_CUT_INTO_ROWS = {"openvino": 0.95}
+"""The same for shapes fixed, fewer threads, the batch cut, and cut into single rows, until two that differ in nothing
+else have been measured (docs/log.md)."""
 _HOPELESS = 0.6
 """A candidate expected to reach less than this share of the best is left to the end."""
 _ALIKE = 2
@@ -58,17 +69,23 @@ class Row:
         return self.status == "passed" and self.speedup is not None
 
 
-def expected(candidate: Candidate, rows: Sequence[Row], rates: Mapping[str, float] = MappingProxyType({})) -> float:
+def expected(
+    candidate: Candidate,
+    rows: Sequence[Row],
+    rates: Mapping[str, float] = MappingProxyType({}),
+    lessons: Mapping[_Change, float] = MappingProxyType({}),
+) -> float:
     """The speed-up to expect of a candidate: from the nearest measured relative, else from the first table.
 
     `rates`: multiply-adds a second that this machine reaches, by number format. A format is expected to bring no
     more over fp32 in the same runtime than its rate does: int8 brings little where the CPU has no instruction for it.
+    `lessons`: what `learned` gave.
     """
     relatives = [row for row in rows if row.speedup and _family(row.candidate) == _family(candidate)]
     if relatives:
         nearest = max(relatives, key=lambda row: _kinship(row.candidate, candidate))
         assert nearest.speedup is not None
-        return nearest.speedup.estimate * _step_to(nearest, candidate)
+        return nearest.speedup.estimate * _step_to(nearest, candidate, lessons)
     table = _ON_CUDA if candidate.device == "cuda" else _EXPECTED
     base = table.get((candidate.runtime, candidate.precision), 1.0)
     if rates.get("fp32") and candidate.precision in rates:
@@ -76,6 +93,20 @@ def expected(candidate: Candidate, rows: Sequence[Row], rates: Mapping[str, floa
     for step in candidate.steps:
         base *= _TECHNIQUES.get(step.technique, 1.0)
     return base * (_INDUCTOR_COST if candidate.runtime == "inductor" and candidate.device == "cpu" else 1.0)
+
+
+def learned(rows: Sequence[Row]) -> dict[_Change, float]:
+    """What a change of how things are run has brought: the geometric mean over pairs that differ in nothing else."""
+    measured = [row for row in rows if row.speedup]
+    found: dict[_Change, list[float]] = {}
+    for one, other in permutations(measured, 2):
+        assert one.speedup is not None
+        assert other.speedup is not None
+        if alike.numbers(one.candidate) == alike.numbers(other.candidate):
+            changes = _changes(one.candidate, other.candidate)
+            if len(changes) == 1:
+                found.setdefault(changes[0], []).append(other.speedup.estimate / one.speedup.estimate)
+    return {change: geometric_mean(ratios) for change, ratios in found.items()}
 
 
 def _family(candidate: Candidate) -> tuple[object, ...]:
@@ -86,21 +117,49 @@ def _kinship(a: Candidate, b: Candidate) -> int:
     return 4 * (a.steps == b.steps) + 2 * (a.threads == b.threads) + (a.options == b.options)
 
 
-def _step_to(row: Row, candidate: Candidate) -> float:
+def _changes(start: Candidate, end: Candidate) -> list[_Change]:
+    """In which ways two run differently: the runtime, what changes, from which value to which."""
+    before, after = _ways(start), _ways(end)
+    return [(end.runtime, way, before[way], after[way]) for way in before if before[way] != after[way]]
+
+
+def _ways(candidate: Candidate) -> dict[str, int]:
+    options = dict(candidate.options)
+    return {
+        "threads": candidate.threads,
+        "static": int(bool(options.get("static"))),
+        "micro_batch": options.get("micro_batch") or 0,
+    }
+
+
+def _step_to(row: Row, candidate: Candidate, lessons: Mapping[_Change, float]) -> float:
     factor = 1.0
-    if candidate.threads < row.candidate.threads:
-        # Handing work to another thread costs tens of microseconds: tiny models are better off without.
-        factor *= 1.1 if row.median_ms is not None and row.median_ms < 0.2 else _SIBLING["threads"]
-    if dict(candidate.options).get("static") and not dict(row.candidate.options).get("static"):
-        factor *= _SIBLING["static"]
-    if dict(candidate.options).get("micro_batch") and not dict(row.candidate.options).get("micro_batch"):
-        factor *= _SIBLING["micro_batch"]
+    for change in _changes(row.candidate, candidate):
+        factor *= lessons.get(change) or _guess(change, row)
     if candidate.steps != row.candidate.steps:
         # A relative that lost too much makes another way of finding ranges the more interesting.
-        factor *= 1.0 if row.status == "rejected" else _SIBLING["other"]
+        factor *= 1.0 if row.status == "rejected" else _OTHER_OPTIONS
     elif row.status == "rejected":
         factor *= 0.3
     return factor
+
+
+def _guess(change: _Change, row: Row) -> float:
+    runtime, way, before, after = change
+    if way == "threads":
+        # Handing work to another thread costs tens of microseconds: tiny models are better off without.
+        fewer = 1.1 if row.median_ms is not None and row.median_ms < 0.2 else _FEWER_THREADS
+        return fewer if after < before else 1 / fewer
+    if way == "static":
+        return _FIXED if after else 1 / _FIXED
+    return _cut(runtime, after) / _cut(runtime, before)
+
+
+def _cut(runtime: str, rows: int) -> float:
+    if not rows:
+        return 1.0
+    whole = _CUT.get(runtime, 1.0)
+    return _CUT_INTO_ROWS.get(runtime, whole) if rows == 1 else whole
 
 
 def choose(
@@ -128,7 +187,8 @@ def choose(
     if not good and known and not any(family[1] != "int8" for family in known):
         # Until something has passed, what hardly loses accuracy comes next: int8 may fail in all its forms.
         untried = [c for c in untried if c.precision != "int8"] or untried
-    promise = {c.key: expected(c, rows, rates) for c in affordable}
+    lessons = learned(rows)
+    promise = {c.key: expected(c, rows, rates, lessons) for c in affordable}
     ranked = sorted(affordable, key=lambda c: -promise[c.key])
     promising = [c for c in ranked if promise[c.key] >= _HOPELESS * best]
     fresh = sorted(untried, key=lambda c: -promise[c.key])
@@ -168,7 +228,17 @@ def finalists(rows: Sequence[Row], *, objective: str, count: int) -> list[Row]:
         good.sort(key=lambda row: (row.bytes or 0, -(row.speedup.estimate if row.speedup else 0)))
     else:
         good.sort(key=lambda row: -(row.speedup.estimate if row.speedup else 0))
-    return in_line(good)[:count]
+    line = in_line(good)
+    chosen, others = line[:count], line[count:]
+    # What gives the same numbers fails alike; one that gives others is kept in hand.
+    spare = next((row for row in others if not _alike(row, line[0])), None)
+    if count > 1 and spare and all(_alike(row, line[0]) for row in chosen):
+        chosen[-1] = spare
+    return chosen
+
+
+def _alike(one: Row, other: Row) -> bool:
+    return alike.numbers(one.candidate) == alike.numbers(other.candidate)
 
 
 def in_line(rows: Sequence[Row]) -> list[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ _WORK = "hotlap.search.work"
 _LONGEST_CHECK = 120.0
 _NOT_WORTH_SCORING = 0.4
 """A candidate slower than this share of the best so far is not scored: it could not win."""
+_NO_LONGER_WORTH_SCORING = 0.9
+"""The same once two with other numbers than each other are likely to be confirmed."""
 
 
 class Turn:
@@ -44,13 +47,13 @@ class Turn:
             self._failure = error
 
     def take(
-        self, baseline: Worker, *, best: Row | None, twin: Json | None, ahead: Turn | None, seconds: float
+        self, baseline: Worker, *, leaders: Sequence[Row], twin: Json | None, ahead: Turn | None, seconds: float
     ) -> Json:
         """Check, time, score and judge it; a record for the journal, whatever becomes of it.
 
-        `best`: the best so far. `twin`: the record of one that gives the same numbers and was scored. `ahead`: the
-        next turn, whose build stands still while this one is timed. `seconds`: what is left for it; past them the
-        record says `unfinished`, and nothing is known of the candidate.
+        `leaders`: the best so far, and one to fall back on. `twin`: the record of one that gives the same numbers and
+        was scored. `ahead`: the next turn, whose build stands still while this one is timed. `seconds`: what is left
+        for it; past them the record says `unfinished`, and nothing is known of the candidate.
         """
         record: dict[str, Any] = {"key": self.candidate.key, "candidate": to_json(self.candidate)}
         end = time.monotonic() + seconds
@@ -64,7 +67,7 @@ class Turn:
             finally:
                 if ahead:
                     ahead._worker.resume()
-            if not _is_out(self._setting, record, best):
+            if not _is_out(self._setting, record, leaders):
                 if twin is not None:
                     record |= alike.verdict_of(twin)
                 else:
@@ -115,7 +118,7 @@ def _time(setting: Setting, candidate: Candidate, baseline: Worker, record: dict
     }
 
 
-def _is_out(setting: Setting, record: dict[str, Any], best: Row | None) -> bool:
+def _is_out(setting: Setting, record: dict[str, Any], leaders: Sequence[Row]) -> bool:
     """Whether it is too slow to be worth scoring; the record then says so."""
     if setting.objective == "size":
         return False
@@ -123,10 +126,18 @@ def _is_out(setting: Setting, record: dict[str, Any], best: Row | None) -> bool:
     if speedup["high"] < 1.0:
         record |= {"status": "dropped", "reason": f"slower than the original ({speedup['estimate']:.2f}x)"}
         return True
-    if _is_far_behind(record, best):
-        assert best is not None
-        reason = f"{record['median_ms']:.3g} ms a call, far behind {best.median_ms:.3g} ms, so not scored"
+    if leaders and _is_behind(record, leaders[0], _NOT_WORTH_SCORING):
+        reason = f"{record['median_ms']:.3g} ms a call, far behind {leaders[0].median_ms:.3g} ms, so not scored"
         record |= {"status": "dropped", "reason": reason}
+        return True
+    likely = [row for row in leaders if row.chance >= gate.LIKELY]
+    differ = len({alike.numbers(row.candidate) for row in likely}) > 1
+    if differ and all(_is_behind(record, row, _NO_LONGER_WORTH_SCORING) for row in likely):
+        slower = max(row.median_ms or 0.0 for row in likely)
+        reason = (
+            f"{record['median_ms']:.3g} ms a call; two that take {slower:.3g} ms or less are likely to be confirmed"
+        )
+        record |= {"status": "dropped", "reason": f"{reason}, so not scored"}
         return True
     return False
 
@@ -148,12 +159,12 @@ def _score(setting: Setting, candidate: Candidate, worker: Worker, record: dict[
     record |= judge_selection(setting, candidate, found) | {"score_seconds": time.monotonic() - began}
 
 
-def _is_far_behind(record: Json, best: Row | None) -> bool:
+def _is_behind(record: Json, row: Row, share: float) -> bool:
     """By its own time and by its ratio to the baseline: either alone drifts with what else the machine does."""
-    if best is None or best.speedup is None or best.median_ms is None:
+    if row.speedup is None or row.median_ms is None:
         return False
-    slower = record["median_ms"] * _NOT_WORTH_SCORING > best.median_ms
-    return slower and bool(record["speedup"]["estimate"] < _NOT_WORTH_SCORING * best.speedup.estimate)
+    slower = record["median_ms"] * share > row.median_ms
+    return slower and bool(record["speedup"]["estimate"] < share * row.speedup.estimate)
 
 
 def judge_selection(setting: Setting, candidate: Candidate, found: Json) -> Json:

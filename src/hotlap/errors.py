@@ -8,7 +8,8 @@
     │   └── MissingExtra        a feature needs packages that are not installed
     ├── Refusal                 the work ran, and the answer is no                  (exit 3)
     │   ├── ArtifactRefused     an artifact is damaged, changed, expired or not trusted
-    │   └── TrainingStopped     training can't go on: a number is not finite, a loader process ended
+    │   ├── TrainingStopped     training can't go on: a number is not finite, a loader process ended
+    │   └── StoreDown           an online store does not answer
     └── CandidateFailed         an expected failure of one candidate: a row, never the end of a search
         ├── Unsupported         this candidate can't be made or run here
         ├── WorkerDied          its process ended by itself (crash, exit, signal)
@@ -57,6 +58,10 @@ class ArtifactRefused(Refusal):
 
 class TrainingStopped(Refusal):
     """Training can't go on from here; the last good state is kept."""
+
+
+class StoreDown(Refusal):
+    """An online store does not answer."""
 
 
 class CandidateFailed(HotlapError):

@@ -57,6 +57,8 @@ def doubled(inputs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"double": inputs["rate"] * 2})
 """
 
+END = START + timedelta(hours=200)
+
 CITIES = ("Bergen", "Oslo")
 
 
@@ -88,6 +90,14 @@ def write(folder: Path, *, options: str = "", more: str = "", rows: int = 2000) 
         [sys.executable, "-W", "ignore", "-m", "feast.cli.cli", "-c", str(folder), "apply"],
         check=True, capture_output=True, cwd=folder,
     )  # fmt: skip
+    return folder
+
+
+def materialize(folder: Path) -> Path:
+    """All views from START to END, by Feast itself."""
+    from feast import FeatureStore
+
+    FeatureStore(str(folder)).materialize(START - timedelta(days=1), END)
     return folder
 
 

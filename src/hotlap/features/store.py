@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from feast import FeatureStore
 
     from hotlap.features.on_demand import OnDemand
+    from hotlap.features.online import Down, Online, Plan
+    from hotlap.features.online_stores import Reach
     from hotlap.features.training import Training
 
 _TYPE = "hotlap.features.PolarsOfflineStore"
@@ -24,12 +27,16 @@ class Store:
 
     `on_demand` has the views that are computed by a function of the repository's own source. `left_out` names the
     views that are not there because they carry other code, each with its reason.
+    `reach` connects to the online store when it is first asked. What a list of features means is worked out once: open
+    the repository again after it was applied anew.
     """
 
     repo: Path
     feast: FeatureStore
     on_demand: dict[str, OnDemand]
     left_out: dict[str, str]
+    reach: Reach
+    plans: dict[Any, Plan] = field(default_factory=dict, repr=False, compare=False)
 
     def training(
         self,
@@ -54,9 +61,38 @@ class Store:
             self, entities, features, at=at, out=out, known_only=known_only, full_feature_names=full_feature_names
         )
 
+    def online(
+        self,
+        keys: Any,
+        features: list[str] | str,
+        *,
+        at: datetime | None = None,
+        full_feature_names: bool = False,
+        down: Down = "raise",
+    ) -> Online:
+        """The newest values of each key from the online store, with their ages; all views are asked at once.
 
-def open_store(repo: Path | str = ".") -> Store:
+        keys: a dict of columns, a list of dicts, a pandas or polars frame, or an Arrow table, with the views' join
+        keys; other columns come back as they are. A key that is null has no values; keys may repeat. features:
+        `view:feature` each, or the name of a feature service. at: the instant that ages and times to live are judged
+        at; default now; UTC where it has no zone. It does not turn the clock back: an online store holds each key's
+        newest values only. full_feature_names: name the columns view__feature. down: what to do when the store does
+        not answer: "raise" StoreDown, or "null", which gives nulls whose status is `unavailable`.
+
+        Gives hotlap.features.online.Online: `table` with nulls for what is missing or expired, `age(column)` in seconds
+        and `status(column)`: present, null, missing, expired or unavailable. Safe to call from several threads.
+        Raises InputError for a view, feature, key or table that is not there, StoreDown, and Refusal where a stored
+        value is not of the type that its definition says.
+        """
+        from hotlap.features.online import read
+
+        return read(self, keys, features, at=at, full_feature_names=full_feature_names, down=down)
+
+
+def open_store(repo: Path | str = ".", *, timeout_s: float = 2.0, retries: int = 1, connections: int = 8) -> Store:
     """Open the repository in a folder with a `feature_store.yaml`. No code that its registry holds is run.
+
+    timeout_s, retries, connections: how the online store is reached; see hotlap.features.online_stores.Reach.
 
     Where there are on-demand views, the folder's own Python files are imported, as by `feast apply`, for their
     functions. Raises InputError where the folder, its file, or a local registry is missing, or the offline store is
@@ -68,6 +104,7 @@ def open_store(repo: Path | str = ".") -> Store:
     from pydantic import ValidationError
 
     from hotlap.features import registry
+    from hotlap.features.online_stores import Reach
 
     folder = Path(repo)
     yaml = folder / "feature_store.yaml"
@@ -90,10 +127,19 @@ def open_store(repo: Path | str = ".") -> Store:
     _, left_out = registry.harmless(proto)
     left_out = {**{name: reason for name, reason in left_out.items() if name not in on_demand}, **unusable}
     config._registry = RegistryConfig(
-        registry_type="file", path=place, registry_store_type="hotlap.features.registry.CheckedRegistryStore"
+        registry_type="file",
+        path=place,
+        registry_store_type="hotlap.features.registry.CheckedRegistryStore",
+        enable_online_feature_view_versioning=config.registry.enable_online_feature_view_versioning,
     )
-    feast = FeatureStore(config=config, repo_path=str(folder))
-    return Store(repo=folder, feast=feast, on_demand=on_demand, left_out=left_out)
+    config.repo_path = folder
+    return Store(
+        repo=folder,
+        feast=FeatureStore(config=config, repo_path=str(folder)),
+        on_demand=on_demand,
+        left_out=left_out,
+        reach=Reach(config=config, timeout_s=timeout_s, retries=retries, connections=connections),
+    )
 
 
 def _fields(error: Exception) -> str:

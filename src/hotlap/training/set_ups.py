@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hotlap.core import Json
@@ -67,6 +67,13 @@ def thriftier(study: Json, settings: Settings) -> list[Change]:
         found.append(Change(name=f"passes of {size}", settings={"micro_batch": size}))
         size //= 2
     return found
+
+
+def to_prove(own: Settings, best: Settings) -> list[Settings]:
+    """What a proof tries, in turn: the best, then the best in the workload's own number format, which rounds as it
+    does."""
+    plainer = replace(best, precision=own.precision)
+    return [best] if plainer in (best, own) else [best, plainer]
 
 
 def _loading(name: str, count: int, study: Json) -> Change:

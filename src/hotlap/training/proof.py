@@ -1,0 +1,175 @@
+"""Is training with a tuned set-up as good? What paired runs over seeds say. Pure.
+
+Both set-ups train with the same seeds, hence on the same examples in the same order, so that the noise of the data
+cancels in their difference. The unit is the seed: a curve's own steps depend on one another. The test is one of
+non-inferiority: "as good" is said only where the one-sided 95% bound of how much worse it is lies below a margin that
+was fixed before. Student's t over the seeds' differences, at a few fixed looks that share the error, as
+`measure.statistics` has them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from hotlap.core import Array
+from hotlap.measure import statistics
+from hotlap.measure.statistics import Looks
+
+Answer = Literal["as good", "worse", "undecided"]
+
+LOOKS = Looks(at=(5, 8, 12))
+"""After so many seeds the differences may be looked at."""
+LOSS_MARGIN = 0.05
+"""A loss that is higher by this share counts as worse. Chosen above what two runs of one set-up that differ in
+rounding alone show after twelve seeds (docs/log.md), and far below what a broken set-up does."""
+SCORE_MARGIN = 0.01
+"""A final score that is lower by this much counts as worse: the drop that `optimize` allows."""
+ERROR = 0.05
+"""The chance to call a set-up as good that is worse by the margin, all looks and all set-ups tried together."""
+_POWER = 0.8
+TAIL = 1 / 3
+"""The last share of a short run's examples, over which its loss is averaged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """How much worse: `estimate`, and one-sided bounds `low` and `high` of it, in the differences' own unit.
+
+    `detectable` is the margin at which a set-up that is exactly as good would have passed with a chance of 80%, at
+    this number of seeds and this spread between them.
+    """
+
+    answer: Answer
+    estimate: float
+    low: float
+    high: float
+    margin: float
+    detectable: float
+    seeds: int
+
+
+def judge(differences: Sequence[float], *, margin: float, tried: int = 1, looks: Looks = LOOKS) -> Judged:
+    """Judge one difference a seed, above 0 where the tuned set-up is worse; at least two.
+
+    margin: in the differences' unit. tried: set-ups that may be judged in turn until one passes; they share ERROR.
+    A difference that is not finite (a run that diverged) is worse than any margin.
+    """
+    from scipy.special import stdtrit
+
+    found = np.asarray(differences, float)
+    count = len(found)
+    if not np.all(np.isfinite(found)):
+        return Judged(
+            answer="worse",
+            estimate=math.inf,
+            low=math.inf,
+            high=math.inf,
+            margin=margin,
+            detectable=math.inf,
+            seeds=count,
+        )
+    # Two-sided intervals with twice the error are one-sided bounds with it.
+    centre, half = statistics.centres_and_half_widths(
+        found, confidence=1 - 2 * ERROR / tried, looks=looks, least_spread=0.0
+    )
+    estimate, low, high = float(centre), float(centre - half), float(centre + half)
+    error_of_mean = float(np.std(found, ddof=1)) / math.sqrt(count)
+    answer: Answer = "undecided"
+    if high < margin:
+        answer = "as good"
+    elif low > 0 and estimate > margin:
+        answer = "worse"
+    return Judged(
+        answer=answer,
+        estimate=estimate,
+        low=low,
+        high=high,
+        margin=margin,
+        detectable=float(half) + float(stdtrit(count - 1, _POWER)) * error_of_mean,
+        seeds=count,
+    )
+
+
+def log_ratios(own: Sequence[float], tuned: Sequence[float]) -> list[float]:
+    """Log of tuned over own loss, a seed each; infinite where the tuned run has no finite loss.
+
+    Raises ValueError where a loss of the own set-up is not finite or not above 0, which leaves no ratio.
+    """
+    if not all(math.isfinite(value) and value > 0 for value in own):
+        raise ValueError("a ratio needs losses above 0 of the workload's own set-up")
+    usable = [value if math.isfinite(value) and value > 0 else math.inf for value in tuned]
+    return [math.log(b / a) if math.isfinite(b) else math.inf for a, b in zip(own, usable, strict=True)]
+
+
+def next_look(seeds: int, looks: Looks = LOOKS) -> int | None:
+    """The number of seeds at which to look next, or None where no look is left."""
+    return next((at for at in looks.at if at > seeds), None)
+
+
+def tail_mean(losses: Array, examples: Array, *, share: float = TAIL) -> float:
+    """The mean loss over the last `share` of the examples: float[steps] and int[steps], the examples of each step.
+
+    At least the last step counts. Not finite where one of those losses is not.
+    """
+    after = np.cumsum(examples)
+    kept = after > (1 - share) * after[-1]
+    return float(np.sum(losses[kept] * examples[kept]) / np.sum(examples[kept]))
+
+
+def binned(losses: Array, examples: Array, *, bins: int) -> Array:
+    """A curve as `bins` means over equal shares of its examples: float[bins]; what falls between is the one before."""
+    after = np.cumsum(examples)
+    place = np.minimum((bins * (after - examples / 2) / after[-1]).astype(int), bins - 1)
+    curve, last = np.empty(bins), float(losses[0])
+    for index in range(bins):
+        inside = place == index
+        if inside.any():
+            last = float(np.sum(losses[inside] * examples[inside]) / np.sum(examples[inside]))
+        curve[index] = last
+    return curve
+
+
+def short_examples(
+    *, seconds: float, own_ms: float, tuned_ms: float, batch_size: int, all_examples: int | None
+) -> int | None:
+    """How many examples each short run sees, for the first look to take about two thirds of `seconds`.
+
+    own_ms, tuned_ms: of `batch_size` examples. all_examples: of a whole training. None where not even the least fits.
+    """
+    least, most = 30, 400
+    steps = int(_FIRST_LOOK_SHARE * seconds * 1000 / (LOOKS.at[0] * (own_ms + tuned_ms)))
+    whole = math.inf if all_examples is None else all_examples / batch_size
+    if steps < min(least, whole):
+        return None
+    return int(batch_size * min(steps, most, whole))
+
+
+def sentence(judged: Judged, *, unit: Literal["loss", "score"], seeds: str = "seeds") -> str:
+    """What was judged, in words, with its margin and the margin that could have been shown."""
+    write = _share if unit == "loss" else _plain
+    estimate, high, margin = write(judged.estimate), write(judged.high), write(judged.margin)
+    what = "its loss is higher by" if unit == "loss" else "its score is lower by"
+    if judged.answer == "worse":
+        if not math.isfinite(judged.estimate):
+            return "it trains worse: a run of it diverged"
+        return f"it trains worse: {what} {estimate}, at least {write(judged.low)}, where {margin} is allowed"
+    shown = f"a margin of {write(judged.detectable)} could have been shown with {judged.seeds} {seeds}"
+    if judged.answer == "as good":
+        return f"{what} {estimate}, at most {high} (95%), where {margin} is allowed; {shown}"
+    return f"not shown to be as good: {what} {estimate}, and up to {high} is possible where {margin} is allowed; {shown}"
+
+
+def _share(log_ratio: float) -> str:
+    return f"{100 * math.expm1(log_ratio):.1f}%"
+
+
+def _plain(value: float) -> str:
+    return f"{value:.4f}"
+
+
+_FIRST_LOOK_SHARE = 0.6

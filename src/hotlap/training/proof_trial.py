@@ -1,0 +1,282 @@
+"""The proof of a tuned set-up: paired trainings, seed after seed, until the question is settled or the time is spent."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from hotlap.core import Json
+from hotlap.errors import HotlapError
+from hotlap.measure.worker import Worker
+from hotlap.search.setting import start_worker
+from hotlap.training import proof
+from hotlap.training.proof import Judged
+from hotlap.training.settings import Settings
+
+Kind = Literal["short", "full"]
+BUDGET_SECONDS = {"short": 300.0, "full": 3600.0}
+_RUNS = "hotlap.training.proof_runs"
+_BINS = 30
+_SLOW = 10.0
+"""A run may take so many times its share of the budget before it counts as hung."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """What is trained: a target with settings. `ms`: what a step of `batch_size` examples takes."""
+
+    name: str
+    target: str
+    settings: Settings
+    ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How it is proven. `seconds`: for each set-up that is judged. `margin`: a share of the loss (short), or of the
+    score's unit (full). `all_examples`: of a whole training, where known."""
+
+    kind: Kind
+    seconds: float
+    margin: float
+    seed: int
+    all_examples: int | None
+    memory_limit: int | None
+    work: Path
+    tell: Callable[[Json], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One set-up judged against the own one. `judged` is None where it came to no judgement; `reason` says it all."""
+
+    name: str
+    settings: Settings
+    judged: Judged | None
+    reason: str
+    own: tuple[Json, ...] = ()
+    tuned: tuple[Json, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        """Whether it was shown to be as good."""
+        return self.judged is not None and self.judged.answer == "as good"
+
+
+class _NoJudgement(Exception):
+    """Why it came to none."""
+
+
+@dataclass(slots=True)
+class _Runs:
+    """The runs of one side: made in its one process, kept by seed."""
+
+    side: Side
+    worker: Worker
+    found: list[Json] = field(default_factory=list)
+
+
+def prove(own: Side, tuned: Sequence[Side], plan: Plan) -> list[Trial]:
+    """Judge each of `tuned` in turn until one is shown to be as good as `own`; the last trial is the one that counts.
+
+    They share the error. Each seed's pair of runs sees the same examples in the same order.
+    """
+    examples = _examples(own, tuned[0], plan)
+    if plan.kind == "short" and examples is None:
+        reason = f"{proof.LOOKS.at[0]} seeds of short runs do not fit into {plan.seconds:.0f} s; give more time"
+        return [Trial(name=tuned[0].name, settings=tuned[0].settings, judged=None, reason=reason)]
+    trials: list[Trial] = []
+    with ExitStack() as stack:
+        ours = _Runs(side=own, worker=stack.enter_context(_worker(own, plan)))
+        for side in tuned:
+            with _worker(side, plan) as worker:
+                theirs = _Runs(side=side, worker=worker)
+                trials.append(_trial(ours, theirs, plan, examples or 0, len(tuned)))
+            if trials[-1].passed:
+                break
+    return trials
+
+
+def _trial(ours: _Runs, theirs: _Runs, plan: Plan, examples: int, tried: int) -> Trial:
+    began, judged, side = time.monotonic(), None, theirs.side
+    try:
+        judged = _judgement(ours, theirs, plan, examples, tried)
+        reason = proof.sentence(judged, unit=_unit(theirs.found))
+    except _NoJudgement as error:
+        reason = str(error)
+    count = judged.seeds if judged else min(len(ours.found), len(theirs.found))
+    return Trial(
+        name=side.name,
+        settings=side.settings,
+        judged=judged,
+        reason=reason,
+        own=tuple(ours.found[:count]),
+        tuned=tuple(theirs.found[:count]),
+        seconds=time.monotonic() - began,
+    )
+
+
+def _judgement(ours: _Runs, theirs: _Runs, plan: Plan, examples: int, tried: int) -> Judged:
+    """Look after each of a few numbers of seeds, while there is time. Raises _NoJudgement before the first look."""
+    began, judged = time.monotonic(), None
+    while (look := proof.next_look(len(theirs.found))) is not None:
+        spent = time.monotonic() - began
+        if judged is not None and spent * look / judged.seeds > plan.seconds:
+            break
+        while len(theirs.found) < look:
+            if judged is None and time.monotonic() - began > plan.seconds:
+                raise _NoJudgement(f"{look} seeds did not fit into {plan.seconds:.0f} s; give more time")
+            _pair_of_runs(ours, theirs, plan, examples)
+        judged = _judge(ours.found[:look], theirs.found, plan, tried)
+        if judged.answer != "undecided":
+            break
+    assert judged is not None
+    return judged
+
+
+def _pair_of_runs(ours: _Runs, theirs: _Runs, plan: Plan, examples: int) -> None:
+    """One more seed on both sides, the other side first each time; the own side's may be there already."""
+    number = len(theirs.found)
+    plan.tell({"event": "phase", "phase": f"proof of {theirs.side.name}: training with seed {plan.seed + number}"})
+    for runs in (ours, theirs) if number % 2 == 0 else (theirs, ours):
+        if len(runs.found) > number:
+            continue
+        try:
+            runs.found.append(_run(runs, plan, number, examples))
+        except HotlapError as error:
+            raise _NoJudgement(f"training with {runs.side.name} failed at seed {plan.seed + number}: {error}") from error
+
+
+def _judge(own: Sequence[Json], tuned: Sequence[Json], plan: Plan, tried: int) -> Judged:
+    if _unit(tuned) == "score":
+        differences = [a["score"] - b["score"] if b["score"] is not None else math.inf for a, b in _pairs(own, tuned)]
+        return proof.judge(differences, margin=plan.margin, tried=tried)
+    try:
+        ratios = proof.log_ratios(_tails(own), _tails(tuned))
+    except ValueError as error:
+        raise _NoJudgement(f"{error}; --prove full compares scores") from error
+    return proof.judge(ratios, margin=math.log1p(plan.margin), tried=tried)
+
+
+def _pairs(own: Sequence[Json], tuned: Sequence[Json]) -> list[tuple[Json, Json]]:
+    return list(zip(own, tuned, strict=True))
+
+
+def _unit(runs: Sequence[Json]) -> Literal["loss", "score"]:
+    """Scores are compared where trainings to the end gave them."""
+    return "score" if any(run.get("score") is not None for run in runs) else "loss"
+
+
+def _tails(runs: Sequence[Json]) -> list[float]:
+    return [proof.tail_mean(run["losses"], run["examples"]) for run in runs]
+
+
+def _examples(own: Side, tuned: Side, plan: Plan) -> int | None:
+    return proof.short_examples(
+        seconds=plan.seconds,
+        own_ms=own.ms,
+        tuned_ms=tuned.ms,
+        batch_size=own.settings.batch_size,
+        all_examples=plan.all_examples,
+    )
+
+
+def _worker(side: Side, plan: Plan) -> Worker:
+    return start_worker(side.settings.threads, plan.memory_limit, plan.work)
+
+
+def _run(runs: _Runs, plan: Plan, number: int, examples: int) -> Json:
+    given: dict[str, Any] = {"examples": examples}
+    if plan.kind == "full":
+        given = {"folder": str(plan.work / "proof")}
+    found: Json = runs.worker.call(
+        f"{_RUNS}:{plan.kind}",
+        target=runs.side.target,
+        settings=runs.side.settings.to_json(),
+        seed=plan.seed + number,
+        timeout=_SLOW * plan.seconds,
+        **given,
+    )
+    # The other side's turn: idle threads of this one would tax it.
+    runs.worker.pause()
+    return found
+
+
+def details(trials: Sequence[Trial], plan: Plan, own: Side) -> Json:
+    """The trials as `proof_details` of a result.json: every judgement, and the curves of the one that counts."""
+    last = trials[-1]
+    return {
+        "kind": plan.kind,
+        "own": own.name,
+        "compared": "final score" if _unit(last.tuned) == "score" else "training loss",
+        "margin": plan.margin,
+        "error": proof.ERROR,
+        "budget_seconds": plan.seconds,
+        "seconds": sum(trial.seconds for trial in trials),
+        "trials": [_trial_json(trial) for trial in trials],
+        "curves": _curves(last) if last.tuned and last.own else None,
+    }
+
+
+def _trial_json(trial: Trial) -> Json:
+    judged = trial.judged
+    row: dict[str, Any] = {
+        "name": trial.name,
+        "settings": trial.settings.to_json(),
+        "answer": judged.answer if judged else "undecided",
+        "reason": trial.reason,
+        "seeds": len(trial.tuned),
+        "seconds": trial.seconds,
+    }
+    if judged is not None and math.isfinite(judged.estimate):
+        ratio = _unit(trial.tuned) == "loss"
+        names = ("estimate", "low", "high", "detectable")
+        figures = {name: math.expm1(getattr(judged, name)) if ratio else getattr(judged, name) for name in names}
+        row["detectable_margin"] = figures.pop("detectable")
+        row["worse_by"] = figures
+    if trial.own and "score" in trial.own[0]:
+        row |= _scores(trial)
+    return row
+
+
+def _scores(trial: Trial) -> Json:
+    """Final scores a seed, and the seconds of training until a run first scored what the own one ended with."""
+    own, tuned = ([run["score"] for run in runs] for runs in (trial.own, trial.tuned))
+    seconds = [
+        (_seconds_to(a, goal), _seconds_to(b, goal))
+        for a, b in _pairs(trial.own, trial.tuned)
+        if (goal := a["scores"][-1] if a["scores"] else None) is not None
+    ]
+    both = [(a, b) for a, b in seconds if a and b]
+    speedup = math.exp(float(np.mean([math.log(a / b) for a, b in both]))) if both else None
+    return {
+        "own_scores": own,
+        "tuned_scores": tuned,
+        "seconds_to_the_own_score": {"own": [a for a, _ in seconds], "tuned": [b for _, b in seconds]},
+        "speedup_to_the_own_score": speedup,
+    }
+
+
+def _seconds_to(run: Json, goal: float) -> float | None:
+    reached = (s for score, s in zip(run["scores"], run["score_seconds"], strict=True) if score >= goal)
+    return next(reached, None)
+
+
+def _curves(trial: Trial) -> Json:
+    """Training loss by examples, binned, a list a seed; a loss that is not finite is null."""
+
+    def of(runs: Sequence[Json]) -> list[list[float | None]]:
+        curves = [proof.binned(run["losses"], run["examples"], bins=_BINS) for run in runs]
+        return [[float(value) if math.isfinite(value) else None for value in curve] for curve in curves]
+
+    count = int(trial.own[0]["examples"].sum())
+    middles = [count * (index + 0.5) / _BINS for index in range(_BINS)]
+    return {"examples": middles, "own": of(trial.own), "tuned": of(trial.tuned), "tail_from": count * (1 - proof.TAIL)}

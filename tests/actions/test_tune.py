@@ -10,6 +10,7 @@ import pytest
 import trainable
 
 import hotlap
+from hotlap.cli.main import run
 from hotlap.cli.options import byte_count
 from hotlap.errors import InputError, Refusal, WorkloadError
 from hotlap.report.schema import violations
@@ -72,3 +73,25 @@ def test_sizes(text: str, count: Any) -> None:
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(InputError, match="not a size; write it as 4G or 900M"):
         byte_count(text, "--max-memory")
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(1200)
+def test_what_is_faster_is_proven_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = "\nimport dataclasses\nworkload = dataclasses.replace(workload, epochs=6)\n"
+    target = trainable.write(tmp_path, "rows", add=SLOW_DATA + more)
+    words = ["tune", target, "--out", str(tmp_path / "out"), "--budget", "100s", "--threads", "1", "--device", "cpu"]
+    assert run([*words, "--prove", "short", "--prove-budget", "120s", "--quiet", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert violations(result) == []
+    assert result["proof"] == "short"
+    trial = result["proof_details"]["trials"][-1]
+    assert trial["answer"] == "as good"
+    assert trial["seeds"] >= 5
+    assert trial["worse_by"]["high"] < trial["margin"] == 0.05
+    assert "Does it train as well?" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_proof_that_there_is_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["tune", "none.py", "--out", str(tmp_path / "out"), "--prove", "long"]) == 2
+    assert capsys.readouterr().err == "hotlap: --prove long: give one of short, full, none\n"

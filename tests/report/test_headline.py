@@ -119,3 +119,10 @@ def test_tuning_speaks_of_steps_and_proof(proof: str, sample: dict[str, Any]) ->
     assert told.title == "15.2× faster"
     assert "a training step" in told.lead
     assert told.accuracy.tone == ("yes" if proof == "full" else "unproven")
+
+
+def test_what_was_not_shown_to_train_as_well_is_named(vary: Vary) -> None:
+    told = headline(vary("tuning_refused"))
+    assert told.title == "The settings of today stay"
+    assert told.accuracy.tone == "no"
+    assert "it trains worse" in told.accuracy.details[0]

@@ -11,7 +11,7 @@ import pytest
 import trainable
 
 from hotlap.training.proof import LOSS_MARGIN
-from hotlap.training.proof_trial import Kind, Plan, Side, details, prove
+from hotlap.training.proof_trial import Kind, Plan, Side, details, judge_in_turn
 from hotlap.training.settings import Settings
 
 OWN = Settings(batch_size=16, epochs=16, threads=1)
@@ -55,7 +55,7 @@ def test_what_trains_worse_is_refused_and_what_is_as_good_passes(tmp_path: Path)
         side(tmp_path, "bf16 autocast and a loader process", "", precision="bf16", workers=1),
         side(tmp_path, "never tried", ""),
     ]
-    trials = prove(own, tuned, plan)
+    trials = judge_in_turn(own, tuned, plan)
     reasons = {trial.name: trial.reason for trial in trials}
     assert [trial.passed for trial in trials] == [False, False, False, True], reasons
     assert "it trains worse: its loss is higher by" in reasons["half the learning rate"]
@@ -73,7 +73,7 @@ def test_what_trains_worse_is_refused_and_what_is_as_good_passes(tmp_path: Path)
 def test_full_trainings_compare_scores(tmp_path: Path) -> None:
     own, plan = side(tmp_path, "own", ""), planned(tmp_path, "full")
     worse = side(tmp_path, "a lost learning rate", ADAM.format(rate=1e-5))
-    trials = prove(own, [worse, side(tmp_path, "a loader process", "", workers=1)], plan)
+    trials = judge_in_turn(own, [worse, side(tmp_path, "a loader process", "", workers=1)], plan)
     assert [trial.passed for trial in trials] == [False, True]
     assert "its score is lower by 0.0000, at most 0.0000 (95%), where 0.1000 is allowed" in trials[1].reason
     row = details(trials, plan, own)["trials"][1]
@@ -85,6 +85,6 @@ def test_full_trainings_compare_scores(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_what_does_not_fit_the_time_is_not_judged(tmp_path: Path) -> None:
     own, tuned = (replace(side(tmp_path, name, ""), ms=10_000.0) for name in ("own", "tuned"))
-    (trial,) = prove(own, [tuned], planned(tmp_path))
+    (trial,) = judge_in_turn(own, [tuned], planned(tmp_path))
     assert trial.judged is None
     assert trial.reason == "5 seeds of short runs do not fit into 120 s; give more time"

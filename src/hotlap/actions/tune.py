@@ -6,8 +6,9 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hotlap.actions.train import describe
 from hotlap.core import Device, Interval, Json, to_json
@@ -17,8 +18,10 @@ from hotlap.report.schema import write_result
 from hotlap.report.snippets import snippets
 from hotlap.search.folder import RunFolder, write_whole
 from hotlap.search.setting import LOAD_SECONDS, start_worker
+from hotlap.training.proof_trial import BUDGET_SECONDS, Kind, Plan, Side, details, judge_in_turn
+from hotlap.training.set_ups import to_prove
 from hotlap.training.settings import Settings, settings_for
-from hotlap.training.tuner import DATA_BOUND, Bench, Found, medians
+from hotlap.training.tuner import DATA_BOUND, Bench, Found, give_up, medians, settle
 from hotlap.training.tuner import tune as search
 from hotlap.workload.target import load_target, target_of
 from hotlap.workload.workload import Workload
@@ -35,15 +38,23 @@ def tune(
     threads: int | None = None,
     seed: int = 0,
     device: Device | None = None,
+    prove: Kind | Literal["none"] = "none",
+    prove_budget: float | None = None,
+    prove_margin: float | None = None,
     force: bool = False,
     progress: Callable[[Json], None] | None = None,
 ) -> Json:
     """Find the fastest training set-up of the same batch size; give the content of `result.json`.
 
     target: a Workload, FILE.py, FILE.py:NAME or package.module:NAME. out: the folder for settings.json, result.json
-    and report.html. budget: seconds for the search. max_memory: bytes that a training process may hold. `proof` is
-    "pending": that training is as good with it has not been tried. Raises InputError for what the user can mend,
-    Refusal where no set-up of the same result fits the memory.
+    and report.html. budget: seconds for the search. max_memory: bytes that a training process may hold.
+
+    prove: "short" compares the loss of short trainings over at least five seeds, "full" the final score of whole
+    ones; what is not shown to be as good is not handed over. prove_budget: seconds for that, for each set-up judged;
+    default: proof_trial.BUDGET_SECONDS. prove_margin: what counts as worse: a share of the loss (default 0.05), or of
+    the score's unit (0.01, where scores lie from 0 to 1).
+
+    Raises InputError for what the user can mend, Refusal where no set-up of the same result fits the memory.
     """
     began = time.monotonic()
     tell = progress or (lambda event: None)
@@ -69,8 +80,20 @@ def tune(
             compiler=shutil.which("g++") is not None or shutil.which("clang++") is not None,
             tell=tell,
         )
-        found = search(bench, usual)
-        result = _result(found, study, machine, began)
+        found, proven = search(bench, usual), None
+        if prove != "none" and found.best != found.baseline:
+            plan = Plan(
+                kind=prove,
+                seconds=prove_budget or BUDGET_SECONDS[prove],
+                margin=prove_margin,
+                seed=seed,
+                all_examples=study["examples"] * usual.epochs if study["examples"] else None,
+                memory_limit=limit,
+                work=folder.work,
+                tell=tell,
+            )
+            found, proven = _proven(bench, found, plan)
+        result = _result(found, study, machine, began, proven)
         noted = {"target": named, "workload_digest": study["digest"], "settings": found.best.to_json()}
         noted["snippets"] = snippets(found.best.to_json())
         write_whole(folder.path / "settings.json", json.dumps(noted, indent=1).encode() + b"\n")
@@ -81,12 +104,31 @@ def tune(
     return result
 
 
-def _result(found: Found, study: Json, machine: Machine, began: float) -> Json:
+def _proven(bench: Bench, found: Found, plan: Plan) -> tuple[Found, Json]:
+    """Judge what is faster by what it learns; fall back to what passes and is still confirmed as faster, or to none.
+
+    Gives what is left, and the details of the proof.
+    """
+    baseline_ms, best_ms = medians(found.starts)
+    own = Side(name=describe(found.baseline), target=bench.target, settings=found.baseline, ms=baseline_ms)
+    tuned = [
+        Side(name=describe(settings), target=bench.target, settings=settings, ms=best_ms)
+        for settings in to_prove(found.baseline, found.best)
+    ]
+    trials = judge_in_turn(own, tuned, plan)
+    last = trials[-1]
+    if not last.passed:
+        found = give_up(found, f"{last.name}: {last.reason}")
+    elif last.settings != found.best:
+        reason = f"{trials[0].name}: {trials[0].reason}"
+        settled = settle(bench, found, last.settings)
+        found = replace(settled, dropped_because=reason) if settled.best == last.settings else settled
+    return found, details(trials, plan, own)
+
+
+def _result(found: Found, study: Json, machine: Machine, began: float, proven: Json | None) -> Json:
     faster = found.best != found.baseline
     baseline_ms, best_ms = medians(found.starts) if found.starts else (found.baseline_ms, found.baseline_ms)
-    rows = [{key: value for key, value in row.items() if value is not None} for row in found.rows]
-    if faster:
-        rows = [{**row, "status": "chosen"} if row["status"] == "passed" else row for row in rows]
     return {
         "schema": 1,
         "kind": "tune",
@@ -97,12 +139,13 @@ def _result(found: Found, study: Json, machine: Machine, began: float) -> Json:
         "noise_floor": found.noise_floor,
         "baseline": _figures(found.baseline, baseline_ms, found.baseline_held, study),
         "best": {
-            **_figures(found.best, best_ms if faster else baseline_ms, found.best_held, study),
-            "speedup": to_json(found.speedup if faster and found.speedup else _SAME),
+            **_figures(found.best, best_ms, found.best_held, study),
+            "speedup": to_json(found.speedup or _SAME),
         },
         "confirmed": faster,
-        "proof": "pending",
-        "candidates": rows,
+        "proof": proven["kind"] if proven and proven["judged"] else "pending",
+        "proof_details": proven,
+        "candidates": found.outcomes(),
         "settings": found.best.to_json(),
         "starts": [to_json(start) for start in found.starts],
         "warnings": [*study["warnings"], *found.warnings],

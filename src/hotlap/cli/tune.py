@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from hotlap.cli.options import DEVICES, AsJson, DeviceName, Quiet, Seed, Target, Threads, byte_count, one_of, seconds
+
+_PROOFS: tuple[Literal["short", "full", "none"], ...] = ("short", "full", "none")
 
 
 def tune(
@@ -17,6 +19,15 @@ def tune(
     budget: Annotated[str, typer.Option("--budget", help="Time for the search: 90s, 3m.")] = "3m",
     max_memory: Annotated[
         str | None, typer.Option("--max-memory", help="What training may hold: 4G, 900M. [default: 90% of ours]")
+    ] = None,
+    prove: Annotated[
+        str, typer.Option("--prove", help="Is training as good with it? short, full (to the end), none.")
+    ] = "none",
+    prove_budget: Annotated[
+        str | None, typer.Option("--prove-budget", help="Time for each set-up judged. [default: 5m; full: 1h]")
+    ] = None,
+    prove_margin: Annotated[
+        float | None, typer.Option("--prove-margin", min=1e-6, help="Worse: 0.05 of the loss; full: 0.01 of score.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Start the run in --out over.")] = False,
     threads: Threads = None,
@@ -39,6 +50,9 @@ def tune(
             out=out,
             budget=given,
             max_memory=byte_count(max_memory, "--max-memory") if max_memory else None,
+            prove=one_of("--prove", prove, _PROOFS),
+            prove_budget=seconds(prove_budget, "--prove-budget") if prove_budget else None,
+            prove_margin=prove_margin,
             force=force,
             threads=threads,
             seed=seed,

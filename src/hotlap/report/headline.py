@@ -152,9 +152,7 @@ def _nearest_miss(result: Json) -> tuple[str, ...]:
 def _accuracy(result: Json) -> Answer:
     best, gate = result["best"], result["best"].get("gate")
     if result["kind"] in ("tune", "train"):
-        proof = result.get("proof")
-        words = {"pending": "Proof pending", "short": "Proven in a short run", "full": "Proven in a full run"}
-        return Answer(value=words.get(proof, "Not compared"), details=(), tone="yes" if proof == "full" else "unproven")
+        return _proof(result)
     if not changed(result):
         return Answer(value="Unchanged", details=("It is the original",), tone="yes")
     loss = wording.loss(best.get("drop"), result.get("max_drop"))
@@ -177,6 +175,19 @@ def _accuracy(result: Json) -> Answer:
         f"Flipped: {loss.flips}" if loss.flips else "",
     )
     return Answer(value=f"At most {loss.high} lost", details=details, tone="yes" if proven else "unproven")
+
+
+def _proof(result: Json) -> Answer:
+    proof, trials = result.get("proof"), at(result, "proof_details", "trials") or []
+    if trials and not changed(result):
+        details = tuple(f"{trial['name']}: {trial['reason']}" for trial in trials)
+        return Answer(value="What is faster was not shown to be", details=details, tone="no")
+    words = {"pending": "Proof pending", "short": "Proven in a short run", "full": "Proven in a full run"}
+    details = _sentences(trials[-1]["reason"]) if trials else ()
+    if proof == "short":
+        details = (*details, "That says nothing of the final score: --prove full trains to the end")
+    tone: Tone = "yes" if proof == "full" else "unproven"
+    return Answer(value=words.get(str(proof), "Not compared"), details=details, tone=tone)
 
 
 def _equivalence(best: Json) -> str:

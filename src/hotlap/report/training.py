@@ -20,6 +20,7 @@ from rich.text import Text
 from hotlap.core import Json
 from hotlap.report import wording
 from hotlap.report.table import plain
+from hotlap.report.wording import at
 
 _LINE_SECONDS = 10.0
 """Without a terminal, one line of progress so often."""
@@ -164,12 +165,26 @@ def tuned(result: Json, target: str, out: Path) -> Group:
         lines.append(
             Text(f"{plain(best['name'])}: {speed.estimate}x as fast ({speed.interval}), {_bound(best)}", "bold green")
         )
-        lines.append(Text("proof pending: that it trains as well has not been tried"))
+        lines.append(Text(proof_words(result)))
         lines.append(Text(f"train with it: hotlap train {target} --out ... --settings {out / 'settings.json'}"))
     else:
-        lines.append(Text("nothing was confirmed as faster than that", "bold"))
+        refused = at(result, "proof_details", "trials") or []
+        said = "nothing that is faster was shown to train as well" if refused else "nothing was confirmed as faster"
+        lines.append(Text(said, "bold"))
+        lines += [Text(f"{plain(trial['name'])}: {plain(trial['reason'])}") for trial in refused]
     lines += [Text(f"warning: {plain(warning)}", "yellow") for warning in result["warnings"]]
     return Group(table, *lines)
+
+
+def proof_words(result: Json) -> str:
+    """What is known of whether the best trains as well, in one sentence."""
+    found = result.get("proof_details")
+    if not found or result["proof"] == "pending":
+        return "proof pending: that it trains as well has not been tried (--prove short)"
+    trial = found["trials"][-1]
+    if result["proof"] == "full":
+        return f"proven in {trial['seeds']} trainings to the end: {trial['reason']}"
+    return f"proven in short trainings only, with {trial['seeds']} seeds, not for the final score: {trial['reason']}"
 
 
 def _bound(figures: Json) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from hotlap.core import Json
 from hotlap.report import wording
+from hotlap.report.curves_plot import curves_plot
 from hotlap.report.headline import changed, headline
 from hotlap.report.roofline_plot import roofline_plot
 from hotlap.report.scales import Scale
@@ -36,6 +37,7 @@ def view(result: Json, full: Json) -> dict[str, Any]:
         "changed": changed(result),
         "facts": facts(result),
         "load": loading(result),
+        "training_with": training_with(result),
         "plots_drawn": _both(speed_plot, result, 470.0, 430.0),
         "rows": rows(result),
         "statuses": Counter(candidate["status"] for candidate in candidates),
@@ -49,6 +51,8 @@ def view(result: Json, full: Json) -> dict[str, Any]:
         "slices": slices(result),
         "confirmations": [_confirmation(one, result) for one in result.get("confirmations") or []],
         "accuracy": accuracy(result),
+        "proof": proof(result),
+        "curves": _both(curves_plot, result, 380.0, 340.0),
         "created": wording.moment(result.get("created")),
         "settings": settings(result),
         "one_start": any(one.get("screened_only") for one in candidates),
@@ -100,6 +104,13 @@ def loading(result: Json) -> dict[str, str] | None:
         return None
     code = f"import hotlap\n\nmodel = hotlap.load({json.dumps(artifact)})\noutputs = model(x)"
     return {"code": code, "verify": f"hotlap verify {shlex.quote(artifact)}", "folder": str(artifact)}
+
+
+def training_with(result: Json) -> str | None:
+    """The command that trains with what tuning found, or None where that is today's set-up."""
+    if result["kind"] != "tune" or not changed(result):
+        return None
+    return "hotlap train WORKLOAD.py --out runs/trained \\\n  --settings settings.json"
 
 
 def rows(result: Json) -> list[dict[str, Any]]:
@@ -240,6 +251,29 @@ def accuracy(result: Json) -> list[tuple[str, str]]:
         ("Its tolerance", tolerance if best.get("gate") == "equivalence" else ""),
         *used,
     ]
+
+
+def proof(result: Json) -> dict[str, Any] | None:
+    """The set-ups whose training was judged, in turn, as texts; None where none was."""
+    found = result.get("proof_details")
+    if not found:
+        return None
+    write = _two_digits if found["compared"] == "score" else wording.percent
+    rows = [
+        {
+            **{name: trial.get(name) for name in ("name", "answer", "seeds", "reason")},
+            "estimate": write(at(trial, "worse_by", "estimate")),
+            "high": write(at(trial, "worse_by", "high")),
+            "margin": write(trial.get("margin")),
+            "detectable": write(trial.get("detectable_margin")),
+        }
+        for trial in found["trials"]
+    ]
+    return {"kind": found["kind"], "compared": found["compared"], "rows": rows}
+
+
+def _two_digits(value: Json) -> str:
+    return wording.significant(value, 2)
 
 
 def _allowed(result: Json) -> str:

@@ -161,7 +161,9 @@ def sentence(judged: Judged, *, unit: Literal["loss", "score"], seeds: str = "se
     shown = f"a margin of {write(judged.detectable)} could have been shown with {judged.seeds} {seeds}"
     if judged.answer == "as good":
         return f"{what} {estimate}, at most {high} (95%), where {margin} is allowed; {shown}"
-    return f"not shown to be as good: {what} {estimate}, and up to {high} is possible where {margin} is allowed; {shown}"
+    return (
+        f"not shown to be as good: {what} {estimate}, and up to {high} is possible where {margin} is allowed; {shown}"
+    )
 
 
 def _share(log_ratio: float) -> str:

@@ -1,4 +1,4 @@
-"""The proof of a tuned set-up: paired trainings, seed after seed, until the question is settled or the time is spent."""
+"""The proof of a tuned set-up: paired trainings, seed after seed, until it is settled or the time is spent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hotlap.core import Json
-from hotlap.errors import HotlapError
+from hotlap.errors import HotlapError, InputError
 from hotlap.measure.worker import Worker
 from hotlap.search.setting import start_worker
 from hotlap.training import proof
@@ -40,12 +40,12 @@ class Side:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How it is proven. `seconds`: for each set-up that is judged. `margin`: a share of the loss (short), or of the
-    score's unit (full). `all_examples`: of a whole training, where known."""
+    """How it is proven. `seconds`: for each set-up that is judged. `margin`: a share of the loss (short, or without a
+    score), or in the score's unit; None for the usual. `all_examples`: of a whole training, where known."""
 
     kind: Kind
     seconds: float
-    margin: float
+    margin: float | None
     seed: int
     all_examples: int | None
     memory_limit: int | None
@@ -84,7 +84,7 @@ class _Runs:
     found: list[Json] = field(default_factory=list)
 
 
-def prove(own: Side, tuned: Sequence[Side], plan: Plan) -> list[Trial]:
+def judge_in_turn(own: Side, tuned: Sequence[Side], plan: Plan) -> list[Trial]:
     """Judge each of `tuned` in turn until one is shown to be as good as `own`; the last trial is the one that counts.
 
     They share the error. Each seed's pair of runs sees the same examples in the same order.
@@ -109,7 +109,7 @@ def _trial(ours: _Runs, theirs: _Runs, plan: Plan, examples: int, tried: int) ->
     began, judged, side = time.monotonic(), None, theirs.side
     try:
         judged = _judgement(ours, theirs, plan, examples, tried)
-        reason = proof.sentence(judged, unit=_unit(theirs.found))
+        reason = proof.sentence(judged, unit=_unit(ours.found))
     except _NoJudgement as error:
         reason = str(error)
     count = judged.seeds if judged else min(len(ours.found), len(theirs.found))
@@ -134,7 +134,7 @@ def _judgement(ours: _Runs, theirs: _Runs, plan: Plan, examples: int, tried: int
         while len(theirs.found) < look:
             if judged is None and time.monotonic() - began > plan.seconds:
                 raise _NoJudgement(f"{look} seeds did not fit into {plan.seconds:.0f} s; give more time")
-            _pair_of_runs(ours, theirs, plan, examples)
+            _pair_of_runs(ours, theirs, plan, examples, left=plan.seconds - (time.monotonic() - began))
         judged = _judge(ours.found[:look], theirs.found, plan, tried)
         if judged.answer != "undecided":
             break
@@ -142,28 +142,41 @@ def _judgement(ours: _Runs, theirs: _Runs, plan: Plan, examples: int, tried: int
     return judged
 
 
-def _pair_of_runs(ours: _Runs, theirs: _Runs, plan: Plan, examples: int) -> None:
+def _pair_of_runs(ours: _Runs, theirs: _Runs, plan: Plan, examples: int, *, left: float) -> None:
     """One more seed on both sides, the other side first each time; the own side's may be there already."""
     number = len(theirs.found)
-    plan.tell({"event": "phase", "phase": f"proof of {theirs.side.name}: training with seed {plan.seed + number}"})
+    phase = f"proof of {theirs.side.name}: training with seed {plan.seed + number}"
+    plan.tell({"event": "phase", "phase": phase, "seconds_left": left})
     for runs in (ours, theirs) if number % 2 == 0 else (theirs, ours):
         if len(runs.found) > number:
             continue
         try:
             runs.found.append(_run(runs, plan, number, examples))
         except HotlapError as error:
-            raise _NoJudgement(f"training with {runs.side.name} failed at seed {plan.seed + number}: {error}") from error
+            raise _NoJudgement(
+                f"training with {runs.side.name} failed at seed {plan.seed + number}: {error}"
+            ) from error
 
 
 def _judge(own: Sequence[Json], tuned: Sequence[Json], plan: Plan, tried: int) -> Judged:
-    if _unit(tuned) == "score":
+    if _unit(own) == "score":
         differences = [a["score"] - b["score"] if b["score"] is not None else math.inf for a, b in _pairs(own, tuned)]
-        return proof.judge(differences, margin=plan.margin, tried=tried)
+        return proof.judge(differences, margin=_score_margin(own, plan), tried=tried)
     try:
         ratios = proof.log_ratios(_tails(own), _tails(tuned))
     except ValueError as error:
         raise _NoJudgement(f"{error}; --prove full compares scores") from error
-    return proof.judge(ratios, margin=math.log1p(plan.margin), tried=tried)
+    return proof.judge(ratios, margin=math.log1p(plan.margin or proof.LOSS_MARGIN), tried=tried)
+
+
+def _score_margin(own: Sequence[Json], plan: Plan) -> float:
+    scores = [run["score"] for run in own]
+    if plan.margin is None and not all(0 <= score <= 1 for score in scores):
+        raise InputError(
+            f"--prove full: scores lie from {min(scores):.4g} to {max(scores):.4g}, where 0.01 may mean anything; give "
+            "--prove-margin, in the score's unit"
+        )
+    return plan.margin or proof.SCORE_MARGIN
 
 
 def _pairs(own: Sequence[Json], tuned: Sequence[Json]) -> list[tuple[Json, Json]]:
@@ -216,8 +229,8 @@ def details(trials: Sequence[Trial], plan: Plan, own: Side) -> Json:
     return {
         "kind": plan.kind,
         "own": own.name,
-        "compared": "final score" if _unit(last.tuned) == "score" else "training loss",
-        "margin": plan.margin,
+        "compared": "score" if _unit(last.own) == "score" else "loss",
+        "judged": any(trial.judged is not None for trial in trials),
         "error": proof.ERROR,
         "budget_seconds": plan.seconds,
         "seconds": sum(trial.seconds for trial in trials),
@@ -237,11 +250,10 @@ def _trial_json(trial: Trial) -> Json:
         "seconds": trial.seconds,
     }
     if judged is not None and math.isfinite(judged.estimate):
-        ratio = _unit(trial.tuned) == "loss"
-        names = ("estimate", "low", "high", "detectable")
+        ratio = _unit(trial.own) == "loss"
+        names = ("estimate", "low", "high", "margin", "detectable")
         figures = {name: math.expm1(getattr(judged, name)) if ratio else getattr(judged, name) for name in names}
-        row["detectable_margin"] = figures.pop("detectable")
-        row["worse_by"] = figures
+        row |= {"margin": figures.pop("margin"), "detectable_margin": figures.pop("detectable"), "worse_by": figures}
     if trial.own and "score" in trial.own[0]:
         row |= _scores(trial)
     return row

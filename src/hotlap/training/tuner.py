@@ -73,6 +73,16 @@ class Found:
     baseline_held: Json
     best_held: Json
     warnings: tuple[str, ...] = field(default=())
+    dropped_because: str = "a later change took its place"
+
+    def outcomes(self) -> list[dict[str, Any]]:
+        """The rows, with what is in the best as chosen, and what else was faster as dropped with its reason."""
+        return [self._outcome(row) if row["status"] == "passed" else dict(row) for row in self.rows]
+
+    def _outcome(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        if all(getattr(self.best, name) == value for name, value in row["settings"].items()):
+            return {**row, "status": "chosen"}
+        return {**row, "status": "dropped", "reason": self.dropped_because}
 
 
 def tune(bench: Bench, usual: Settings) -> Found:
@@ -86,20 +96,37 @@ def tune(bench: Bench, usual: Settings) -> Found:
         rows.append(row)
         if gained is not None:
             best, ratio = replace(best, **change.settings), gained
-    starts, best_held = _confirmed(bench, baseline, best) if best != baseline else ((), baseline_held)
-    speedup = statistics.speedup(starts) if starts else None
-    faster = speedup is not None and statistics.verdict(speedup, floor) == "faster"
-    return Found(
+    found = Found(
         baseline=baseline,
-        best=best if faster else baseline,
-        rows=rows if faster else [_dropped(row) for row in rows],
+        best=baseline,
+        rows=rows,
         noise_floor=floor,
-        starts=tuple(starts),
-        speedup=speedup,
+        starts=(),
+        speedup=None,
         baseline_ms=baseline_ms,
         baseline_held=baseline_held,
-        best_held=best_held if faster else baseline_held,
+        best_held=baseline_held,
         warnings=tuple(warnings),
+    )
+    return settle(bench, found, best) if best != baseline else found
+
+
+def settle(bench: Bench, found: Found, settings: Settings) -> Found:
+    """What was found, with `settings` as the best where fresh processes confirm them as faster; else the baseline."""
+    try:
+        starts, held = _confirmed(bench, found.baseline, settings)
+    except CandidateFailed as error:
+        return give_up(found, f"it failed when it was to be confirmed: {error}")
+    speedup = statistics.speedup(starts)
+    if statistics.verdict(speedup, found.noise_floor) != "faster":
+        return give_up(found, "together with the others it was not confirmed as faster")
+    return replace(found, best=settings, best_held=held, starts=tuple(starts), speedup=speedup)
+
+
+def give_up(found: Found, reason: str) -> Found:
+    """What was found, with the baseline as the best, since what was faster is not to be taken for that reason."""
+    return replace(
+        found, best=found.baseline, best_held=found.baseline_held, starts=(), speedup=None, dropped_because=reason
     )
 
 
@@ -168,12 +195,6 @@ def _confirmed(bench: Bench, baseline: Settings, best: Settings) -> tuple[list[S
             with bench.hold(baseline) as first, bench.hold(best) as second:
                 starts.append(pairs.measure(first, second, CONFIRMING)[0])
                 held = second.call(f"{_TIMING}:held", timeout=LOAD_SECONDS)
-
-
-def _dropped(row: Mapping[str, Any]) -> dict[str, Any]:
-    if row["status"] != "passed":
-        return dict(row)
-    return {**row, "status": "dropped", "reason": "together with the others it was not confirmed as faster"}
 
 
 def medians(starts: Sequence[Start]) -> tuple[float, float]:

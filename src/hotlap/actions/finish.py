@@ -257,6 +257,7 @@ def _write_artifact(
         workload_digest=setting.study["digest"],
         machine=machine.to_json(),
         result={"speedup": winner["speedup"], "verdict": winner["verdict"]},
+        features=setting.study["stored"],
         expires=expires,
         sign_key=sign,
     )

@@ -14,6 +14,7 @@ import numpy as np
 
 from hotlap import gate, runtimes
 from hotlap.actions.finish import finish
+from hotlap.actions.stored import checked_features
 from hotlap.artifact.keys import own_key
 from hotlap.artifact.sign import read_key
 from hotlap.core import Json, Signature
@@ -135,7 +136,7 @@ def _check_names(only: Sequence[str], skip: Sequence[str]) -> None:
 
 
 def _study(student: Worker, settings: Json, work: Path, budget: float, most_examples: int) -> Json:
-    """What the workload is, and the original's scores on selection data."""
+    """What the workload is, what its features are in their repository, and the original's scores on selection data."""
     shared = {
         "target": settings["target"],
         "work": str(work),
@@ -151,6 +152,7 @@ def _study(student: Worker, settings: Json, work: Path, budget: float, most_exam
         seconds=_EVALUATION_SHARE * budget,
         timeout=patience,
     )
+    stored = checked_features(study["features"], study["signature"], settings["target"])
     scored = student.call(
         f"{_WORK}.scoring:score_original",
         **shared,
@@ -160,6 +162,7 @@ def _study(student: Worker, settings: Json, work: Path, budget: float, most_exam
     )
     return {
         **study,
+        "stored": stored,
         "selection": scored["examples"] if study["evaluation"] else study["selection"],
         "selection_batches": scored["batches"],
         "selection_scores": scored["scores"],

@@ -11,12 +11,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from hotlap.actions.stored import stored_features
 from hotlap.core import Device, Json
 from hotlap.errors import OutputError
 from hotlap.machine.facts import Machine, facts
 from hotlap.report.schema import read_result, write_result
 from hotlap.search.folder import RunFolder, write_whole
 from hotlap.training.settings import Settings, read_settings, settings_for
+from hotlap.workload.features import to_ask
 from hotlap.workload.target import Loaded, load_target, target_of
 from hotlap.workload.workload import Workload
 
@@ -96,6 +98,7 @@ def _train(
     if usual != settings:
         tell({"event": "phase", "phase": "timing the workload's own set-up"})
         baseline_ms = median_step_ms(loaded, usual, processes)
+    features = stored_features(to_ask(loaded.workload, loaded.file)) if processes.writes else None
     trained = train_model(loaded, settings, folder, processes, resume=resume, tell=tell)
     step_ms = trained.step_ms or _recorded_ms(folder / "metrics.jsonl")
     figures = {"threads": settings.threads, "parameters": trained.parameters, "bytes": trained.bytes}
@@ -128,6 +131,7 @@ def _train(
             "processes": processes.world,
             "resumed_from_step": trained.resumed_from,
         },
+        **({} if features is None else {"features": features}),
         "warnings": [*warnings, *trained.warnings],
         "seconds": time.monotonic() - began,
     }

@@ -126,6 +126,7 @@ def _answer(artifact: str | Path, checks: list[Check], checked: Checked | None =
             "created": manifest.created.isoformat(),
             "expires": manifest.expires.isoformat() if manifest.expires else None,
             "speedup": manifest.result["speedup"],
+            "features": manifest.features.to_json() if manifest.features else None,
         }
     return found
 

@@ -111,9 +111,9 @@ def candidate(value: Json) -> Candidate:
         text(record(step, where, "technique", "options")["technique"], f"{where}.technique")
         _options(step["options"], f"{where}.options")
     _options(found["options"], "candidate.options")
-    _one_of(found["runtime"], "candidate.runtime", RUNTIMES)
-    _one_of(found["device"], "candidate.device", ("cpu", "cuda"))
-    _one_of(found["precision"], "candidate.precision", TOLERANCE)
+    one_of(found["runtime"], "candidate.runtime", RUNTIMES)
+    one_of(found["device"], "candidate.device", ("cpu", "cuda"))
+    one_of(found["precision"], "candidate.precision", TOLERANCE)
     whole(found["threads"], "candidate.threads", 1, _MOST_THREADS)
     flag(found["same_numbers"], "candidate.same_numbers")
     text(found["name"], "candidate.name", most=1000)
@@ -140,7 +140,7 @@ def signature(value: Json) -> Signature:
     found = record(value, "signature", "inputs", "outputs", "input_kind", "output_tree", "ranges")
     for side in ("inputs", "outputs"):
         _specs(found[side], f"signature.{side}")
-    _one_of(found["input_kind"], "signature.input_kind", ("tensor", "tuple", "dict"))
+    one_of(found["input_kind"], "signature.input_kind", ("tensor", "tuple", "dict"))
     if found["input_kind"] == "tensor" and len(found["inputs"]) != 1:
         raise ArtifactRefused(f"signature.input_kind is 'tensor', but there are {len(found['inputs'])} inputs")
     leaves: list[int] = []
@@ -164,7 +164,7 @@ def _specs(value: Json, where: str) -> None:
     for index, item in enumerate(specs):
         spec = record(item, f"{where}[{index}]", "name", "dtype", "shape")
         text(spec["name"], f"{where}[{index}].name")
-        _one_of(spec["dtype"], f"{where}[{index}].dtype", _DTYPES)
+        one_of(spec["dtype"], f"{where}[{index}].dtype", _DTYPES)
         shape = items(spec["shape"], f"{where}[{index}].shape")
         if len(shape) > _MOST_RANK:
             raise ArtifactRefused(f"{where}[{index}].shape has {len(shape)} axes; at most {_MOST_RANK} are allowed")
@@ -195,7 +195,8 @@ def _tree(tree: Json, leaves: list[int]) -> None:
         _tree(child, leaves)
 
 
-def _one_of(value: Json, where: str, allowed: Mapping[str, Any] | tuple[str, ...] | frozenset[str]) -> None:
+def one_of(value: Json, where: str, allowed: Mapping[str, Any] | tuple[str, ...] | frozenset[str]) -> None:
+    """One of these words."""
     if not isinstance(value, str) or value not in allowed:
         raise ArtifactRefused(f"{where} is {_shown(value)}; it may be {', '.join(sorted(allowed))}")
 

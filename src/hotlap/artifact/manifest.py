@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from hotlap.artifact import fields, strict_json
+from hotlap.artifact import fields, stored, strict_json
+from hotlap.artifact.stored import StoredFeatures
 from hotlap.core import Candidate, Json, Signature, to_json
 from hotlap.errors import ArtifactRefused
 
@@ -56,9 +57,9 @@ class Manifest:
     workload, workload_digest: the workload's name, and a digest of its source. created, expires: in UTC; expires is
     None where it never does. files: every file but the manifest, its digest and `seals`, by name. golden_tolerance:
     how far answers to the golden inputs may be off, as a share of an output's largest magnitude. code: its files
-    are code to whoever loads them. features: the stored features that it expects. result: what is claimed, and
-    borne out by evidence.json: `speedup` (an interval, over the original; None where it is the original) and
-    `verdict` (as core.Verdict).
+    are code to whoever loads them. features: the stored features that its inputs are made of; None: the caller
+    brings all inputs. result: what is claimed, and borne out by evidence.json: `speedup` (an interval, over the
+    original; None where it is the original) and `verdict` (as core.Verdict).
     """
 
     workload: str
@@ -72,7 +73,7 @@ class Manifest:
     made_by: MadeBy
     golden_tolerance: float
     code: bool
-    features: Json
+    features: StoredFeatures | None
     result: Json
 
     @property
@@ -99,7 +100,7 @@ class Manifest:
             "made_by": to_json(self.made_by),
             "golden": {"tolerance": self.golden_tolerance},
             "code": self.code,
-            "features": self.features,
+            "features": self.features.to_json() if self.features else None,
             "result": self.result,
         }
         return json.dumps(data, indent=1, sort_keys=True, allow_nan=False).encode()
@@ -137,7 +138,7 @@ def _manifest(data: Json) -> Manifest:
         made_by=_made_by(top["made_by"]),
         golden_tolerance=fields.number(golden["tolerance"], "golden.tolerance", 0.0, 1.0),
         code=fields.flag(top["code"], "code"),
-        features=None if top["features"] is None else fields.mapping(top["features"], "features"),
+        features=None if top["features"] is None else stored.parse(top["features"], signature),
         result=_result(top["result"]),
     )
 

@@ -36,6 +36,7 @@ from hotlap.artifact.manifest import (
     MadeBy,
     Manifest,
 )
+from hotlap.artifact.stored import StoredFeatures
 from hotlap.core import TOLERANCE, Array, Candidate, Json, Signature
 from hotlap.errors import ArtifactRefused, InputError, OutputError, TargetError
 
@@ -60,7 +61,7 @@ def write_artifact(
     workload_digest: str,
     machine: Mapping[str, Json],
     report_html: bytes | None = None,
-    features: Json = None,
+    features: StoredFeatures | None = None,
     expires: timedelta | None = None,
     sign_key: Path | None = None,
 ) -> Path:

@@ -12,7 +12,7 @@ from hotlap.errors import ArtifactRefused
 
 if TYPE_CHECKING:
     from hotlap.artifact.sign import Wanted
-    from hotlap.core import Device
+    from hotlap.core import Device, Json
 
 
 def verify(
@@ -49,11 +49,33 @@ def verify(
     elif not quiet:
         for check in result["checks"]:
             print(f"{check['name']:14}{check['outcome']:10}{_printable(check['detail'])}")
+        for line in _features(result.get("features")):
+            print(_printable(line))
     failed = [check for check in result["checks"] if check["outcome"] == "failed"]
     if failed:
         raise ArtifactRefused(_printable(f"{artifact} failed {failed[0]['name']!r}: {failed[0]['detail']}"))
     if not as_json:
         print(_printable(f"{artifact}: {result['workload']} as {result['candidate']}, {result['trust']}"))
+
+
+def _features(features: Json) -> list[str]:
+    """The stored features that it expects: each view with its definition's digest, each input with its features."""
+    if features is None:
+        return []
+    told = ["made of stored features, of views defined as"]
+    for name, view in features["views"].items():
+        ttl = "of any age" if view["ttl_seconds"] is None else f"at most {view['ttl_seconds']:,.0f} s old"
+        told.append(f"  {name:24}{view['definition'][:16]}  by {', '.join(view['keys']) or 'no key'}, {ttl}")
+    for name, references in features["inputs"].items():
+        named = ", ".join(_with_rule(one, features) for one in references)
+        told.append(f"  input {name}: {named}")
+    return told
+
+
+def _with_rule(reference: str, features: Json) -> str:
+    view, _, name = reference.partition(":")
+    rule = features["views"][view]["features"][name]["null"]
+    return reference if rule == "refuse" else f"{reference} (else {rule:g})"
 
 
 def _printable(text: str) -> str:

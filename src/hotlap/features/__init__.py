@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING, Any
 from hotlap.errors import MissingExtra
 
 if TYPE_CHECKING:
+    from hotlap.features.model_inputs import Inputs
+    from hotlap.features.model_inputs import of_rows as inputs
     from hotlap.features.offline import PolarsOfflineStore, PolarsOfflineStoreConfig
     from hotlap.features.store import Store
     from hotlap.features.store import open_store as open
 
 _HOMES = {
+    "Inputs": ("hotlap.features.model_inputs", "Inputs"),
     "PolarsOfflineStore": ("hotlap.features.offline", "PolarsOfflineStore"),
     "PolarsOfflineStoreConfig": ("hotlap.features.offline", "PolarsOfflineStoreConfig"),
     "Store": ("hotlap.features.store", "Store"),
+    "inputs": ("hotlap.features.model_inputs", "of_rows"),
     "open": ("hotlap.features.store", "open_store"),
 }
 
-__all__ = ["PolarsOfflineStore", "PolarsOfflineStoreConfig", "Store", "open"]
+__all__ = ["Inputs", "PolarsOfflineStore", "PolarsOfflineStoreConfig", "Store", "inputs", "open"]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 def definition_digest(view: Any) -> str:
     """SHA-256 of a view's definition: its keys, features, types, time to live and source.
 
-    What is no definition (when it was made, materialized, who owns it, tags) does not count.
+    What is no definition (when it was made, materialized, who owns it, descriptions, tags) does not count.
     """
     spec = view.to_proto().spec
     plain = type(spec).FromString(spec.SerializeToString())
     for field in ("tags", "owner", "description"):
         plain.ClearField(field)
+    for column in (*plain.features, *plain.entity_columns):
+        column.ClearField("description")
+        for tag in [tag for tag in column.tags if not tag.startswith("feast:")]:
+            del column.tags[tag]
     if plain.HasField("batch_source"):
         for field in ("tags", "owner", "description", "meta"):
             plain.batch_source.ClearField(field)

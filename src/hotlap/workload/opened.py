@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hotlap.core import Array, Signature
 from hotlap.errors import TargetError, WorkloadError
 from hotlap.workload.examples import make_example
+from hotlap.workload.features import check_inputs, read_features
 from hotlap.workload.inputs import OutputSpec, flatten_inputs, flatten_outputs, output_spec, to_arrays
 from hotlap.workload.signature import SMALL, forward, traced
 from hotlap.workload.target import Loaded
@@ -72,6 +73,7 @@ def open_workload(loaded: Loaded, *, needs: Sequence[str] = (), command: str = "
     model, was_training = _build(loaded)
     warnings = [_EVAL] if was_training and command not in _TRAINS else []
     signature, inputs, outputs = traced(model, workload)
+    check_inputs(read_features(workload.features), signature)
     _check_numbers(outputs, forward(model, inputs))
     return Opened(
         loaded=loaded,
@@ -106,6 +108,7 @@ def check_fields(loaded: Loaded, needs: Sequence[str], command: str) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise WorkloadError(f"the workload's `{field}` must be a whole number from 1 on, not {value!r}")
     _check_dynamic(workload)
+    read_features(workload.features)
     if workload.evaluation is not None and workload.score is None:
         raise WorkloadError(
             f"the workload in {where} has `evaluation` but no `score` (outputs, targets) to judge it by"

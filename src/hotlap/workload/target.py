@@ -34,7 +34,7 @@ class Loaded:
 
     `target` is what the user gave with absolute paths, so that another process can load it again. `digest` is the
     SHA-256 of the file's bytes (and of the trained weights'). `weights` is the file that is loaded into the model
-    after `model()`.
+    after `model()`. `file` is the Python file that holds the workload.
     """
 
     workload: Workload
@@ -42,6 +42,7 @@ class Loaded:
     digest: str
     name: str
     weights: Path | None = None
+    file: Path | None = None
 
 
 def load_target(target: str) -> Loaded:
@@ -66,6 +67,7 @@ def load_target(target: str) -> Loaded:
         digest=_digest(source, weights),
         name=_checked_name(workload.name, stem, where),
         weights=weights,
+        file=Path(module.__file__).absolute() if module.__file__ else None,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ class Workload:
     optimizer: (parameters) gives a torch.optim.Optimizer; default AdamW.
     batch_size, epochs: what the user trains with today.
     dynamic: for each input (by `forward`'s parameter name) the axes that vary; default: axis 0 of every input.
-    features: which stored features make up an input, in order.
+    features: for each input the stored features that make it up, in order: `view:feature`, or (`view:feature`,
+        the number where it is missing); a row that lacks a feature without such a number is refused.
+    feature_repo: the folder of the feature repository, from this file's folder on; default: that folder.
     """
 
     model: Callable[[], torch.nn.Module]
@@ -55,4 +58,5 @@ class Workload:
     batch_size: int = 64
     epochs: int = 1
     dynamic: Mapping[str, Mapping[int, Axis]] | None = None
-    features: Mapping[str, Sequence[str]] | None = None
+    features: Mapping[str, Sequence[str | tuple[str, float]]] | None = None
+    feature_repo: str | Path | None = None

@@ -44,9 +44,11 @@ def study(
 ) -> Json:
     """Open the workload, check what it gives, and say what the search has to know about it."""
     from hotlap.workload import roles
+    from hotlap.workload.features import to_ask
 
     opened = opened_workload(state, target, threads)
     workload = opened.workload
+    features = to_ask(workload, opened.loaded.file)
     has_evaluation = workload.evaluation is not None and workload.score is not None
     facts = None
     if has_evaluation:
@@ -80,6 +82,7 @@ def study(
         "parameters": sum(parameter.numel() for parameter in parameters),
         "bytes": sum(parameter.numel() * parameter.element_size() for parameter in parameters),
         "warnings": list(opened.warnings),
+        "features": features,
     }
 
 

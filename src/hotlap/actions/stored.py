@@ -23,42 +23,37 @@ def stored_features(wanted: Json, signature: Json = None) -> Json:
         return None
     with start_worker(1, None) as worker:
         try:
-            return worker.call(
-                "hotlap.features.described:of_workload", **wanted, signature=signature, timeout=_SECONDS
-            )
+            return worker.call("hotlap.features.described:of_workload", **wanted, signature=signature, timeout=_SECONDS)
         except CandidateFailed as error:
             raise InputError(f"{wanted['repo']}: the feature repository can't be read: {error}") from error
 
 
 def checked_features(wanted: Json, signature: Json, target: str) -> StoredFeatures | None:
-    """The same for an artifact: of a type that the inputs can hold, and as they were when the weights were trained.
+    """The same for an artifact: of types that the inputs can hold, and as they were when the weights were trained.
 
     Raises InputError where the folder after @ in `target` was trained with others.
     """
     stored = stored_features(wanted, signature)
-    trained = _of_training(target)
-    if stored is None and trained is None:
-        return None
-    if stored is None:
-        raise InputError(
-            f"{target}: it was trained with stored features, which the workload's `features` no longer names"
-        )
-    now = parse(stored, Signature.from_json(signature))
-    if trained is not None:
-        try:
-            then = parse(trained, Signature.from_json(signature))
-        except ArtifactRefused as error:
-            raise InputError(f"{target}: it was trained with other features: {error}") from None
-        differences = ["the features or their order"] if then.inputs != now.inputs else changed(then.views, now.views)
-        if differences:
-            raise InputError(
-                f"{target}: since it was trained, {'; '.join(differences)} changed; train again, or put back what was"
-            )
+    now = None if stored is None else parse(stored, Signature.from_json(signature))
+    _, at, folder = target.rpartition("@")
+    noted = Path(folder).expanduser() / "result.json"
+    if at and noted.is_file():
+        require_as_trained(read_result(noted).get("features"), now, signature, target)
     return now
 
 
-def _of_training(target: str) -> Json:
-    """What `hotlap train` noted of the features, where the target has weights of its."""
-    _, at, folder = target.rpartition("@")
-    path = Path(folder).expanduser() / "result.json"
-    return read_result(path).get("features") if at and path.is_file() else None
+def require_as_trained(trained: Json, now: StoredFeatures | None, signature: Json, target: str) -> None:
+    """Raise InputError where features are not what `hotlap train` noted of them, where it did."""
+    if trained is None:
+        return
+    if now is None:
+        raise InputError(f"{target}: it was trained with stored features, and the workload's `features` names none now")
+    try:
+        then = parse(trained, Signature.from_json(signature))
+    except ArtifactRefused as error:
+        raise InputError(f"{target}: it was trained with other features: {error}") from None
+    differences = ["the features or their order"] if then.inputs != now.inputs else changed(then.views, now.views)
+    if differences:
+        raise InputError(
+            f"{target}: since it was trained, {'; '.join(differences)} changed; train again, or put back what was"
+        )

@@ -184,3 +184,31 @@ def test_one_with_other_numbers_is_kept_in_hand() -> None:
     assert strategy.finalists([*ways, other], objective="latency", count=2) == [ways[0], other]
     assert strategy.finalists(ways, objective="latency", count=2) == ways[:2]
     assert strategy.finalists([*ways, other], objective="latency", count=1) == ways[:1]
+
+
+def quantized(*, without: float | None = None, static: bool = False) -> Candidate:
+    options = (("preset", "performance"), *((("without_worst", without),) if without else ()))
+    return replace(
+        candidate("openvino", "nncf_int8", static=static), steps=(Step(technique="nncf_int8", options=options),),
+        name=f"nncf {without} {static}",
+    )  # fmt: skip
+
+
+def test_quantizers_are_taken_out_where_all_of_them_lose_too_much() -> None:
+    plain, without = quantized(), quantized(without=0.1)
+    assert choose([without, candidate()], []) == candidate()
+    assert choose([without], []) is None
+    assert strategy.not_needed(without, []) == "what all its quantizers lose was not found out"
+    lost = [row(plain, "rejected", 5.0)]
+    assert choose([without], lost) == without
+    assert strategy.skip_reason(without, lost, bounds_ms={}) is None
+    assert strategy.skip_reason(plain, lost, bounds_ms={}) is None
+
+
+def test_quantizers_stay_where_what_has_them_all_is_likely_to_be_confirmed() -> None:
+    without = quantized(without=0.1)
+    kept = [row(quantized(static=True))]
+    assert strategy.skip_reason(without, kept, bounds_ms={}) == "'nncf None True' is likely to be confirmed as it is"
+    assert strategy.skip_reason(without, [replace(kept[0], chance=0.6)], bounds_ms={}) is None
+    broken = [row(quantized(), "failed", None, reason="no kernel")]
+    assert "which failed: no kernel" in (strategy.skip_reason(without, broken, bounds_ms={}) or "")

@@ -67,9 +67,9 @@ def search(setting: Setting, space: Space, journal: Journal, baseline: Worker, *
         for unfinished in filter(None, (turn, ahead)):
             unfinished.close()
         baseline.close()
-    waiting = queue.waiting
-    for candidate in waiting:
-        reason = "the budget ended before its turn; more --budget tries it"
+    rows = [row_of(record) for record in done.values()]
+    for candidate in queue.waiting:
+        reason = strategy.not_needed(candidate, rows) or "the budget ended before its turn; more --budget tries it"
         done[candidate.key] = {
             "key": candidate.key, "candidate": to_json(candidate), "status": "skipped", "reason": reason
         }  # fmt: skip

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 from hotlap import gate
-from hotlap.core import Candidate, Interval
+from hotlap.core import Candidate, Interval, Step
 from hotlap.search import alike
 
 _Change: TypeAlias = tuple[str, str, int, int]
@@ -37,6 +37,8 @@ _INDUCTOR_COST = 0.5
 """Compiling takes half a minute and more, so it waits its turn."""
 _OTHER_OPTIONS = 0.97
 """How a candidate is expected to do against a measured one of its family that differs in its technique's options."""
+_TAKEN_OUT = "without_worst"
+"""The option that takes quantizers out: of use where all of them lose too much."""
 _FIXED, _FEWER_THREADS = 1.05, 0.8
 _CUT = {"onnxruntime": 1.15, "openvino": 1.03}
 _CUT_INTO_ROWS = {"openvino": 0.95}
@@ -177,7 +179,7 @@ def choose(
     take, by its key; those of which nothing is said take no time.
     `rates`: see `expected`. `trying`: the one whose turn it is, of which nothing is known yet.
     """
-    affordable = [c for c in waiting if seconds_each.get(c.key, 0.0) <= seconds_left]
+    affordable = [c for c in waiting if seconds_each.get(c.key, 0.0) <= seconds_left and not _waits(c, rows)]
     if not affordable:
         return None
     good = [row.speedup.estimate for row in rows if row.good and row.speedup]
@@ -199,19 +201,55 @@ def choose(
     return promising[0] if promising else (fresh or ranked)[0]
 
 
+def _all_narrow(candidate: Candidate) -> tuple[Step, ...] | None:
+    """The steps of the same with no quantizer taken out; None where none is."""
+    steps = tuple(
+        Step(technique=step.technique, options=tuple(pair for pair in step.options if pair[0] != _TAKEN_OUT))
+        for step in candidate.steps
+    )
+    return None if steps == candidate.steps else steps
+
+
+def _narrow_rows(candidate: Candidate, rows: Sequence[Row]) -> list[Row] | None:
+    """What is known of the same with no quantizer taken out; None where there is none taken out of this."""
+    steps = _all_narrow(candidate)
+    if steps is None:
+        return None
+    return [row for row in rows if row.candidate.runtime == candidate.runtime and row.candidate.steps == steps]
+
+
+def _waits(candidate: Candidate, rows: Sequence[Row]) -> bool:
+    """Whether it is too early for it: what all its quantizers lose is not known yet."""
+    narrow = _narrow_rows(candidate, rows)
+    return narrow is not None and not any(row.status in ("passed", "rejected", "failed") for row in narrow)
+
+
+def not_needed(candidate: Candidate, rows: Sequence[Row]) -> str | None:
+    """Why there is no need to take quantizers out, or None."""
+    for row in _narrow_rows(candidate, rows) or ():
+        if row.good and row.chance >= gate.LIKELY:
+            return f"{row.candidate.name!r} is likely to be confirmed as it is"
+    if _waits(candidate, rows):
+        return "what all its quantizers lose was not found out"
+    return None
+
+
 def skip_reason(candidate: Candidate, rows: Sequence[Row], *, bounds_ms: Mapping[str, float]) -> str | None:
     """Why a candidate can't win, or None.
 
     A measured limit is no hard ceiling, so a candidate is skipped only if half its bound is still slower than the
     best so far.
     """
-    alike: dict[str, set[tuple[str, ...]]] = {}
+    unneeded = not_needed(candidate, rows)
+    if unneeded:
+        return unneeded
+    failed: dict[str, set[tuple[str, ...]]] = {}
     for row in rows:
         if row.status == "failed" and row.candidate.runtime == candidate.runtime:
-            if row.candidate.steps == candidate.steps:
+            if row.candidate.steps in (candidate.steps, _all_narrow(candidate)):
                 return f"built like {row.candidate.name!r}, which failed: {row.reason}"
-            alike.setdefault(row.reason, set()).add(tuple(step.technique for step in row.candidate.steps))
-    common = next((reason for reason, chains in alike.items() if len(chains) >= _ALIKE), None)
+            failed.setdefault(row.reason, set()).add(tuple(step.technique for step in row.candidate.steps))
+    common = next((reason for reason, chains in failed.items() if len(chains) >= _ALIKE), None)
     if common:
         return f"{_ALIKE} others of {candidate.runtime} failed alike: {common}"
     bound = bounds_ms.get(candidate.precision)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hotlap.core import Context, Form, Json, Model
+from hotlap.core import Array, Context, Form, Json, Model
 from hotlap.errors import Unsupported
-from hotlap.techniques import ModelFacts
+from hotlap.techniques import ModelFacts, onnx_quantizers, openvino_quantizers, sensitivity
 
 CHANGES: Mapping[Form, Form] = {"openvino": "openvino", "onnx": "onnx"}
 PRECISION = "int8"
@@ -27,11 +27,15 @@ def supports(facts: ModelFacts) -> str | None:
 
 
 def variants(facts: ModelFacts) -> list[tuple[str, dict[str, Json]]]:
-    """Symmetric activations are faster, asymmetric ones ("mixed") often more exact; a mode for transformers."""
+    """Symmetric activations are faster, asymmetric ones ("mixed") often more exact; a mode for transformers.
+
+    Last, the first of them without the quantizers that lose the most (sensitivity.py).
+    """
     found: list[tuple[str, dict[str, Json]]] = [("", {"preset": "performance"}), ("mixed", {"preset": "mixed"})]
     if facts.has("Attention", "LayerNorm", "RMSNorm"):
         transformer = {"preset": "mixed", "model_type": "transformer"}
         found = [("transformer", transformer), ("transformer, smooth 0.5", {**transformer, "smooth_quant_alpha": 0.5})]
+    found += sensitivity.variants(*found[0])
     return [(label, {**options, "reduce_range": facts.int8_overflows}) for label, options in found]
 
 
@@ -62,7 +66,17 @@ def apply(model: Model, options: Mapping[str, Json], context: Context) -> Model:
     except Exception as error:
         # NNCF raises its own classes, the backend's, and NetworkX's.
         raise Unsupported(f"NNCF can't quantize the model: {type(error).__name__}: {error}") from error
+    share = options.get(sensitivity.OPTION)
+    if share:
+        rows = sensitivity.few_rows(batches[0], model.signature.inputs)
+        quantized = _without_worst(quantized, dict(zip(names, rows, strict=True)), float(share), context, is_onnx)
     return Model(form=model.form, value=_write(quantized, context.folder, is_onnx), signature=model.signature)
+
+
+def _without_worst(quantized: Any, rows: dict[str, Array], share: float, context: Context, is_onnx: bool) -> Any:
+    if is_onnx:
+        return onnx_quantizers.without_worst(quantized, rows, share=share, threads=context.threads)
+    return openvino_quantizers.without_worst(quantized, list(rows.values()), share=share, threads=context.threads)
 
 
 def _read(model: Model) -> Any:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hotlap.core import Array, Context, Form, Json, Model
 from hotlap.errors import Unsupported
-from hotlap.techniques import ModelFacts
+from hotlap.techniques import ModelFacts, onnx_quantizers, sensitivity
 
 CHANGES: Mapping[Form, Form] = {"onnx": "onnx"}
 PRECISION = "int8"
@@ -58,7 +59,10 @@ def supports(facts: ModelFacts) -> str | None:
 
 
 def variants(facts: ModelFacts) -> list[tuple[str, dict[str, Json]]]:
-    """Ranges by three methods; everything quantized, or only what multiplies."""
+    """Ranges by three methods; everything quantized, or only what multiplies.
+
+    Last, the first of them without the quantizers that lose the most (sensitivity.py).
+    """
     found: list[tuple[str, dict[str, Json]]] = [
         ("minmax", {"calibration": "minmax", "operators": "all"}),
         ("percentile", {"calibration": "percentile", "operators": "all"}),
@@ -66,6 +70,7 @@ def variants(facts: ModelFacts) -> list[tuple[str, dict[str, Json]]]:
         ("entropy", {"calibration": "entropy", "operators": "all"}),
     ]
     found = found if facts.has("Conv") else [found[2], found[0], found[1]]
+    found += sensitivity.variants(*found[0])
     return [(label, {**options, "reduce_range": facts.int8_overflows}) for label, options in found]
 
 
@@ -115,10 +120,22 @@ def apply(model: Model, options: Mapping[str, Json], context: Context) -> Model:
         activation_type=quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8,
         calibrate_method=getattr(quantization.CalibrationMethod, _METHODS[options["calibration"]]),
-        nodes_to_exclude=list(options.get("exclude", [])),
         extra_options=_extra(options),
     )
+    share = options.get(sensitivity.OPTION)
+    if share:
+        _take_out_worst(path, float(share), model, context)
     return Model(form="onnx", value=path, signature=model.signature)
+
+
+def _take_out_worst(path: Path, share: float, model: Model, context: Context) -> None:
+    import onnx
+
+    assert context.calibration is not None
+    specs = model.signature.inputs
+    rows = sensitivity.few_rows(next(iter(context.calibration())), specs)
+    given = dict(zip([spec.name for spec in specs], rows, strict=True))
+    onnx.save(onnx_quantizers.without_worst(onnx.load(path), given, share=share, threads=context.threads), path)
 
 
 def _extra(options: Mapping[str, Json]) -> dict[str, Any]:

@@ -66,3 +66,9 @@ def test_what_gives_the_numbers_of_a_rejected_one_is_not_tried() -> None:
     )
     assert alike.rejected(candidate(inference="bf16"), rows) is None
     assert alike.rejected(candidate(static=True), [record(candidate(), status="passed")]) is None
+
+
+def test_of_those_that_give_the_same_numbers_the_fastest_is_told() -> None:
+    slow, fast = record(candidate()), record(candidate(static=True), speedup={"estimate": 4.0}, scored_as="x")
+    assert alike.judged_alike(candidate(threads=1), [slow, fast]) == fast
+    assert alike.judged_alike(candidate(threads=1), [fast, slow]) == fast

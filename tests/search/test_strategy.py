@@ -32,8 +32,14 @@ def choose(waiting: list[Candidate], rows: list[Row], left: float = 100.0) -> Ca
 
 def test_a_family_never_tried_comes_before_a_finer_cut_of_a_known_one() -> None:
     known = candidate()
-    finer, fresh = candidate(static=True), candidate("openvino")
+    finer, fresh = candidate(threads=1), candidate("openvino")
     assert choose([finer, fresh], [row(known)]) == fresh
+
+
+def test_a_promising_way_of_running_the_best_comes_before_a_family_never_tried() -> None:
+    way, fresh = candidate(static=True), candidate("openvino")
+    assert choose([fresh, way], [row(candidate())]) == way
+    assert choose([fresh, way], [row(candidate()), row(candidate(technique="dynamic_int8"), speedup=3.0)]) == fresh
 
 
 def test_a_far_slower_family_waits_behind_the_siblings_of_the_best() -> None:

@@ -24,9 +24,9 @@ def timed(speedup: float) -> dict[str, Any]:
     return {"speedup": to_json(interval), "median_ms": 10 / speedup}
 
 
-def reason(speedup: float, *leaders: Row) -> str | None:
+def reason(speedup: float, *leaders: Row, twin: Any = None) -> str | None:
     record = timed(speedup)
-    assert trial._is_out(SETTING, record, leaders) == (record.get("status") == "dropped")
+    assert trial._is_out(SETTING, record, leaders, twin) == (record.get("status") == "dropped")
     return record.get("reason")
 
 
@@ -43,3 +43,10 @@ def test_once_two_are_likely_to_be_confirmed_what_is_slower_than_both_is_out() -
     assert reason(3.9, fast, spare) is None
     assert reason(3.0, fast, leader("onnxruntime", 4.0, chance=0.6)) is None
     assert reason(3.0, fast, leader("openvino", 4.0, threads=1)) is None
+
+
+def test_another_way_of_running_is_out_where_it_is_slower() -> None:
+    twin = {**timed(5.0), "status": "passed", "candidate": {"name": "the same"}}
+    assert reason(4.0, twin=twin) == "2.5 ms a call; 'the same' gives the same numbers in 2 ms"
+    assert reason(4.9, twin=twin) is None
+    assert reason(4.0, twin={**twin, "status": "rejected"}) is None

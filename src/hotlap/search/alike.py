@@ -12,6 +12,7 @@ from statistics import median
 
 from hotlap.core import Candidate, Json, to_json
 
+_AS_FAST = 0.97
 _HOW_IT_RUNS = ("static", "fixed_axes", "micro_batch")
 _JUDGED = ("score", "differences", "drop", "gate", "status", "reason", "distance", "chance")
 
@@ -24,17 +25,31 @@ def numbers(candidate: Candidate) -> str:
 
 
 def judged_alike(candidate: Candidate, records: Iterable[Json]) -> Json | None:
-    """The record of one that gives the same numbers and was scored; None where there is none yet."""
+    """The record of the fastest that gives the same numbers and was judged; None where there is none yet."""
     return _judged(records).get(numbers(candidate))
 
 
 def _judged(records: Iterable[Json]) -> dict[str, Json]:
-    """The first record that was scored, by what decides its numbers."""
+    """The fastest record that was judged, by what decides its numbers."""
     found: dict[str, Json] = {}
     for one in records:
         if "gate" in one:
-            found.setdefault(numbers(Candidate.from_json(one["candidate"])), one)
+            key = numbers(Candidate.from_json(one["candidate"]))
+            found[key] = max(found.get(key, one), one, key=_speed)
     return found
+
+
+def _speed(record: Json) -> float:
+    return float(record["speedup"]["estimate"]) if record.get("speedup") else 0.0
+
+
+def slower_than(twin: Json, record: Json) -> str | None:
+    """Why one that was timed is not worth checking: another that gives the same numbers is faster, beyond noise."""
+    enough = _speed(record) >= _AS_FAST * _speed(twin) or record["median_ms"] * _AS_FAST <= twin["median_ms"]
+    if twin["status"] != "passed" or enough:
+        return None
+    name = twin["candidate"]["name"]
+    return f"{record['median_ms']:.3g} ms a call; {name!r} gives the same numbers in {twin['median_ms']:.3g} ms"
 
 
 def rejected(candidate: Candidate, records: Iterable[Json]) -> str | None:

@@ -99,15 +99,16 @@ def expected(
 
 def learned(rows: Sequence[Row]) -> dict[_Change, float]:
     """What a change of how things are run has brought: the geometric mean over pairs that differ in nothing else."""
-    measured = [row for row in rows if row.speedup]
+    families: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.speedup:
+            families.setdefault(alike.numbers(row.candidate), []).append(row)
     found: dict[_Change, list[float]] = {}
-    for one, other in permutations(measured, 2):
-        assert one.speedup is not None
-        assert other.speedup is not None
-        if alike.numbers(one.candidate) == alike.numbers(other.candidate):
+    for family in families.values():
+        for one, other in permutations(family, 2):
             changes = _changes(one.candidate, other.candidate)
             if len(changes) == 1:
-                found.setdefault(changes[0], []).append(other.speedup.estimate / one.speedup.estimate)
+                found.setdefault(changes[0], []).append(_speed(other) / _speed(one))
     return {change: geometric_mean(ratios) for change, ratios in found.items()}
 
 
@@ -182,8 +183,9 @@ def choose(
     affordable = [c for c in waiting if seconds_each.get(c.key, 0.0) <= seconds_left and not _waits(c, rows)]
     if not affordable:
         return None
-    good = [row.speedup.estimate for row in rows if row.good and row.speedup]
-    best = max(good, default=1.0)
+    good = [row for row in rows if row.good and row.speedup]
+    fastest = max(good, key=_speed, default=None)
+    best = _speed(fastest) if fastest else 1.0
     known = {_family(row.candidate) for row in rows} | ({_family(trying)} if trying else set())
     untried = [c for c in affordable if _family(c) not in known]
     if not good and known and not any(family[1] != "int8" for family in known):
@@ -193,6 +195,12 @@ def choose(
     promise = {c.key: expected(c, rows, rates, lessons) for c in affordable}
     ranked = sorted(affordable, key=lambda c: -promise[c.key])
     promising = [c for c in ranked if promise[c.key] >= _HOPELESS * best]
+    # Another way of running the best takes a few seconds: it is neither built nor scored again.
+    if fastest:
+        wanted = alike.numbers(fastest.candidate)
+        ways = [c for c in promising if promise[c.key] > best and alike.numbers(c) == wanted]
+        if ways:
+            return ways[0]
     fresh = sorted(untried, key=lambda c: -promise[c.key])
     # A family never tried is worth more than a finer cut of a known one, unless it is expected to be far behind.
     for c in fresh:
@@ -259,13 +267,17 @@ def skip_reason(candidate: Candidate, rows: Sequence[Row], *, bounds_ms: Mapping
     return None
 
 
+def _speed(row: Row) -> float:
+    return row.speedup.estimate if row.speedup else 0.0
+
+
 def finalists(rows: Sequence[Row], *, objective: str, count: int) -> list[Row]:
     """The best rows within the gate, first those likely to be confirmed: by speed, or by size; see `in_line`."""
     good = [row for row in rows if row.good]
     if objective == "size":
-        good.sort(key=lambda row: (row.bytes or 0, -(row.speedup.estimate if row.speedup else 0)))
+        good.sort(key=lambda row: (row.bytes or 0, -_speed(row)))
     else:
-        good.sort(key=lambda row: -(row.speedup.estimate if row.speedup else 0))
+        good.sort(key=lambda row: -_speed(row))
     line = in_line(good)
     chosen, others = line[:count], line[count:]
     # What gives the same numbers fails alike; one that gives others is kept in hand.

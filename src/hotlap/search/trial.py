@@ -59,6 +59,8 @@ class Turn:
         end = time.monotonic() + seconds
         try:
             self._build(record, end)
+            if twin is None:
+                self._check(record)
             self._worker.pause()
             if ahead:
                 ahead._worker.pause()
@@ -67,11 +69,12 @@ class Turn:
             finally:
                 if ahead:
                     ahead._worker.resume()
-            if not _is_out(self._setting, record, leaders):
-                if twin is not None:
-                    record |= alike.verdict_of(twin)
-                else:
+            if not _is_out(self._setting, record, leaders, twin):
+                if twin is None:
                     _score(self._setting, self.candidate, self._worker, record, end)
+                else:
+                    self._check(record)
+                    record |= alike.verdict_of(twin)
         except WorkerTimeout as error:
             record |= {"status": "failed", "reason": f"{error}"}
             if time.monotonic() >= end:
@@ -90,14 +93,16 @@ class Turn:
     def _build(self, record: dict[str, Any], end: float) -> None:
         if self._failure:
             raise self._failure
-        setting, candidate = self._setting, self.candidate
         built = self._worker.finish(max(1.0, end - time.monotonic()))
         record |= {"built": built["folder"], "bytes": built["bytes"], "build_seconds": built["seconds"]}
+
+    def _check(self, record: dict[str, Any]) -> None:
+        setting, candidate = self._setting, self.candidate
         record["check"] = self._worker.call(
             f"{_WORK}.checking:check",
             target=setting.target,
             candidate=to_json(candidate),
-            built=built["folder"],
+            built=record["built"],
             batch=setting.batch,
             threads=setting.threads,
             timeout=_LONGEST_CHECK,
@@ -118,10 +123,14 @@ def _time(setting: Setting, candidate: Candidate, baseline: Worker, record: dict
     }
 
 
-def _is_out(setting: Setting, record: dict[str, Any], leaders: Sequence[Row]) -> bool:
-    """Whether it is too slow to be worth scoring; the record then says so."""
+def _is_out(setting: Setting, record: dict[str, Any], leaders: Sequence[Row], twin: Json | None) -> bool:
+    """Whether it is too slow to be worth scoring or checking; the record then says so."""
     if setting.objective == "size":
         return False
+    slower = alike.slower_than(twin, record) if twin else None
+    if slower:
+        record |= {"status": "dropped", "reason": slower}
+        return True
     speedup = record["speedup"]
     if speedup["high"] < 1.0:
         record |= {"status": "dropped", "reason": f"slower than the original ({speedup['estimate']:.2f}x)"}

@@ -142,9 +142,9 @@ def _is_out(setting: Setting, record: dict[str, Any], leaders: Sequence[Row], tw
     likely = [row for row in leaders if row.chance >= gate.LIKELY]
     differ = len({alike.numbers(row.candidate) for row in likely}) > 1
     if differ and all(_is_behind(record, row, _NO_LONGER_WORTH_SCORING) for row in likely):
-        slower = max(row.median_ms or 0.0 for row in likely)
+        longest = max(row.median_ms or 0.0 for row in likely)
         reason = (
-            f"{record['median_ms']:.3g} ms a call; two that take {slower:.3g} ms or less are likely to be confirmed"
+            f"{record['median_ms']:.3g} ms a call; two that take {longest:.3g} ms or less are likely to be confirmed"
         )
         record |= {"status": "dropped", "reason": f"{reason}, so not scored"}
         return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hotlap.errors import InputError, WorkloadError
 from hotlap.training import recompute
@@ -79,7 +79,9 @@ def prepare_optimizer(workload: Workload, model: torch.nn.Module, settings: Sett
         raise WorkloadError(
             "the workload's `optimizer` holds parameters that are not the model's; use those it is given"
         )
-    chosen: torch.optim.Optimizer = _fused(optimizer) if settings.fused else optimizer
+    chosen: torch.optim.Optimizer = optimizer
+    if settings.fused or settings.foreach:
+        chosen = _in_form(optimizer, "fused" if settings.fused else "foreach")
     for group in chosen.param_groups:
         group.setdefault("initial_lr", group["lr"])
     return chosen
@@ -92,16 +94,20 @@ def has_fused_form(optimizer: torch.optim.Optimizer) -> bool:
     return type(optimizer) in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad)
 
 
-def _fused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """The same optimizer, its groups and their values, in its one-kernel form."""
+def has_foreach_form(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether torch computes a step of this optimizer in a few calls for all parameters together."""
+    return type(optimizer).__module__.startswith("torch.optim.") and "foreach" in optimizer.defaults
+
+
+def _in_form(optimizer: torch.optim.Optimizer, form: Literal["fused", "foreach"]) -> torch.optim.Optimizer:
+    """The same optimizer, its groups and their values, in that form."""
     kind: Any = type(optimizer)
-    if not has_fused_form(optimizer):
-        raise InputError(
-            f"settings: fused=true: {kind.__name__} has no fused form; use Adam, AdamW, SGD or Adagrad, or leave it out"
-        )
+    if not (has_fused_form(optimizer) if form == "fused" else has_foreach_form(optimizer)):
+        forms = "use Adam, AdamW, SGD or Adagrad, or " if form == "fused" else ""
+        raise InputError(f"settings: {form}=true: {kind.__name__} has no {form} form; {forms}leave it out")
     left_out = ("fused", "foreach")
     groups = [{key: value for key, value in group.items() if key not in left_out} for group in optimizer.param_groups]
-    made: torch.optim.Optimizer = kind(groups, fused=True)
+    made: torch.optim.Optimizer = kind(groups, **{form: True})
     return made
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hotlap.core import Json
 from hotlap.errors import InputError, OutputError
 from hotlap.search.folder import written_whole
-from hotlap.training import checkpoint, preparing, state, validation
+from hotlap.training import checkpoint, preparing, state, trimming, validation
 from hotlap.training.averaging import Average
 from hotlap.training.loading import BatchesSource, DatasetSource, Source
 from hotlap.training.loop import Loop, Parts
@@ -71,6 +71,7 @@ def train_model(
     warnings: list[str] = []
     with _threads(settings.threads):
         opened = open_workload(loaded, needs=_NEEDS, command="train")
+        check_trimming(opened, settings, processes)
         kept = _kept(folder, warnings) if resume else None
         parts = make_parts(opened, settings, folder, processes, tell)
         try:
@@ -138,6 +139,22 @@ def _check(loaded: Loaded, settings: Settings) -> None:
         raise InputError("settings: early_stop needs a score to stop by: give the workload `evaluation` and `score`")
     if settings.pin and settings.device == "cpu":
         raise InputError("settings: pin=true is for copies to a CUDA device; leave it out on the CPU")
+
+
+def trimming_of(opened: Opened, settings: Settings, processes: Processes) -> trimming.Trimmed:
+    """What cutting off padding changes, by real batches of this workload in fp32."""
+    plain = replace(settings, trim=False, precision="fp32", workers=0, pin=False, compile=False, checkpointing=False)
+    parts = [
+        make_parts(opened, replace(plain, trim=trim), Path(), processes, lambda event: None) for trim in (False, True)
+    ]
+    return trimming.check(*parts)
+
+
+def check_trimming(opened: Opened, settings: Settings, processes: Processes) -> None:
+    """Raise InputError where the settings ask for trimmed batches and that would change numbers."""
+    found = trimming_of(opened, settings, processes) if settings.trim else None
+    if found is not None and found.reason is not None:
+        raise InputError(f"settings: trim=true: {found.reason}; leave it out")
 
 
 def make_parts(opened: Opened, settings: Settings, folder: Path, processes: Processes, tell: Tell) -> Parts:

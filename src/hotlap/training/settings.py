@@ -26,7 +26,9 @@ class Settings:
     batch_size: examples in an optimizer's step, over all processes. micro_batch: examples in a forward pass; None:
         all that a process has of a step. accumulation: batches in a step, where the data is an iterable of batches.
     precision: bf16 and fp16 are autocast, weights stay fp32. layout: of 4-D weights and inputs.
-    fused: the optimizer's one-kernel form. checkpointing: recompute each repeated layer's activations.
+    trim: columns that are padding in every row of a batch are cut off, where that changes nothing.
+    fused: the optimizer's one-kernel form; foreach: that of one call for all parameters.
+    checkpointing: recompute each repeated layer's activations.
     clip: largest norm of all gradients. ema: decay of an average of the weights, which is then what is kept.
     schedule: of the learning rate, after `warmup` steps of a linear rise. early_stop: epochs without a better score.
     workers: loader processes; prefetch: batches each of them reads ahead. pin: page-locked memory (CUDA).
@@ -40,7 +42,9 @@ class Settings:
     precision: Precision = "fp32"
     layout: Layout = "contiguous"
     compile: bool = False
+    trim: bool = False
     fused: bool = False
+    foreach: bool = False
     checkpointing: bool = False
     clip: float | None = None
     ema: float | None = None
@@ -66,6 +70,8 @@ class Settings:
             _check_range(name, getattr(self, name), 0, None)
         _check_range("checkpoint_seconds", self.checkpoint_seconds, 0, None)
         _check_range("ema", self.ema, 0, 1)
+        if self.fused and self.foreach:
+            raise InputError("settings: fused and foreach are two forms of the optimizer; give one of them")
         if self.clip is not None and not self.clip > 0:
             raise InputError(f"settings: clip is {self.clip}; give a norm above 0, or leave it out")
 

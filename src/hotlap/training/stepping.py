@@ -14,6 +14,7 @@ from hotlap.training.preparing import parameters_of, to_device
 from hotlap.training.processes import Processes, whole
 from hotlap.training.seeding import seed_generators
 from hotlap.training.settings import Settings
+from hotlap.training.trimming import least_length, trimmed
 from hotlap.workload.inputs import call, flatten_outputs
 from hotlap.workload.user_code import running
 from hotlap.workload.workload import Outputs, Workload
@@ -61,6 +62,7 @@ class Stepper:
         self.model, self._workload, self.optimizer = model, workload, optimizer
         self._settings, self._processes = settings, processes
         self._called = processes.share(model, settings)
+        self._least = least_length(workload)
         self.scaler: Any = None
         if settings.precision == "fp16":
             self.scaler = torch.amp.GradScaler(settings.device, growth_interval=_GROWTH_STEPS)
@@ -116,7 +118,8 @@ class Stepper:
         # What weighs nothing is left out, but for one pass where all of a process's do: the others wait for it.
         counted = [one for one in window.micro_batches if one.weight] or window.micro_batches[:1]
         losses = []
-        for index, one in enumerate(counted):
+        for index, given in enumerate(counted):
+            one = trimmed(given, self._least) if self._settings.trim else given
             with self._processes.only_here(index == len(counted) - 1):
                 outputs = self.outputs_of(one, (window.epoch, window.number))
                 part = self.loss_of(outputs, one) * (one.weight / total) if one.weight else _nothing(outputs)

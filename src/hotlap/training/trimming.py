@@ -1,0 +1,169 @@
+"""Cutting off the columns of a batch that are padding in every row, and the check that this changes nothing.
+
+Texts of a Dataset are padded to one length, so that a batch of short ones is mostly padding, which costs as much as
+text. Padding are the last columns in which the attention mask is 0 in every row and each other input of whole numbers
+holds one and the same number; where there is no mask, those in which that number is 0. Whether the model, the loss and
+the gradients ignore such columns is not assumed but tried, on real batches, before a run takes part in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from hotlap.errors import WorkloadError
+from hotlap.training import preparing
+from hotlap.training.loading import MicroBatch, Window
+from hotlap.workload.workload import Workload
+
+if TYPE_CHECKING:
+    import torch
+
+    from hotlap.training.loop import Parts
+
+WINDOWS = 4
+TOLERANCE = 1e-5
+"""Relative, of the loss and of the gradients' norm: fp32 sums in another order differ by about 1e-6."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trimmed:
+    """What a check found. `kept` is the share of columns left, `difference` the largest relative one of loss and
+    gradients; `reason` says why batches can't be trimmed, None where they can."""
+
+    kept: float
+    difference: float
+    reason: str | None
+
+
+def least_length(workload: Workload) -> int:
+    """The shortest that the workload allows axis 1 of an input to be: the low end of its `dynamic`, or 1."""
+    ends = [axes[1][1] for axes in (workload.dynamic or {}).values() if isinstance(axes.get(1), tuple)]
+    return max([1, *(int(low) for low in ends)])
+
+
+def trimmed(micro_batch: MicroBatch, least: int) -> MicroBatch:
+    """The micro-batch without columns that are padding in every row, at least `least` wide."""
+    from torch.utils import _pytree as pytree
+
+    inputs = micro_batch.inputs
+    width = _width(inputs)
+    if width is None:
+        return micro_batch
+    used = max(_used(inputs, width), least)
+    beside = [leaf for leaf in pytree.tree_leaves(micro_batch.targets) if _is_as_wide(leaf, micro_batch.rows, width)]
+    if used >= width or not all(_is_constant(leaf[:, used:]) for leaf in beside):
+        return micro_batch
+
+    def cut(leaf: Any) -> Any:
+        return leaf[:, :used] if _is_as_wide(leaf, micro_batch.rows, width) else leaf
+
+    return replace(micro_batch, inputs=pytree.tree_map(cut, inputs), targets=pytree.tree_map(cut, micro_batch.targets))
+
+
+def check(plain: Parts, other: Parts) -> Trimmed:
+    """Compute real windows as they are and trimmed, and compare losses and gradients.
+
+    `plain` and `other` are alike but for `trim`, in fp32, and of no further use afterwards. Randomness is off, since
+    dropout draws other numbers for another width; batch statistics are computed as in training.
+    """
+    for parts in (plain, other):
+        _without_randomness(parts.model)
+    least = least_length(plain.opened.workload)
+    whole = left = 0
+    worst = 0.0
+    for window in islice(plain.source.epoch(0, 0), WINDOWS):
+        cut = [trimmed(one, least) for one in window.micro_batches]
+        whole += sum(_width(one.inputs) or 0 for one in window.micro_batches)
+        left += sum(_width(one.inputs) or 0 for one in cut)
+        if any(after is not before for after, before in zip(cut, window.micro_batches, strict=True)):
+            try:
+                worst = max(worst, _difference(plain, other, window))
+            except WorkloadError as error:
+                return Trimmed(kept=1.0, difference=0.0, reason=f"the model does not take shorter inputs: {error}")
+    plain.source.close()
+    kept = left / whole if whole else 1.0
+    reason = None
+    if left == whole:
+        reason = "no batch has columns that are padding in every row"
+    elif not worst <= TOLERANCE:
+        reason = f"without padding, loss or gradients differ by {worst:.1g}: the model or the loss looks at it"
+    return Trimmed(kept=kept, difference=worst, reason=reason)
+
+
+def _difference(plain: Parts, other: Parts, window: Window) -> float:
+    """The larger relative difference, of the loss and of all gradients together."""
+    weight, *_ = plain.processes.sums(sum(one.weight for one in window.micro_batches))
+    if not weight:
+        return 0.0
+    before = plain.stepper.gradients(window, weight)
+    after = other.stepper.gradients(window, weight)
+    scale = abs(before) or 1.0
+    return max(abs(after - before) / scale, _gradients_difference(plain.model, other.model))
+
+
+def _gradients_difference(plain: torch.nn.Module, other: torch.nn.Module) -> float:
+    import torch
+
+    pairs = zip(plain.parameters(), other.parameters(), strict=True)
+    both = [(a.grad, b.grad) for a, b in pairs if a.grad is not None and b.grad is not None]
+    norm = torch.nn.utils.get_total_norm([a for a, _ in both])
+    return float(torch.nn.utils.get_total_norm([a - b for a, b in both]) / norm) if float(norm) else 0.0
+
+
+def _without_randomness(model: torch.nn.Module) -> None:
+    model.eval()
+    for name in preparing.not_exact(model).get("batch statistics", []):
+        model.get_submodule(name).train()
+
+
+def _masks(inputs: Any) -> list[torch.Tensor]:
+    named = inputs.items() if isinstance(inputs, dict) else ()
+    return [value for name, value in named if "mask" in name and _is_whole(value)]
+
+
+def _is_whole(leaf: Any) -> bool:
+    """A Tensor [rows, columns] of whole numbers or truths."""
+    import torch
+
+    return isinstance(leaf, torch.Tensor) and leaf.ndim == 2 and not leaf.is_floating_point()
+
+
+def _whole(inputs: Any) -> list[torch.Tensor]:
+    from torch.utils import _pytree as pytree
+
+    return [leaf for leaf in pytree.tree_leaves(inputs) if _is_whole(leaf)]
+
+
+def _width(inputs: Any) -> int | None:
+    """The columns of the inputs; None where nothing tells which of them are padding."""
+    leaves = _masks(inputs) or _whole(inputs)
+    widths = {leaf.shape[1] for leaf in leaves}
+    return int(widths.pop()) if len(widths) == 1 else None
+
+
+def _used(inputs: Any, width: int) -> int:
+    """How many columns are left when those at the end that are padding in every row are cut."""
+    import torch
+
+    masks = _masks(inputs)
+    others = [leaf for leaf in _whole(inputs) if leaf.shape[1] == width]
+    if any(bool((mask[:, 0] == 0).any()) for mask in masks):
+        # Padded on the left, or a mask that marks padding with 1.
+        return width
+    filled = [(mask != 0).any(0) for mask in masks]
+    # Beside a mask padding is any one number; numbers that differ are none, whatever a mask of that name means.
+    filled += [(leaf != (leaf[0, -1] if masks else 0)).any(0) for leaf in others]
+    places = torch.stack(filled).any(0).nonzero()
+    return int(places[-1]) + 1 if len(places) else 0
+
+
+def _is_as_wide(leaf: Any, rows: int, width: int) -> bool:
+    import torch
+
+    return isinstance(leaf, torch.Tensor) and leaf.ndim >= 2 and tuple(leaf.shape[:2]) == (rows, width)
+
+
+def _is_constant(columns: Any) -> bool:
+    return bool((columns == columns.flatten()[0]).all())

@@ -1,0 +1,152 @@
+"""Cutting padding off: what is cut, that it changes nothing where it is allowed, and that it is refused elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import trainable
+from hypothesis import given
+from hypothesis import settings as limits
+from hypothesis import strategies as st
+
+from hotlap.errors import InputError
+from hotlap.training import trimming
+from hotlap.training.loading import MicroBatch
+from hotlap.training.processes import Processes
+from hotlap.training.run import check_trimming, trimming_of
+from hotlap.training.settings import Settings
+from hotlap.workload.opened import open_workload
+from hotlap.workload.target import load_target
+
+PADDED = (
+    trainable.HEAD
+    + """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.out = nn.Embedding(20, 8), nn.Sequential(nn.Dropout(0.3), nn.Linear(8, 2))
+
+    def forward(self, ids, attention_mask):
+        weights = attention_mask.unsqueeze(2).float()
+        return self.out((self.embed(ids) * weights).sum(1) / weights.sum(1))
+
+class Texts(Dataset):
+    def __len__(self):
+        return 64
+
+    def __getitem__(self, index):
+        length = 1 + index % 7
+        ids, mask = torch.full((12,), PAD), torch.zeros(12, dtype=torch.int64)
+        ids[:length] = torch.arange(length) + index % 5
+        mask[:length] = 1
+        return {"ids": ids, "attention_mask": mask}, index % 2
+
+PAD = 0
+workload = Workload(
+    name="texts", model=Net, example=lambda batch: {
+        "ids": torch.ones(batch, 12, dtype=torch.int64), "attention_mask": torch.ones(batch, 12, dtype=torch.int64)},
+    training=Texts, loss=functional.cross_entropy, batch_size=16,
+    dynamic={"ids": {0: "batch", 1: ("length", 2, 12)}, "attention_mask": {0: "batch", 1: ("length", 2, 12)}},
+)
+"""
+)
+LOOKS = """
+class Looks(Net):
+    def forward(self, ids, attention_mask):
+        return self.out(self.embed(ids).mean(1))
+import dataclasses
+workload = dataclasses.replace(workload, model=Looks)
+"""
+FIXED = """
+class Fixed(Net):
+    def forward(self, ids, attention_mask):
+        return self.out(self.embed(ids).reshape(-1, 12, 8).mean(1))
+import dataclasses
+workload = dataclasses.replace(workload, model=Fixed)
+"""
+FULL = """
+Texts.__getitem__ = lambda self, index: (
+    {"ids": torch.arange(12), "attention_mask": torch.ones(12, dtype=torch.int64)}, index % 2)
+"""
+
+
+def batch(inputs: Any, targets: Any = None) -> MicroBatch:
+    rows = len(next(iter(inputs.values()))) if isinstance(inputs, dict) else len(inputs)
+    return MicroBatch(inputs=inputs, targets=targets, rows=rows, weight=float(rows), start=0)
+
+
+def found(folder: Path, add: str = "") -> trimming.Trimmed:
+    path = folder / "texts.py"
+    path.write_text(PADDED + add)
+    opened = open_workload(load_target(str(path)), needs=("training", "loss"), command="train")
+    return trimming_of(opened, Settings(batch_size=16), Processes("cpu"))
+
+
+def test_padding_that_nothing_looks_at_may_be_cut(tmp_path: Path) -> None:
+    result = found(tmp_path)
+    assert result.reason is None
+    assert result.kept == pytest.approx(7 / 12)
+    assert result.difference <= 1e-6
+
+
+@pytest.mark.parametrize(
+    ("add", "words"),
+    [
+        (LOOKS, "without padding, loss or gradients differ by"),
+        (FIXED, "the model does not take shorter inputs"),
+        (FULL, "no batch has columns that are padding in every row"),
+        ("PAD = 1\n", None),
+    ],
+    ids=["looked at", "fixed", "full", "another number"],
+)
+def test_where_it_would_change_something_it_says_so(tmp_path: Path, add: str, words: str | None) -> None:
+    result = found(tmp_path, add)
+    assert result.reason is None if words is None else words in (result.reason or "")
+
+
+def test_training_refuses_by_name_what_would_change_numbers(tmp_path: Path) -> None:
+    (tmp_path / "texts.py").write_text(PADDED + LOOKS)
+    opened = open_workload(load_target(str(tmp_path / "texts.py")), needs=("training", "loss"), command="train")
+    check_trimming(opened, Settings(batch_size=16), Processes("cpu"))
+    with pytest.raises(InputError, match=r"trim=true: without padding, loss or gradients differ by .* leave it out"):
+        check_trimming(opened, Settings(batch_size=16, trim=True), Processes("cpu"))
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(1, 4))
+@limits(max_examples=60, deadline=None)
+def test_no_column_that_a_row_uses_is_ever_cut(lengths: list[int], least: int) -> None:
+    mask = (torch.arange(9) < torch.tensor(lengths)[:, None]).long()
+    ids = torch.where(mask == 1, 5 + torch.arange(9), 1)
+    labels = torch.where(mask == 1, 3, -100)
+    cut = trimming.trimmed(batch({"ids": ids, "attention_mask": mask}, labels), least)
+    width = cut.inputs["ids"].shape[1]
+    assert width == max(least, *lengths)
+    assert cut.inputs["attention_mask"].shape == cut.targets.shape == (len(lengths), width)
+    assert int(cut.inputs["attention_mask"].sum()) == int(mask.sum())
+    assert torch.equal(cut.inputs["ids"], ids[:, :width])
+
+
+def test_without_a_mask_zeros_are_padding() -> None:
+    ids = torch.tensor([[4, 0, 7, 0, 0], [0, 3, 0, 0, 0]])
+    assert trimming.trimmed(batch(ids), 1).inputs.tolist() == [[4, 0, 7], [0, 3, 0]]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "targets"),
+    [
+        # The mask marks padding with 1, so that its zeros are text.
+        ({"ids": torch.tensor([[1, 2, 3, 4]]), "key_padding_mask": torch.tensor([[0, 0, 0, 0]])}, None),
+        # Targets say something where inputs don't.
+        (torch.tensor([[1, 2, 0, 0]]), torch.tensor([[1, 2, 3, 4]])),
+        # Nothing tells what is padding among numbers that are not whole.
+        (torch.zeros(2, 4), None),
+        # Inputs of two widths.
+        ({"ids": torch.zeros(2, 4, dtype=torch.int64), "tags": torch.zeros(2, 3, dtype=torch.int64)}, None),
+    ],
+)
+def test_what_may_be_more_than_padding_stays(inputs: Any, targets: Any) -> None:
+    given_batch = batch(inputs, targets)
+    assert trimming.trimmed(given_batch, 1) is given_batch

@@ -13,9 +13,12 @@ CHANGED: dict[str, Any] = {
     "precision": "bf16", "layout": "channels_last", "compile": True, "fused": True, "batch_size": 32, "micro_batch": 8,
     "workers": 2, "prefetch": 3,
 }  # fmt: skip
+TEXTS: dict[str, Any] = {"trim": True, "foreach": True}
 
 
-@pytest.mark.parametrize("changes", [{}, CHANGED, {"precision": "fp16"}], ids=["plain", "changed", "fp16"])
+@pytest.mark.parametrize(
+    "changes", [{}, CHANGED, {"precision": "fp16"}, TEXTS], ids=["plain", "changed", "fp16", "texts"]
+)
 @pytest.mark.parametrize("loop", ["pytorch", "lightning", "accelerate"])
 def test_it_is_python(loop: str, changes: Any) -> None:
     ast.parse(snippets(Settings(**changes).to_json())[loop])
@@ -27,6 +30,12 @@ def test_each_setting_is_said() -> None:
         assert words in found["lightning"]
     for words in ('mixed_precision="bf16"', "gradient_accumulation_steps=4", "channels_last", "torch.compile", "fused"):
         assert words in found["accelerate"]
+
+
+def test_trimming_and_the_optimizers_form_are_said() -> None:
+    for code in snippets(Settings(**TEXTS).to_json()).values():
+        assert "inputs = {name: value[:, :length] for name, value in inputs.items()}" in code
+        assert "foreach=True" in code
 
 
 @pytest.mark.parametrize(

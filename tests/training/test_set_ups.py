@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
-from hotlap.training.set_ups import Change, changes, thriftier
+from hotlap.training.set_ups import Change, changes, proposal, thriftier, to_prove
 from hotlap.training.settings import Settings
 
 STUDY: dict[str, Any] = {
-    "images": True, "fused": True, "optimizer": "AdamW", "not_exact": {}, "repeated": 3, "locked": [],
+    "images": True, "fused": True, "foreach": True, "optimizer": "AdamW", "not_exact": {}, "repeated": 3, "locked": [],
+    "trim": {"reason": None},
 }  # fmt: skip
 
 
@@ -20,13 +21,15 @@ def by_name(settings: Settings | None = None, *, compiler: bool = True, **study:
 def test_all_is_tried_where_all_makes_sense() -> None:
     tried = [name for name, change in by_name().items() if change.reason is None]
     assert tried == [
-        "bf16", "channels_last", "fused optimizer", "1 loader process", "2 loader processes", "passes of 32", "compile",
+        "trimmed padding", "bf16", "channels_last", "fused optimizer", "1 loader process", "2 loader processes",
+        "4 batches read ahead", "passes of 32", "passes of 16", "compile",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("study", "name", "words"),
     [
+        ({"trim": {"reason": "the model looks at it"}}, "trimmed padding", "the model looks at it"),
         ({"images": False}, "channels_last", "no weight has 4 axes"),
         ({"fused": False, "optimizer": "NAdam"}, "fused optimizer", "NAdam has no fused form"),
         ({"locked": ["workers"]}, "1 loader process", "`training` gives batches of its own"),
@@ -36,6 +39,44 @@ def test_all_is_tried_where_all_makes_sense() -> None:
 )
 def test_what_makes_no_sense_says_why(study: Any, name: str, words: str) -> None:
     assert words in (by_name(**study)[name].reason or "")
+
+
+def test_what_hangs_on_something_is_tried_upon_it_only() -> None:
+    found = by_name()
+    assert found["4 batches read ahead"].upon == ("1 loader process", "2 loader processes")
+    assert found["passes of 16"].upon == ("passes of 32",)
+    assert found["passes of 32"].upon == ()
+
+
+def test_a_step_that_hardly_waits_gets_no_loader_process() -> None:
+    found = {change.name: change for change in changes(STUDY, Settings(), compiler=True, loading_share=0.004)}
+    assert found["1 loader process"].reason == "a step waits 0.4% of its time for data: there is nothing to gain"
+
+
+def test_an_optimizer_without_a_fused_form_may_have_the_other() -> None:
+    assert "foreach optimizer" not in by_name()
+    assert by_name(fused=False)["foreach optimizer"].settings == {"foreach": True}
+    assert "foreach optimizer" not in by_name(fused=False, foreach=False)
+
+
+def test_other_batch_sizes_are_tried_where_asked_for_and_their_rate_is_proposed() -> None:
+    assert not [name for name in by_name() if name.startswith("batch size")]
+    found = {change.name: change for change in changes(STUDY, Settings(), compiler=True, other_batch_sizes=True)}
+    assert found["batch size 128"].settings == {"batch_size": 128}
+    assert found["batch size 256"].upon == ("batch size 128",)
+    own, best = Settings(), Settings(batch_size=256)
+    assert "Usual for SGD: 4 times the rate (linearly" in (proposal(own, best, "SGD") or "")
+    assert "Usual for AdamW: 2 times the rate (with the square root" in (proposal(own, best, "AdamW") or "")
+    assert proposal(own, own, "SGD") is None
+
+
+def test_a_proof_falls_back_to_the_own_number_format() -> None:
+    own = Settings()
+    fused = Settings(fused=True)
+    both = Settings(fused=True, precision="bf16")
+    assert to_prove(own, both) == [both, fused]
+    assert to_prove(own, fused) == [fused]
+    assert to_prove(own, Settings(precision="bf16")) == [Settings(precision="bf16")]
 
 
 def test_no_compiler_no_compiling() -> None:

@@ -25,7 +25,10 @@ from hotlap.workload.workload import Workload
 _SETTINGS, _RESULT = "settings.json", "result.json"
 _PLACES = ("batch_size", "accumulation", "seed")
 """What a position in the data depends on: a resumed run can't change it."""
-_SPEED = ("precision", "layout", "compile", "fused", "micro_batch", "checkpointing", "workers", "prefetch", "pin")
+_SPEED = (
+    "precision", "layout", "compile", "trim", "fused", "foreach", "micro_batch", "checkpointing", "workers", "prefetch",
+    "pin",
+)  # fmt: skip
 """What makes a step faster or slower."""
 
 
@@ -145,7 +148,8 @@ def describe(settings: Settings) -> str:
     """The set-up in a few words: `bf16, channels_last, fused`."""
     words: list[str] = [settings.precision]
     words += [settings.layout] if settings.layout != "contiguous" else []
-    words += [name for name in ("compile", "fused", "checkpointing") if getattr(settings, name)]
+    words += ["trimmed padding"] if settings.trim else []
+    words += [name for name in ("compile", "fused", "foreach", "checkpointing") if getattr(settings, name)]
     if settings.examples_a_pass < settings.batch_size:
         words.append(f"micro-batches of {settings.examples_a_pass}")
     words += [f"{settings.workers} loader process{'es' if settings.workers > 1 else ''}"] if settings.workers else []

@@ -19,7 +19,7 @@ from hotlap.report.snippets import snippets
 from hotlap.search.folder import RunFolder, write_whole
 from hotlap.search.setting import LOAD_SECONDS, start_worker
 from hotlap.training.proof_trial import BUDGET_SECONDS, Kind, Plan, Side, details, judge_in_turn
-from hotlap.training.set_ups import to_prove
+from hotlap.training.set_ups import proposal, to_prove
 from hotlap.training.settings import Settings, settings_for
 from hotlap.training.tuner import DATA_BOUND, Bench, Found, give_up, medians, settle
 from hotlap.training.tuner import tune as search
@@ -35,6 +35,7 @@ def tune(
     out: str | Path,
     budget: float = 180.0,
     max_memory: int | None = None,
+    other_batch_sizes: bool = False,
     threads: int | None = None,
     seed: int = 0,
     device: Device | None = None,
@@ -48,6 +49,8 @@ def tune(
 
     target: a Workload, FILE.py, FILE.py:NAME or package.module:NAME. out: the folder for settings.json, result.json
     and report.html. budget: seconds for the search. max_memory: bytes that a training process may hold.
+    other_batch_sizes: try larger effective batches too, which change the result; what to do about the learning rate
+    is proposed.
 
     prove: "short" compares the loss of short trainings over at least five seeds, "full" the final score of whole
     ones; what is not shown to be as good is not handed over. prove_budget: seconds for that, for each set-up judged;
@@ -78,6 +81,7 @@ def tune(
             work=folder.work,
             deadline=began + budget,
             compiler=shutil.which("g++") is not None or shutil.which("clang++") is not None,
+            other_batch_sizes=other_batch_sizes,
             tell=tell,
         )
         found, proven = search(bench, usual), None
@@ -139,10 +143,13 @@ def _result(found: Found, study: Json, machine: Machine, began: float, proven: J
         "noise_floor": found.noise_floor,
         "baseline": _figures(found.baseline, baseline_ms, found.baseline_held, study),
         "best": {
-            **_figures(found.best, best_ms, found.best_held, study),
+            **_figures(found.best, best_ms * found.best.batch_size / found.baseline.batch_size, found.best_held, study),
             "speedup": to_json(found.speedup or _SAME),
         },
         "confirmed": faster,
+        "locked": study["locked"],
+        "trimming": study["trim"],
+        "proposal": proposal(found.baseline, found.best, study["optimizer"]),
         "proof": proven["kind"] if proven and proven["judged"] else "pending",
         "proof_details": proven,
         "candidates": found.outcomes(),

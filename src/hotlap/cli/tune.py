@@ -20,6 +20,9 @@ def tune(
     max_memory: Annotated[
         str | None, typer.Option("--max-memory", help="What training may hold: 4G, 900M. [default: 90% of ours]")
     ] = None,
+    other_batch_sizes: Annotated[
+        bool, typer.Option("--other-batch-sizes", help="Try larger batches too, which change the result.")
+    ] = False,
     prove: Annotated[
         str, typer.Option("--prove", help="Is training as good with it? short, full (to the end), none.")
     ] = "none",
@@ -50,6 +53,7 @@ def tune(
             out=out,
             budget=given,
             max_memory=byte_count(max_memory, "--max-memory") if max_memory else None,
+            other_batch_sizes=other_batch_sizes,
             prove=one_of("--prove", prove, _PROOFS),
             prove_budget=seconds(prove_budget, "--prove-budget") if prove_budget else None,
             prove_margin=prove_margin,

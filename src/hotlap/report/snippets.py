@@ -13,19 +13,20 @@ def snippets(settings: Json) -> dict[str, str]:
 def _pytorch(settings: Json) -> str:
     scaled, passes = settings["precision"] == "fp16", _passes(settings)
     dtype = {"bf16": "torch.bfloat16", "fp16": "torch.float16"}.get(settings["precision"])
-    fused = ", fused=True" if settings["fused"] else ""
+    form = next((f", {name}=True" for name in ("fused", "foreach") if settings[name]), "")
     share = f" / {passes}" if passes > 1 else ""
     images = settings["layout"] == "channels_last"
     lines = [
         "model.to(memory_format=torch.channels_last)" if images else "",
         "model.compile()" if settings["compile"] else "",
-        f"optimizer = torch.optim.AdamW(model.parameters(){fused})  # or yours",
+        f"optimizer = torch.optim.AdamW(model.parameters(){form})  # or yours",
         _loader(settings),
         f'scaler = torch.amp.GradScaler("{settings["device"]}")' if scaled else "",
         "for step, (inputs, targets) in enumerate(loader, 1):",
         "    inputs = inputs.contiguous(memory_format=torch.channels_last)" if images else "",
+        *(f"    {line}" for line in _trimming(settings)),
         f'    with torch.autocast("{settings["device"]}", dtype={dtype}, enabled={dtype is not None}):',
-        "        outputs = model(inputs)",
+        f"        outputs = model({'**' if settings['trim'] else ''}inputs)",
         f"    loss = loss_function(outputs.float(), targets){share}",
         "    scaler.scale(loss).backward()" if scaled else "    loss.backward()",
         f"    if step % {passes} == 0:",
@@ -46,6 +47,8 @@ def _lightning(settings: Json) -> str:
         layout if settings["layout"] == "channels_last" else "",
         "module = torch.compile(module)" if settings["compile"] else "",
         "# in configure_optimizers: fused=True" if settings["fused"] else "",
+        "# in configure_optimizers: foreach=True" if settings["foreach"] else "",
+        *(f"# in training_step: {line}" for line in _trimming(settings)),
         "trainer.fit(module, loader)",
     ]
     return _text(lines)
@@ -61,9 +64,21 @@ def _accelerate(settings: Json) -> str:
         layout if settings["layout"] == "channels_last" else "",
         "model = torch.compile(model)" if settings["compile"] else "",
         "# give the optimizer fused=True" if settings["fused"] else "",
+        "# give the optimizer foreach=True" if settings["foreach"] else "",
+        *(f"# in the loop: {line}" for line in _trimming(settings)),
         "model, optimizer, loader = accelerator.prepare(model, optimizer, loader)",
     ]
     return _text(lines)
+
+
+def _trimming(settings: Json) -> list[str]:
+    """Cutting off columns that are padding in every row, by the mask."""
+    if not settings["trim"]:
+        return []
+    return [
+        'length = int(inputs["attention_mask"].sum(1).max())',
+        "inputs = {name: value[:, :length] for name, value in inputs.items()}",
+    ]
 
 
 def _text(lines: list[str]) -> str:

@@ -172,6 +172,10 @@ def tuned(result: Json, target: str, out: Path) -> Group:
         said = "nothing that is faster was shown to train as well" if refused else "nothing was confirmed as faster"
         lines.append(Text(said, "bold"))
         lines += [Text(f"{plain(trial['name'])}: {plain(trial['reason'])}") for trial in refused]
+    if result["locked"]:
+        names = ", ".join(result["locked"])
+        lines.append(Text(f"{names}: not hotlap's to choose, since `training` gives batches of its own"))
+    lines += [Text(plain(result["proposal"]), "yellow")] if result["proposal"] else []
     lines += [Text(f"warning: {plain(warning)}", "yellow") for warning in result["warnings"]]
     return Group(table, *lines)
 

@@ -11,24 +11,37 @@ from hotlap.training.settings import Settings
 
 _LEAST_PASS = 8
 """Passes of fewer examples are all overhead."""
+_LEAST_WAIT = 0.02
+"""A step that waits a smaller share of its time for data has nothing to gain from loader processes."""
+_LINEAR = ("SGD",)
+"""Optimizers whose learning rate grows with the batch (Goyal et al., 2017); with its square root for those that
+divide by the gradient's own size (Malladi et al., 2022)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """A change of the set-up by name; `reason` says why it is not tried, where it is not."""
+    """A change of the set-up by name; `reason` says why it is not tried, where it is not.
+
+    `upon`: names of changes; it is tried only where one of them was taken.
+    """
 
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     reason: str | None = None
+    upon: tuple[str, ...] = ()
 
 
-def changes(study: Json, settings: Settings, *, compiler: bool) -> list[Change]:
+def changes(
+    study: Json, settings: Settings, *, compiler: bool, loading_share: float = 1.0, other_batch_sizes: bool = False
+) -> list[Change]:
     """Every change, in the order to try them in: those that gain most, most often, first.
 
-    `study` is what timing.study gave. A change that would change what a step computes is never tried.
+    `study` is what timing.study gave, `loading_share` what share of a step waits for data. A change that would
+    change what a step computes is never tried, other batch sizes only where they are asked for.
     """
     cuda = settings.device == "cuda"
     found = [
+        Change(name="trimmed padding", settings={"trim": True}, reason=study["trim"]["reason"]),
         Change(name="bf16", settings={"precision": "bf16"}),
         Change(
             name="fp16",
@@ -46,15 +59,32 @@ def changes(study: Json, settings: Settings, *, compiler: bool) -> list[Change]:
             reason=None if study["fused"] else f"{study['optimizer']} has no fused form",
         ),
     ]
-    found += [_loading(name, count, study) for name, count in (("1 loader process", 1), ("2 loader processes", 2))]
+    if study["foreach"] and not study["fused"]:
+        found.append(Change(name="foreach optimizer", settings={"foreach": True}))
+    found += _loading(study, loading_share)
     if cuda:
         found.append(Change(name="pinned memory", settings={"pin": True}, reason=_locked("pin", study)))
-    found.append(_smaller_passes(study, settings))
+    found += _smaller_passes(study, settings)
     found.append(
         Change(name="compile", settings={"compile": True}, reason=None if compiler else "there is no C++ compiler here")
     )
+    found += _batch_sizes(study, settings) if other_batch_sizes else []
     found.append(Change(name="checkpointing", reason="it saves memory, not time; tried where memory runs out"))
     return found
+
+
+def proposal(own: Settings, best: Settings, optimizer: str) -> str | None:
+    """What to do about the learning rate where the best set-up has another batch size; None where it has the same."""
+    factor = best.batch_size / own.batch_size
+    if factor == 1:
+        return None
+    linear = optimizer in _LINEAR
+    rate = factor if linear else factor**0.5
+    law = "linearly, Goyal et al. 2017" if linear else "with the square root, Malladi et al. 2022"
+    return (
+        f"steps of {best.batch_size} examples instead of {own.batch_size} change the result; hotlap leaves the "
+        f"learning rate as it is. Usual for {optimizer}: {rate:.3g} times the rate ({law}), after a warm-up"
+    )
 
 
 def thriftier(study: Json, settings: Settings) -> list[Change]:
@@ -76,20 +106,44 @@ def to_prove(own: Settings, best: Settings) -> list[Settings]:
     return [best] if plainer in (best, own) else [best, plainer]
 
 
-def _loading(name: str, count: int, study: Json) -> Change:
-    return Change(name=name, settings={"workers": count}, reason=_locked("workers", study))
+def _loading(study: Json, share: float) -> list[Change]:
+    reason = _locked("workers", study)
+    if reason is None and share < _LEAST_WAIT:
+        reason = f"a step waits {share:.1%} of its time for data: there is nothing to gain"
+    names = "1 loader process", "2 loader processes"
+    return [
+        Change(name=names[0], settings={"workers": 1}, reason=reason),
+        Change(name=names[1], settings={"workers": 2}, reason=reason),
+        Change(name="4 batches read ahead", settings={"prefetch": 4}, reason=reason, upon=names),
+    ]
 
 
 def _locked(knob: str, study: Json) -> str | None:
     return "`training` gives batches of its own, which are read as they come" if knob in study["locked"] else None
 
 
-def _smaller_passes(study: Json, settings: Settings) -> Change:
-    size = settings.batch_size // 2
-    name, reason = f"passes of {size}", _locked("micro_batch", study)
+def _smaller_passes(study: Json, settings: Settings) -> list[Change]:
+    """Half the batch a pass, then a quarter where halves were faster: a smaller pass may stay in the cache."""
+    sizes = settings.batch_size // 2, settings.batch_size // 4
+    reason = _locked("micro_batch", study)
     if reason is None and study["not_exact"]:
         kinds = " and ".join(study["not_exact"])
         reason = f"layers with {kinds} would give another result"
-    if reason is None and size < _LEAST_PASS:
-        reason = f"passes of {size} examples are all overhead"
-    return Change(name=name, settings={"micro_batch": size}, reason=reason)
+    found: list[Change] = []
+    for size in sizes:
+        few = f"passes of {size} examples are all overhead" if size < _LEAST_PASS else None
+        upon = tuple(change.name for change in found)
+        found.append(
+            Change(name=f"passes of {size}", settings={"micro_batch": size}, reason=reason or few, upon=upon[-1:])
+        )
+    return found
+
+
+def _batch_sizes(study: Json, settings: Settings) -> list[Change]:
+    sizes = [settings.batch_size * factor for factor in (2, 4)]
+    names = [f"batch size {size}" for size in sizes]
+    reason = _locked("batch_size", study)
+    return [
+        Change(name=names[0], settings={"batch_size": sizes[0]}, reason=reason),
+        Change(name=names[1], settings={"batch_size": sizes[1]}, reason=reason, upon=(names[0],)),
+    ]

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hotlap.core import Json
+from hotlap.core import Json, to_json
 from hotlap.training import preparing
 from hotlap.training.loading import Window
 from hotlap.training.loop import Parts
 from hotlap.training.processes import Processes
 from hotlap.training.recompute import repeated_layers
-from hotlap.training.run import make_parts
+from hotlap.training.run import make_parts, trimming_of
 from hotlap.training.settings import Settings
 from hotlap.workload.opened import check_fields, open_workload
 from hotlap.workload.target import load_target
@@ -30,17 +30,23 @@ _ENDLESS = 1_000_000
 
 def study(state: dict[str, Any], *, target: str, settings: Json) -> Json:
     """What decides which set-ups make sense: facts of the model, the optimizer and the data."""
+    import torch
+
     loaded = load_target(target)
     check_fields(loaded, _NEEDS, "tune")
     chosen = Settings(**settings)
     opened = open_workload(loaded, needs=_NEEDS, command="tune")
-    parts = make_parts(opened, chosen, Path(), Processes(chosen.device), _nobody)
-    fused = preparing.has_fused_form(parts.optimizer)
+    processes = Processes(chosen.device)
+    torch.set_num_threads(chosen.threads)
+    parts = make_parts(opened, chosen, Path(), processes, _nobody)
+    trim = trimming_of(opened, chosen, processes)
     return {
         "name": loaded.name,
         "digest": loaded.digest,
         "images": any(parameter.ndim == 4 for parameter in parts.model.parameters()),
-        "fused": fused,
+        "fused": preparing.has_fused_form(parts.optimizer),
+        "foreach": preparing.has_foreach_form(parts.optimizer),
+        "trim": to_json(trim),
         "optimizer": type(parts.optimizer).__name__,
         "not_exact": preparing.not_exact(parts.model),
         "repeated": len(repeated_layers(parts.model)),

@@ -7,13 +7,14 @@ are faster than with what was best before by more than the noise floor.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from hotlap.core import Interval, Json, Start, to_json
-from hotlap.errors import CandidateFailed, OutOfMemory, Refusal, WorkloadError
+from hotlap.errors import CandidateFailed, InputError, OutOfMemory, Refusal, WorkloadError
 from hotlap.measure import pairs, statistics
 from hotlap.measure.pairs import Blocks
 from hotlap.measure.worker import Worker
@@ -21,9 +22,11 @@ from hotlap.search.setting import LOAD_SECONDS, start_worker
 from hotlap.training.set_ups import Change, changes, thriftier
 from hotlap.training.settings import Settings
 
-_TIMING = "hotlap.training.timing"
-SCREENING = Blocks(pairs=4, seconds=0.3, timeout=300.0)
-CONFIRMING = Blocks(pairs=4, seconds=0.3, timeout=300.0)
+_TIMING, _MEMORY = "hotlap.training.timing", "hotlap.training.memory.work"
+_PEAK_STEPS = 3
+"""The first step makes the optimizer's state, and the heap is full after the third."""
+SCREENING = Blocks(pairs=6, seconds=0.3, timeout=300.0, enough_seconds=4.0)
+CONFIRMING = Blocks(pairs=4, seconds=0.3, timeout=300.0, least_pairs=2, enough_seconds=4.0)
 _CONFIRMING_SHARE = 0.35
 """So much of the budget is left for the confirmation."""
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
@@ -41,22 +44,44 @@ class Bench:
     work: Path
     deadline: float
     compiler: bool
+    other_batch_sizes: bool
     tell: Callable[[Json], None]
 
-    def hold(self, settings: Settings) -> Worker:
-        """A process that holds a step with these settings. Raises CandidateFailed or OutOfMemory."""
-        worker = start_worker(settings.threads, self.memory_limit, self.work)
-        try:
-            worker.call(f"{_TIMING}:hold", target=self.target, settings=settings.to_json(), timeout=LOAD_SECONDS)
-        except WorkloadError as error:
-            worker.close()
-            if any(words in str(error).lower() for words in _OUT_OF_MEMORY):
-                raise OutOfMemory(str(error)) from error
-            raise
-        except BaseException:
-            worker.close()
-            raise
-        return worker
+    @contextmanager
+    def hold(self, *chosen: Settings) -> Iterator[list[Worker]]:
+        """Processes that hold a step with each of these, loaded side by side. Raises CandidateFailed or OutOfMemory."""
+        with ExitStack() as stack, _memory_told():
+            workers = []
+            for settings in chosen:
+                worker = stack.enter_context(start_worker(settings.threads, self.memory_limit, self.work))
+                worker.begin(f"{_TIMING}:hold", target=self.target, settings=settings.to_json())
+                workers.append(worker)
+            for worker in workers:
+                worker.finish(LOAD_SECONDS)
+                worker.pause()
+            yield workers
+
+    def peak_bytes(self, settings: Settings) -> int:
+        """The most that a process holds which trains on batches as large as the epoch's largest, optimizer's state
+        and all. Raises OutOfMemory where that is more than it may."""
+        given = settings.to_json()
+        with start_worker(settings.threads, self.memory_limit, self.work) as worker, _memory_told():
+            opened = worker.call(f"{_MEMORY}:open_training", target=self.target, settings=given, timeout=LOAD_SECONDS)
+            batch = opened["rows"] or settings.examples_a_pass
+            arguments = {"settings": given, "batch": batch, "steps": _PEAK_STEPS}
+            found = worker.call(f"{_MEMORY}:run_steps", timeout=LOAD_SECONDS, **arguments)
+        return int(found["peak_bytes"])
+
+
+@contextmanager
+def _memory_told() -> Iterator[None]:
+    """An error of the user's own code that says it ran out of memory is one of memory, as any other is not."""
+    try:
+        yield
+    except WorkloadError as error:
+        if any(words in str(error).lower() for words in _OUT_OF_MEMORY):
+            raise OutOfMemory(str(error)) from error
+        raise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,15 +112,25 @@ class Found:
 
 def tune(bench: Bench, usual: Settings) -> Found:
     """Search. Raises Refusal where not even the thriftiest set-up of the same result fits the memory."""
-    baseline, warnings = _that_fits(bench, usual)
-    floor, baseline_ms, baseline_held = _noise(bench, baseline)
-    best, ratio, rows = baseline, 1.0, []
-    search_until = bench.deadline - _CONFIRMING_SHARE * max(0.0, bench.deadline - time.monotonic())
-    for change in changes(bench.study, baseline, compiler=bench.compiler):
-        row, gained = _tried(bench, baseline, best, ratio, floor, change, search_until)
-        rows.append(row)
-        if gained is not None:
-            best, ratio = replace(best, **change.settings), gained
+    baseline, peak_bytes, warnings = _that_fits(bench, usual)
+    bench.tell({"event": "phase", "phase": "timing the workload's own set-up against itself"})
+    with bench.hold(baseline) as (own,):
+        floor, baseline_ms, baseline_held = _noise(bench, baseline, own, peak_bytes)
+        until = bench.deadline - _CONFIRMING_SHARE * max(0.0, bench.deadline - time.monotonic())
+        best, rows = _climbed(
+            bench,
+            baseline,
+            own,
+            changes(
+                bench.study,
+                baseline,
+                compiler=bench.compiler,
+                loading_share=baseline_held["loading_share"],
+                other_batch_sizes=bench.other_batch_sizes,
+            ),
+            floor,
+            until,
+        )
     found = Found(
         baseline=baseline,
         best=baseline,
@@ -109,6 +144,53 @@ def tune(bench: Bench, usual: Settings) -> Found:
         warnings=tuple(warnings),
     )
     return settle(bench, found, best) if best != baseline else found
+
+
+def _climbed(
+    bench: Bench, baseline: Settings, own: Worker, tried: Sequence[Change], floor: float, until: float
+) -> tuple[Settings, list[dict[str, Any]]]:
+    """Each change upon the best so far: what came out best, and a row for each."""
+    best, ratio = baseline, 1.0
+    rows, taken = list[dict[str, Any]](), set[str]()
+    for change in tried:
+        reason = change.reason or ("the budget was spent" if time.monotonic() > until else None)
+        if change.upon and not taken & set(change.upon):
+            reason = reason or f"{' and '.join(change.upon)} brought nothing"
+        row: dict[str, Any] = {"name": change.name, "settings": dict(change.settings)}
+        if reason:
+            rows.append({**row, "status": "skipped", "reason": reason})
+            continue
+        bench.tell({"event": "start", "name": change.name})
+        row |= _screened(bench, baseline, own, replace(best, **change.settings), ratio * (1 + floor))
+        rows.append(row)
+        bench.tell({"event": "done", **row})
+        if row["status"] == "passed":
+            best, ratio = replace(best, **change.settings), row["speedup"]["estimate"]
+            taken.add(change.name)
+    return best, rows
+
+
+def _screened(bench: Bench, baseline: Settings, own: Worker, settings: Settings, least: float) -> dict[str, Any]:
+    """A set-up in turn with the baseline's process; it passes where it is `least` times as fast."""
+    try:
+        with bench.hold(settings) as (worker,):
+            start = _per_example(pairs.measure(own, worker, SCREENING)[0], baseline, settings)
+            held = worker.call(f"{_TIMING}:held", timeout=LOAD_SECONDS)
+    except (CandidateFailed, InputError) as error:
+        return {"status": "failed", "reason": str(error)}
+    interval = statistics.screening(start)
+    median_ms = statistics.median_ms([start.candidate_ms]) * settings.batch_size / baseline.batch_size
+    row = {**held, "median_ms": median_ms, "speedup": to_json(interval)}
+    if interval.estimate > least:
+        return {**row, "status": "passed"}
+    reason = f"no faster than without it: {interval.estimate:.3f} times the baseline's speed, {least:.3f} was needed"
+    return {**row, "status": "rejected", "reason": reason}
+
+
+def _per_example(start: Start, baseline: Settings, settings: Settings) -> Start:
+    """The candidate's times for as many examples as a step of the baseline has."""
+    share = baseline.batch_size / settings.batch_size
+    return replace(start, candidate_ms=tuple(share * ms for ms in start.candidate_ms))
 
 
 def settle(bench: Bench, found: Found, settings: Settings) -> Found:
@@ -130,75 +212,56 @@ def give_up(found: Found, reason: str) -> Found:
     )
 
 
-def _that_fits(bench: Bench, usual: Settings) -> tuple[Settings, list[str]]:
-    """The workload's own set-up, or the nearest of the same result that fits the memory."""
+def _that_fits(bench: Bench, usual: Settings) -> tuple[Settings, int, list[str]]:
+    """The workload's own set-up, or the nearest of the same result that fits the memory, and its peak in bytes."""
     tried = [Change(name="the workload's own set-up"), *thriftier(bench.study, usual)]
     last = ""
     for change in tried:
         settings = replace(usual, **change.settings)
+        bench.tell({"event": "phase", "phase": f"the memory of {change.name}"})
         try:
-            bench.hold(settings).close()
+            peak_bytes = bench.peak_bytes(settings)
         except OutOfMemory as error:
             last = str(error)
             continue
         told = f"the workload's own set-up runs out of memory; compared with {change.name} instead"
-        return settings, [told] if change.settings else []
+        return settings, peak_bytes, [told] if change.settings else []
     raise Refusal(f"no set-up of the same result fits the memory: with {tried[-1].name} it {last}; allow more")
 
 
-def _noise(bench: Bench, baseline: Settings) -> tuple[float, float, Json]:
+def _noise(bench: Bench, baseline: Settings, own: Worker, peak_bytes: int) -> tuple[float, float, Json]:
     """The noise floor, the median ms of a step, and what a process of them held."""
-    bench.tell({"event": "phase", "phase": "timing the workload's own set-up against itself"})
-    with bench.hold(baseline) as first, bench.hold(baseline) as second:
-        start, _ = pairs.measure(first, second, SCREENING)
-        held = first.call(f"{_TIMING}:held", timeout=LOAD_SECONDS)
-        return statistics.noise_floor([start]), statistics.median_ms([start.baseline_ms]), held
-
-
-def _tried(
-    bench: Bench, baseline: Settings, best: Settings, ratio: float, floor: float, change: Change, until: float
-) -> tuple[dict[str, Any], float | None]:
-    """One change upon the best so far: its row, and the ratio over the baseline where it is to stay."""
-    row: dict[str, Any] = {"name": change.name, "settings": dict(change.settings)}
-    reason = change.reason or ("the budget was spent" if time.monotonic() > until else None)
-    if reason:
-        return {**row, "status": "skipped", "reason": reason}, None
-    bench.tell({"event": "start", "name": change.name})
-    try:
-        with bench.hold(baseline) as first, bench.hold(replace(best, **change.settings)) as second:
-            start, _ = pairs.measure(first, second, SCREENING)
-            row |= second.call(f"{_TIMING}:held", timeout=LOAD_SECONDS)
-    except (CandidateFailed, WorkloadError) as error:
-        bench.tell({"event": "done", "name": change.name, "status": "failed", "reason": str(error)})
-        return {**row, "status": "failed", "reason": str(error)}, None
-    interval = statistics.screening(start)
-    row |= {"median_ms": statistics.median_ms([start.candidate_ms]), "speedup": to_json(interval)}
-    gained = interval.estimate > ratio * (1 + floor)
-    row["status"] = "passed" if gained else "rejected"
-    if not gained:
-        row["reason"] = f"no faster than without it ({interval.estimate:.3f}x the baseline, before {ratio:.3f}x)"
-    bench.tell({"event": "done", **row})
-    return row, interval.estimate if gained else None
+    with bench.hold(baseline) as (second,):
+        start, _ = pairs.measure(own, second, SCREENING)
+        held = second.call(f"{_TIMING}:held", timeout=LOAD_SECONDS)
+    held["peak_memory_bytes"] = max(held["peak_memory_bytes"], peak_bytes)
+    return statistics.noise_floor([start]), statistics.median_ms([start.baseline_ms]), held
 
 
 def _confirmed(bench: Bench, baseline: Settings, best: Settings) -> tuple[list[Start], Json]:
-    """Both again, in fresh processes each time, until the question is settled or the budget is spent."""
+    """Both again, in fresh processes each time, until the question is settled or the budget is spent.
+
+    The best's memory on the epoch's largest batch comes first: what is found holds for a whole epoch.
+    """
+    bench.tell({"event": "phase", "phase": "the memory of the best"})
+    peak_bytes = bench.peak_bytes(best)
     starts: list[Start] = []
     held: Json = None
     while True:
         look = statistics.next_look(starts)
         settled = bool(starts) and statistics.settled(starts, noise_floor=0.0)
         if look is None or settled or (statistics.speedup_ready(starts) and time.monotonic() > bench.deadline):
+            held["peak_memory_bytes"] = max(held["peak_memory_bytes"], peak_bytes)
             return starts, held
         while len(starts) < look:
             bench.tell({"event": "phase", "phase": f"confirming the best, start {len(starts) + 1}"})
-            with bench.hold(baseline) as first, bench.hold(best) as second:
-                starts.append(pairs.measure(first, second, CONFIRMING)[0])
+            with bench.hold(baseline, best) as (first, second):
+                starts.append(_per_example(pairs.measure(first, second, CONFIRMING)[0], baseline, best))
                 held = second.call(f"{_TIMING}:held", timeout=LOAD_SECONDS)
 
 
 def medians(starts: Sequence[Start]) -> tuple[float, float]:
-    """The baseline's and the best's median ms a step over all starts."""
+    """The baseline's and the best's median ms over all starts, for as many examples as a baseline's step has."""
     return (
         statistics.median_ms([start.baseline_ms for start in starts]),
         statistics.median_ms([start.candidate_ms for start in starts]),

@@ -1,0 +1,59 @@
+"""The search on real processes: memory on the largest batch, and what is out of memory and what is not."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import trainable
+
+from hotlap.errors import OutOfMemory, WorkloadError
+from hotlap.training.settings import Settings
+from hotlap.training.tuner import Bench
+
+LATE = """
+def batches():
+    found = [(torch.ones(2, 5, dtype=torch.int64), torch.ones(2, 5, dtype=torch.int64)) for _ in range(20)]
+    return [*found, (torch.ones(400, 2000, dtype=torch.int64), torch.ones(400, 2000, dtype=torch.int64))]
+import dataclasses
+workload = dataclasses.replace(workload, training=batches)
+"""
+"""The last batch of the epoch is two hundred times as large as the others."""
+BROKEN = """
+def broken(outputs, labels):
+    raise ValueError("no such label")
+import dataclasses
+workload = dataclasses.replace(workload, loss=broken)
+"""
+ENOUGH, TOO_LITTLE = 4 * 2**30, 480 * 2**20
+
+
+def bench(folder: Path, add: str, limit: int) -> Bench:
+    return Bench(
+        target=trainable.write(folder, "tokens", add=add),
+        study={},
+        memory_limit=limit,
+        work=folder,
+        deadline=time.monotonic() + 300,
+        compiler=False,
+        other_batch_sizes=False,
+        tell=lambda event: None,
+    )
+
+
+@pytest.mark.slow
+def test_memory_is_that_of_the_largest_batch_of_the_epoch(tmp_path: Path) -> None:
+    settings = Settings(threads=1)
+    with bench(tmp_path, LATE, TOO_LITTLE).hold(settings) as (worker,):
+        held = worker.call("hotlap.training.timing:held", timeout=60)
+    assert held["peak_memory_bytes"] < TOO_LITTLE
+    assert bench(tmp_path, LATE, ENOUGH).peak_bytes(settings) > TOO_LITTLE
+    with pytest.raises(OutOfMemory, match=r"more than its limit of 0\.5 GiB"):
+        bench(tmp_path, LATE, TOO_LITTLE).peak_bytes(settings)
+
+
+@pytest.mark.slow
+def test_another_error_is_none_of_memory(tmp_path: Path) -> None:
+    with pytest.raises(WorkloadError, match="no such label"):
+        bench(tmp_path, BROKEN, ENOUGH).peak_bytes(Settings(threads=1))

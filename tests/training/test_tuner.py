@@ -10,7 +10,7 @@ import trainable
 
 from hotlap.errors import OutOfMemory, WorkloadError
 from hotlap.training.settings import Settings
-from hotlap.training.tuner import Bench
+from hotlap.training.tuner import Bench, kept_for_confirming
 
 LATE = """
 def batches():
@@ -57,3 +57,10 @@ def test_memory_is_that_of_the_largest_batch_of_the_epoch(tmp_path: Path) -> Non
 def test_another_error_is_none_of_memory(tmp_path: Path) -> None:
     with pytest.raises(WorkloadError, match="no such label"):
         bench(tmp_path, BROKEN, ENOUGH).peak_bytes(Settings(threads=1))
+
+
+def test_slow_steps_keep_more_time_for_their_confirmation() -> None:
+    fast, slow = (kept_for_confirming(150, 5, seconds) for seconds in (0.05, 2.0))
+    assert fast == pytest.approx(0.35 * 150)
+    assert fast < slow <= 0.75 * 150
+    assert kept_for_confirming(-3, 5, 2) == 0

@@ -27,8 +27,8 @@ _PEAK_STEPS = 3
 """The first step makes the optimizer's state, and the heap is full after the third."""
 SCREENING = Blocks(pairs=6, seconds=0.3, timeout=300.0, enough_seconds=4.0)
 CONFIRMING = Blocks(pairs=4, seconds=0.3, timeout=300.0, least_pairs=2, enough_seconds=4.0)
-_CONFIRMING_SHARE = 0.35
-"""So much of the budget is left for the confirmation."""
+_CONFIRMING_SHARES = 0.35, 0.75
+"""So much of the time is kept for the confirmation, at least and at most."""
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 DATA_BOUND = 0.1
 """A step that waits longer than this share of its time for data is bound by loading."""
@@ -114,9 +114,12 @@ def tune(bench: Bench, usual: Settings) -> Found:
     """Search. Raises Refusal where not even the thriftiest set-up of the same result fits the memory."""
     baseline, peak_bytes, warnings = _that_fits(bench, usual)
     bench.tell({"event": "phase", "phase": "timing the workload's own set-up against itself"})
+    began = time.monotonic()
     with bench.hold(baseline) as (own,):
+        load_seconds = time.monotonic() - began
         floor, baseline_ms, baseline_held = _noise(bench, baseline, own, peak_bytes)
-        until = bench.deadline - _CONFIRMING_SHARE * max(0.0, bench.deadline - time.monotonic())
+        left = bench.deadline - time.monotonic()
+        until = bench.deadline - kept_for_confirming(left, load_seconds, baseline_ms / 1000)
         best, rows = _climbed(
             bench,
             baseline,
@@ -191,6 +194,14 @@ def _per_example(start: Start, baseline: Settings, settings: Settings) -> Start:
     """The candidate's times for as many examples as a step of the baseline has."""
     share = baseline.batch_size / settings.batch_size
     return replace(start, candidate_ms=tuple(share * ms for ms in start.candidate_ms))
+
+
+def kept_for_confirming(left: float, load_seconds: float, step_seconds: float) -> float:
+    """Of `left` seconds, what the first look at the best and one last change take; a share at least and at most."""
+    start = load_seconds + 2 * CONFIRMING.least_pairs * max(CONFIRMING.seconds, step_seconds)
+    change = load_seconds + 2 * SCREENING.least_pairs * max(SCREENING.seconds, step_seconds)
+    least, most = _CONFIRMING_SHARES
+    return max(0.0, left) * min(most, max(least, (statistics.LOOKS.at[0] * start + change) / max(left, 1e-9)))
 
 
 def settle(bench: Bench, found: Found, settings: Settings) -> Found:

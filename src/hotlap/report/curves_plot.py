@@ -55,7 +55,7 @@ def curves_plot(result: Json, *, width: float, height: float) -> CurvesPlot | No
     ends = [end for points in bands.values() for point in points if point for end in (point[0], point[2])]
     if not ends:
         return None
-    left, right, top, bottom = 54.0, width - 14.0, 30.0, height - 44.0
+    left, right, top, bottom = 54.0, width - 26.0, 30.0, height - 44.0
     log = min(ends) > 0 and max(ends) > _LOG_FROM * min(ends)
     low, high = _room(min(ends), max(ends), log)
     first, last = 0.0, float(found["examples"][-1] + found["examples"][0])

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from hotlap.training.loading import MicroBatch, Window, loss_weight
 from hotlap.training.processes import Processes
+from hotlap.training.reading import MicroBatch, Window, loss_weight
 from hotlap.training.settings import Settings
 from hotlap.training.stepping import Stepper
 from hotlap.workload.workload import Workload

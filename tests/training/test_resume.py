@@ -28,21 +28,44 @@ Rows.__getitem__ = _slow
 """
 """Some 10 ms a step, so that a kill finds the run at work."""
 
-STATEFUL = """
+LOADERS = """
+import dataclasses
+from torch.utils.data import DataLoader, IterableDataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-class Plain(Rows):
-    '''Without augmentation: a loader's own state does not hold what its workers drew.'''
-    def __getitem__(self, index):
-        import time
-        time.sleep(0.0005)
-        return self.rows[index], self.labels[index]
+drawn_here = np.random.RandomState(5)
 
-import dataclasses
-workload = dataclasses.replace(
-    workload, training=lambda: StatefulDataLoader(Plain(150, 3), batch_size=8, shuffle=True, num_workers=2),
-)
+class Own(Rows):
+    '''Augmented by generators of its own: in itself, deep in itself, and in its file.'''
+    def __init__(self):
+        super().__init__(150, 3)
+        self.first = np.random.default_rng(1)
+        self.others = {"deep": [torch.Generator().manual_seed(2), random.Random(3)]}
+
+    def __getitem__(self, index):
+        other, plain = self.others["deep"]
+        noise = self.first.normal() + torch.randn((), generator=other).item() + plain.random() + drawn_here.normal()
+        return super().__getitem__(index)[0] + 0.01 * noise, self.labels[index]
+
+class Stream(IterableDataset):
+    '''Each loader process gives its own share, noised by what it draws.'''
+    def __iter__(self):
+        data, worker = Rows(150, 3), torch.utils.data.get_worker_info()
+        for index in range(worker.id if worker else 0, 150, worker.num_workers if worker else 1):
+            yield data[index]
+
+common = {"batch_size": 8, "num_workers": 2}
+KINDS = {
+    "stateful": lambda: StatefulDataLoader(Rows(150, 3), shuffle=True, **common),
+    "plain": lambda: DataLoader(Rows(150, 3), shuffle=True, persistent_workers=True, **common),
+    "own": lambda: DataLoader(Own(), batch_size=8, shuffle=True, generator=torch.Generator().manual_seed(9)),
+    "stream": lambda: DataLoader(Stream(), **common),
+    "stateful stream": lambda: StatefulDataLoader(Stream(), **common),
+    "own dataset": Own,
+}
+workload = dataclasses.replace(workload, training=KINDS["GIVEN"])
 """
+"""Of each loader a batch is 8 examples; each of them is augmented at random, in a loader process or here."""
 
 
 TIMES = ("ms", "examples_per_second", "memory_bytes")
@@ -92,19 +115,18 @@ CASES = {
     "bf16, loader processes": ("rows", SLOW, {"workers": 2, "precision": "bf16"}),
     "fp16, clipped, fused": ("rows", SLOW, {"precision": "fp16", "clip": 0.5, "fused": True}),
     "early stop, loader processes": ("rows", SLOW, {"workers": 2, "early_stop": 1, "epochs": 6}),
-    "stateful loader": ("rows", STATEFUL, {"accumulation": 2}),
+    "stateful loader": ("rows", SLOW + LOADERS.replace("GIVEN", "stateful"), {"accumulation": 2}),
+    "plain loader": ("rows", SLOW + LOADERS.replace("GIVEN", "plain"), {}),
     "batches": ("tokens", "", {"accumulation": 2, "epochs": 40}),
 }
 
 
-NOT_YET = pytest.mark.xfail(strict=True, reason="the order of a StatefulDataLoader's later epochs is not brought back")
-
-
 def cases() -> list[Any]:
     first, *others = CASES
-    marks = {"stateful loader": [pytest.mark.exhaustive, NOT_YET]}
-    rest = [pytest.param(name, marks=marks.get(name, pytest.mark.exhaustive)) for name in others]
-    return [pytest.param(first, marks=pytest.mark.slow), *rest]
+    return [
+        pytest.param(first, marks=pytest.mark.slow),
+        *(pytest.param(o, marks=pytest.mark.exhaustive) for o in others),
+    ]
 
 
 @pytest.mark.parametrize("case", cases())
@@ -118,6 +140,24 @@ def test_killed_at_random_moments(case: str, tmp_path: Path) -> None:
     assert found, "no kill found the run at work, so nothing was shown"
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
     assert steps(tmp_path / "killed") == steps(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["stateful", "plain", "own", "stream", "stateful stream", "own dataset"])
+def test_every_kind_of_training_goes_on_exactly(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = trainable.write(tmp_path, "rows", add=LOADERS.replace("GIVEN", kind))
+    given: dict[str, Any] = {"settings": {"checkpoint_seconds": 0, "epochs": 2}, "threads": 1, "device": "cpu"}
+    hotlap.train(target, out=tmp_path / "whole", **given)
+    steps_an_epoch = 10 if kind == "own dataset" else 20 if "stream" in kind else 19
+    with monkeypatch.context() as patch:
+        # A checkpoint has seven flushes and renames: this falls into the second epoch.
+        stop_after(patch, 7 * (steps_an_epoch + 6))
+        with pytest.raises(Stop):
+            hotlap.train(target, out=tmp_path / "out", **given)
+    result = hotlap.train(target, out=tmp_path / "out", resume=True, **given)
+    assert steps_an_epoch < result["training"]["resumed_from_step"] < 2 * steps_an_epoch == result["training"]["steps"]
+    assert weights(tmp_path / "out") == weights(tmp_path / "whole")
+    assert steps(tmp_path / "out") == steps(tmp_path / "whole")
 
 
 @pytest.mark.slow

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hotlap.errors import HotlapError
-from hotlap.training.loading import Window
 from hotlap.training.processes import all_finite
+from hotlap.training.reading import Window
 from hotlap.training.stepping import NotFinite, Stepper
 from hotlap.workload.inputs import flatten_outputs
 

@@ -1,69 +1,44 @@
 """Training data as windows: all that one process computes for one step of the optimizer.
 
-A map-style Dataset is read in the order of `order.slots`, by loader processes if wanted. An iterable of batches is
-read in this process, `accumulation` batches a window.
+What a user gives is one of three things. A map-style Dataset is read in an order of hotlap's own. A DataLoader over
+one is taken apart, and its parts are read in its own order. Any other iterable of batches is gone through as it is.
+Of the first two each batch depends on the seed and its place alone, so that a run finds its place again without
+reading what came before, whatever loader processes had drawn.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from hotlap.core import Json
-from hotlap.errors import HotlapError, InputError, TrainingStopped, WorkloadError
+from hotlap.errors import InputError, WorkloadError
 from hotlap.training.encoding import encode
-from hotlap.training.order import Slot, slots, windows_in
-from hotlap.training.seeding import seed_generators
+from hotlap.training.order import Slot, derived_seed, slots, windows_in
+from hotlap.training.reading import MicroBatch, Reader, Window, Windows, collate, count_rows, loss_weight
+from hotlap.training.seeding import own_generators, reseed, seed_generators
 from hotlap.training.settings import Settings
 from hotlap.workload.evaluation import END
-from hotlap.workload.inputs import input_kind
-from hotlap.workload.roles import pair
+from hotlap.workload.roles import is_map_style, pair
 from hotlap.workload.user_code import running
-from hotlap.workload.workload import Inputs, Workload
+from hotlap.workload.workload import Workload
 
-if TYPE_CHECKING:
-    from torch.utils.data import DataLoader
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MicroBatch:
-    """What one forward pass takes. `weight`: what its loss was averaged over; 0 for what only keeps in step.
-
-    `start` is its place in the window, `indices` are its examples in the Dataset (none of an iterable's).
-    """
-
-    inputs: Inputs
-    targets: Any
-    rows: int
-    weight: float
-    start: int
-    indices: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
-    """This process's share of one step of the optimizer."""
-
-    epoch: int
-    number: int
-    micro_batches: tuple[MicroBatch, ...]
-
-    @property
-    def rows(self) -> int:
-        """Examples of this process that count."""
-        return sum(one.rows for one in self.micro_batches if one.weight)
+_LOADERS = ("torch.utils.data.dataloader", "torchdata.stateful_dataloader.stateful_dataloader")
+"""Whose way of going through a Dataset is known, so that its parts may be read in its place."""
 
 
 class Source(Protocol):
     """Where windows come from. `windows` is how many an epoch has; None where only reading it tells.
 
     `examples` is what a Dataset holds. `locked` names the settings that this kind of data leaves no choice in.
+    `warnings` say why a resumed run may not be exact.
     """
 
     windows: int | None
     examples: int | None
     locked: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     def epoch(self, number: int, first: int) -> Iterator[Window]:
         """The windows of an epoch from `first` on. Epochs are asked for in order."""
@@ -78,11 +53,13 @@ class Source(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Failed:
-    """What went wrong in a loader process, as a sentence: an exception would arrive with its whole story."""
-
-    sentence: str
+def source_of(training: Any, workload: Workload, settings: Settings, *, rank: int = 0, world: int = 1) -> Source:
+    """What `training` gave as windows. Raises WorkloadError or InputError where it can't be."""
+    if is_map_style(training):
+        return DatasetSource(training, workload, settings, rank=rank, world=world)
+    if can_be_taken_apart(training):
+        return LoaderSource(training, workload, settings, rank=rank, world=world)
+    return BatchesSource(training, workload, settings, rank=rank, world=world)
 
 
 class DatasetSource:
@@ -96,19 +73,18 @@ class DatasetSource:
         if not self.examples:
             raise WorkloadError("the workload's `training` is empty; give at least one example")
         self.windows: int | None = windows_in(self.examples, settings.batch_size)
+        self.warnings = changing(dataset)
         self._dataset, self._workload, self._settings = dataset, workload, settings
         self._rank, self._world = rank, world
-        self._loader: DataLoader[Any] | None = None
-        self._items: Iterator[Any] = iter(())
+        self._reading: Windows | None = None
 
     def epoch(self, number: int, first: int) -> Iterator[Window]:
         """The windows of an epoch from `first` on; loader processes read on into the next epoch meanwhile."""
         assert self.windows is not None
-        if self._loader is None and first < self.windows:
-            self._loader = self._start(number, first)
-            self._items = iter(self._loader)
         for _ in range(first, self.windows):
-            yield self._window()
+            if self._reading is None:
+                self._reading = self._start(number, first)
+            yield self._reading.next()
 
     def state(self) -> Json:
         """Nothing: epoch and window say it all."""
@@ -116,11 +92,10 @@ class DatasetSource:
 
     def close(self) -> None:
         """End the loader processes."""
-        self._loader, self._items = None, iter(())
+        if self._reading is not None:
+            self._reading.close()
 
-    def _start(self, epoch: int, first: int) -> DataLoader[Any]:
-        from torch.utils.data import DataLoader
-
+    def _start(self, epoch: int, first: int) -> Windows:
         settings = self._settings
         assert self.examples is not None
         order = slots(
@@ -134,66 +109,130 @@ class DatasetSource:
             rank=self._rank,
             world=self._world,
         )
-        workers = settings.workers
-        return DataLoader(
-            reader(self._dataset, settings.seed),
-            batch_size=None,
-            sampler=order,
-            num_workers=workers,
-            collate_fn=_as_it_is,
+        reader = Reader(self._dataset, collate, seed=settings.seed, generators=own_generators(self._dataset))
+        return Windows(
+            order,
+            reader,
+            self._workload,
+            workers=settings.workers,
             pin_memory=settings.pin,
-            # A workload's file is no importable module, so that only a fork has it.
-            multiprocessing_context="fork" if workers else None,
-            prefetch_factor=settings.prefetch if workers else None,
+            prefetch_factor=settings.prefetch if settings.workers else None,
         )
 
-    def _window(self) -> Window:
-        slot, batch = self._next()
-        parts = [self._micro_batch(slot, batch)]
-        while len(parts) < slot.count:
-            parts.append(self._micro_batch(*self._next()))
-        return Window(epoch=slot.epoch, number=slot.window, micro_batches=tuple(parts))
 
-    def _next(self) -> tuple[Slot, Any]:
-        try:
-            slot, batch = next(self._items)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise TrainingStopped(
-                "a loader process ended by itself, most often for want of memory; go on with --resume, with fewer "
-                "workers (--set workers=0)"
-            ) from error
-        if isinstance(batch, _Failed):
-            raise WorkloadError(batch.sentence)
-        return slot, batch
+BATCHES_LOCK = ("batch_size", "micro_batch", "workers", "prefetch", "pin")
 
-    def _micro_batch(self, slot: Slot, batch: Any) -> MicroBatch:
-        inputs, targets = batch
-        rows = len(slot.indices)
-        weight = 0.0 if slot.padding else loss_weight(self._workload, targets, rows)
-        return MicroBatch(
-            inputs=inputs, targets=targets, rows=rows, weight=weight, start=slot.start, indices=slot.indices
+
+class LoaderSource:
+    """Windows of a DataLoader (torchdata's too) over a map-style Dataset, `accumulation` of its batches in each.
+
+    Each epoch's order is what its sampler gives once all generators are seeded for that epoch; its Dataset, its
+    collating and its number of loader processes are its own.
+    """
+
+    locked: tuple[str, ...] = BATCHES_LOCK
+
+    def __init__(self, loader: Any, workload: Workload, settings: Settings, *, rank: int = 0, world: int = 1) -> None:
+        _check_shares(settings, world)
+        self._loader, self._workload, self._settings = loader, workload, settings
+        self._rank, self._world = rank, world
+        with running("training"):
+            self.examples: int | None = len(loader.dataset)
+            self.windows: int | None = windows_in(len(loader), settings.accumulation)
+        # Other samplers may give keys of their own in the place of numbers from 0 on.
+        of_torch = type(loader.sampler).__module__.startswith(("torch.", "torchdata."))
+        self.warnings = changing(loader.dataset) if of_torch else ()
+        self._sampler = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+        self._reading: Windows | None = None
+
+    def epoch(self, number: int, first: int) -> Iterator[Window]:
+        """The windows of an epoch from `first` on; its loader processes read on into the next epoch meanwhile."""
+        assert self.windows is not None
+        for _ in range(first, self.windows):
+            if self._reading is None:
+                self._reading = self._start(number, first)
+            yield self._reading.next()
+
+    def state(self) -> Json:
+        """Nothing: epoch and window say it all."""
+        return None
+
+    def close(self) -> None:
+        """End the loader processes."""
+        if self._reading is not None:
+            self._reading.close()
+
+    def _start(self, epoch: int, first: int) -> Windows:
+        loader = self._loader
+        reader = Reader(
+            loader.dataset,
+            loader.collate_fn,
+            seed=self._settings.seed,
+            generators=own_generators(loader.dataset, loader.collate_fn),
+            in_batches=loader.batch_sampler is None,
         )
+        options = {name: getattr(loader, name) for name in ("pin_memory", "timeout", "worker_init_fn")}
+        if loader.num_workers:
+            options["prefetch_factor"] = loader.prefetch_factor
+            options |= {"multiprocessing_context": loader.multiprocessing_context or "fork"}
+        return Windows(self._slots(epoch, first), reader, self._workload, workers=loader.num_workers, **options)
+
+    def _slots(self, epoch: int, first: int) -> Iterator[Slot]:
+        size = self._settings.accumulation
+        for number in range(epoch, self._settings.epochs):
+            batches = self._order(number)
+            for window in range(first if number == epoch else 0, windows_in(len(batches), size)):
+                group = list(enumerate(batches[window * size : (window + 1) * size]))
+                mine = group[self._rank :: self._world]
+                for place, indices in mine or group[:1]:
+                    yield Slot(
+                        epoch=number,
+                        window=window,
+                        start=place,
+                        indices=indices,
+                        count=len(mine) or 1,
+                        total=len(group),
+                        padding=not mine,
+                    )
+
+    def _order(self, epoch: int) -> list[tuple[Any, ...]]:
+        """The indices of each batch of an epoch, as the sampler draws them for it."""
+        loader, seed = self._loader, self._settings.seed
+        seed_generators(seed, "data", epoch)
+        for number, generator in enumerate(own_generators(self._sampler, loader.sampler, loader.generator)):
+            reseed(generator, derived_seed(seed, "data", epoch, number))
+        with running("training"):
+            for one in (loader.sampler, loader.batch_sampler):
+                if hasattr(one, "set_epoch"):
+                    one.set_epoch(epoch)
+            drawn = list(self._sampler)
+        if len(drawn) != len(loader):
+            raise WorkloadError(
+                f"the sampler of the workload's `training` gave {len(drawn)} batches in an epoch and its length is "
+                f"{len(loader)}; have its __len__ say what it gives"
+            )
+        return [(batch,) if loader.batch_sampler is None else tuple(batch) for batch in drawn]
 
 
 class BatchesSource:
     """Windows of an iterable that gives batches of its own."""
 
-    locked: tuple[str, ...] = ("batch_size", "micro_batch", "workers", "prefetch", "pin")
+    locked: tuple[str, ...] = BATCHES_LOCK
 
     def __init__(self, batches: Any, workload: Workload, settings: Settings, *, rank: int = 0, world: int = 1) -> None:
-        if settings.accumulation < world:
-            raise InputError(
-                f"`training` is an iterable of batches, which {world} processes share batch by batch: "
-                f"give --set accumulation={world} or a multiple of it"
-            )
+        _check_shares(settings, world)
         self._batches, self._workload, self._settings = batches, workload, settings
         self._rank, self._world = rank, world
         self._fresh, self._state_to_load = True, None
         self.examples: int | None = None
+        self.warnings: tuple[str, ...] = ()
+        if getattr(batches, "persistent_workers", False):
+            self.warnings = (
+                "`training` is a DataLoader whose loader processes outlive an epoch (persistent_workers=True), and so "
+                "does what their generators have drawn: a resumed run is exact with persistent_workers=False only",
+            )
         try:
-            self.windows: int | None = -(-len(self._batches) // settings.accumulation)
+            self.windows: int | None = windows_in(len(self._batches), settings.accumulation)
         except TypeError:
             self.windows = None
 
@@ -224,8 +263,13 @@ class BatchesSource:
             window += 1
 
     def state(self) -> Json:
-        """The iterable's own state, where it has one that can be kept (torchdata's StatefulDataLoader); else None."""
-        if not self.has_state:
+        """The iterable's own state, where it has one that can be kept; else None.
+
+        A StatefulDataLoader's is not: it lacks what its loader processes have drawn.
+        """
+        if not all(hasattr(self._batches, name) for name in ("state_dict", "load_state_dict")) or _is_known_loader(
+            self._batches
+        ):
             return None
         with running("training"):
             found = self._batches.state_dict()
@@ -239,22 +283,21 @@ class BatchesSource:
         """Have the next epoch begin where `state` says, which is the window it is asked for from."""
         self._state_to_load = state
 
-    @property
-    def has_state(self) -> bool:
-        """Whether the iterable gives and takes a state."""
-        return all(hasattr(self._batches, name) for name in ("state_dict", "load_state_dict"))
-
     def close(self) -> None:
         """Nothing to end."""
 
     def _iterator(self, epoch: int) -> Iterator[Any]:
-        seed_generators(self._settings.seed, "data", epoch)
+        seed = self._settings.seed
+        seed_generators(seed, "data", epoch)
         assert self._workload.training is not None
         with running("training"):
             # What is its own iterator can be gone through once only.
             if not self._fresh and iter(self._batches) is self._batches:
                 self._batches = self._workload.training()
             self._fresh = False
+        for number, generator in enumerate(own_generators(self._batches)):
+            reseed(generator, derived_seed(seed, "data", epoch, number))
+        with running("training"):
             return iter(self._batches)
 
     def _window(self, group: list[Any], epoch: int, number: int) -> Window:
@@ -268,56 +311,45 @@ class BatchesSource:
         return Window(epoch=epoch, number=number, micro_batches=tuple(parts))
 
 
-def reader(dataset: Any, seed: int) -> Any:
-    """A Dataset that takes a Slot and gives it with its collated batch, or with why there is none.
-
-    The global random generators are seeded by the slot's place, so that augmentations do not depend on which
-    process reads it, or when.
-    """
-    from torch.utils.data import Dataset, default_collate
-
-    class Reader(Dataset[Any]):
-        def __getitem__(self, slot: Slot) -> tuple[Slot, Any]:
-            seed_generators(seed, "data", slot.epoch, slot.window, slot.start)
-            try:
-                with running("training"):
-                    if getattr(dataset, "__getitems__", None):
-                        items = dataset.__getitems__(list(slot.indices))
-                    else:
-                        items = [dataset[index] for index in slot.indices]
-                for item in items:
-                    pair(item)
-                try:
-                    inputs, targets = default_collate(items)
-                except (RuntimeError, TypeError) as error:
-                    raise WorkloadError(
-                        f"the workload's `training` gives examples that can't be stacked into a batch ({error}); pad "
-                        "them to one size, or give an iterable of batches"
-                    ) from error
-            except HotlapError as error:
-                return slot, _Failed(str(error))
-            return slot, (inputs, targets)
-
-    return Reader()
+def can_be_taken_apart(training: Any) -> bool:
+    """Whether it is a DataLoader that goes through a map-style Dataset in torch's own way, with a known length."""
+    if not _is_known_loader(training) or not is_map_style(training.dataset):
+        return False
+    try:
+        with running("training"):
+            len(training)
+    except WorkloadError:
+        return False
+    return True
 
 
-def loss_weight(workload: Workload, targets: Any, rows: int) -> float:
-    """What the loss of these targets is averaged over: the workload's `loss_weight`, or the examples."""
-    if workload.loss_weight is None:
-        return float(rows)
-    with running("loss_weight"):
-        weight = float(workload.loss_weight(targets))
-    if not 0 <= weight < float("inf"):
-        raise WorkloadError(f"the workload's `loss_weight` gave {weight}; it must give a finite number from 0 on")
-    return weight
+def _is_known_loader(training: Any) -> bool:
+    return getattr(getattr(type(training), "__iter__", None), "__module__", None) in _LOADERS
 
 
-def count_rows(inputs: Inputs) -> int:
-    """The rows of a batch: the size of axis 0 of its first input."""
-    kind = input_kind(inputs)
-    first = inputs if kind == "tensor" else next(iter(inputs.values())) if kind == "dict" else inputs[0]
-    return int(first.shape[0])
+def changing(dataset: Any) -> tuple[str, ...]:
+    """A warning where reading an example changes the Dataset's own numbers: a resumed run has them from the start."""
+    if not hasattr(dataset, "__dict__"):
+        return ()
+    tried = copy.copy(dataset)
+    with running("training"):
+        tried[0]
+    before, after = (
+        {name: value for name, value in vars(one).items() if isinstance(value, bool | int | float | str)}
+        for one in (dataset, tried)
+    )
+    changed = [name for name, value in before.items() if after.get(name, value) != value]
+    if not changed:
+        return ()
+    return (
+        f"reading an example of `training` changes its {' and its '.join(map(repr, changed))}, which is not kept: what "
+        "depends on it is another after --resume, and in each loader process; have it depend on the index instead",
+    )
 
 
-def _as_it_is(batch: Any) -> Any:
-    return batch
+def _check_shares(settings: Settings, world: int) -> None:
+    if settings.accumulation < world:
+        raise InputError(
+            f"`training` is an iterable of batches, which {world} processes share batch by batch: "
+            f"give --set accumulation={world} or a multiple of it"
+        )

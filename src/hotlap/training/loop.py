@@ -17,9 +17,10 @@ from hotlap.core import Json
 from hotlap.errors import InputError, TrainingStopped, WorkloadError
 from hotlap.training import checkpoint, divergence, state, validation
 from hotlap.training.averaging import Average
-from hotlap.training.loading import Source, Window
+from hotlap.training.loading import Source
 from hotlap.training.preparing import set_rate
 from hotlap.training.processes import Processes, all_finite
+from hotlap.training.reading import Window
 from hotlap.training.records import Records
 from hotlap.training.schedule import rate_factor
 from hotlap.training.settings import Settings

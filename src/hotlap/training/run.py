@@ -15,7 +15,7 @@ from hotlap.errors import InputError, OutputError
 from hotlap.search.folder import written_whole
 from hotlap.training import checkpoint, preparing, state, trimming, validation
 from hotlap.training.averaging import Average
-from hotlap.training.loading import BatchesSource, DatasetSource, Source
+from hotlap.training.loading import BatchesSource, Source, source_of
 from hotlap.training.loop import Loop, Parts
 from hotlap.training.processes import Processes, whole
 from hotlap.training.records import Records
@@ -23,7 +23,6 @@ from hotlap.training.settings import Settings
 from hotlap.training.state import Position
 from hotlap.training.stepping import Stepper
 from hotlap.workload.opened import Opened, check_fields, open_workload
-from hotlap.workload.roles import is_map_style
 from hotlap.workload.target import Loaded
 from hotlap.workload.user_code import running
 
@@ -75,7 +74,7 @@ def train_model(
         kept = _kept(folder, warnings) if resume else None
         parts = make_parts(opened, settings, folder, processes, tell)
         try:
-            warnings += preparing.cutting_warnings(parts.model, settings, processes.world)
+            warnings += [*preparing.cutting_warnings(parts.model, settings, processes.world), *parts.source.warnings]
             position = _restore(parts, kept) if kept else Position(first_score=_first_score(parts))
             preparing.compile_model(parts.model, settings)
             if processes.writes:
@@ -186,8 +185,7 @@ def make_source(opened: Opened, settings: Settings, processes: Processes) -> Sou
     assert workload.training is not None
     with running("training"):
         training = workload.training()
-    kind = DatasetSource if is_map_style(training) else BatchesSource
-    source: Source = kind(training, workload, settings, rank=processes.rank, world=processes.world)
+    source = source_of(training, workload, settings, rank=processes.rank, world=processes.world)
     changed = [name for name in source.locked if getattr(settings, name) != getattr(Settings(), name)]
     changed = [name for name in changed if getattr(settings, name) != getattr(workload, name, None)]
     if changed:

@@ -1,10 +1,17 @@
-"""Seeds every global random generator, so that what is drawn next depends on the place alone."""
+"""Seeds every random generator that can be seen, so that what is drawn next depends on the place alone."""
 
 from __future__ import annotations
 
+import functools
 import random
+import types
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from hotlap.training.order import derived_seed
+
+_MOST_LOOKED_AT = 10_000
+"""Objects; a list of a million numbers is not gone through."""
 
 
 def seed_generators(seed: int, *place: int | str) -> None:
@@ -16,5 +23,78 @@ def seed_generators(seed: int, *place: int | str) -> None:
     random.seed(value)
     np.random.seed(value & 0xFFFFFFFF)
     torch.default_generator.manual_seed(value >> 1)
-    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(value >> 1)
+
+
+def own_generators(*roots: Any) -> list[Any]:
+    """The random generators that objects hold, each once: torch's, NumPy's and Python's.
+
+    Looked into are attributes, lists, tuples, sets, dicts, partial functions, bound methods, what functions close
+    over, and the module's own variables that an object's methods see; 10,000 objects at the most.
+    """
+    import numpy as np
+    import torch
+
+    kinds = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+    waiting, seen, found = list(roots), dict[int, Any](), list[Any]()
+    while waiting and len(seen) < _MOST_LOOKED_AT:
+        one = waiting.pop(0)
+        if id(one) in seen or isinstance(one, type | types.ModuleType | str | bytes | int | float | torch.Tensor):
+            continue
+        seen[id(one)] = one
+        if isinstance(one, kinds) and not isinstance(one, random.SystemRandom):
+            found.append(one)
+            continue
+        waiting += list(_inside(one, kinds))[:_MOST_LOOKED_AT]
+    return found
+
+
+def reseed(generator: Any, seed: int) -> None:
+    """Seed one generator that `own_generators` found; `seed` has 64 bits."""
+    import numpy as np
+    import torch
+
+    if isinstance(generator, torch.Generator):
+        generator.manual_seed(seed >> 1)
+    elif isinstance(generator, np.random.Generator):
+        bits = generator.bit_generator
+        bits.state = type(bits)(seed).state
+    elif isinstance(generator, np.random.RandomState):
+        generator.seed(seed & 0xFFFFFFFF)
+    else:
+        generator.seed(seed)
+
+
+def _inside(one: Any, kinds: tuple[type, ...]) -> Iterator[Any]:
+    if isinstance(one, Mapping):
+        yield from one.values()
+    elif isinstance(one, list | tuple | set | frozenset):
+        yield from one
+    elif isinstance(one, functools.partial):
+        yield from (one.func, one.args, one.keywords)
+    elif isinstance(one, types.MethodType | types.BuiltinMethodType):
+        yield from (one.__self__, getattr(one, "__func__", None))
+    elif isinstance(one, types.FunctionType):
+        yield from (cell.cell_contents for cell in one.__closure__ or () if _is_filled(cell))
+        # Of a module only what is a generator itself: all that it imports would be half the world.
+        yield from (value for value in one.__globals__.values() if isinstance(value, kinds))
+    else:
+        yield from getattr(one, "__dict__", {}).values()
+        yield from (getattr(one, name, None) for name in _slots_of(one))
+        methods = (getattr(type(one), name, None) for name in ("__getitem__", "__getitems__", "__iter__", "__call__"))
+        yield from (method for method in methods if isinstance(method, types.FunctionType))
+
+
+def _slots_of(one: Any) -> Iterator[str]:
+    for kind in type(one).__mro__:
+        names = kind.__dict__.get("__slots__", ())
+        yield from (names,) if isinstance(names, str) else names
+
+
+def _is_filled(cell: types.CellType) -> bool:
+    try:
+        _ = cell.cell_contents
+    except ValueError:
+        return False
+    return True

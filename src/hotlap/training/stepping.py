@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from hotlap.errors import WorkloadError
-from hotlap.training.loading import MicroBatch, Window
 from hotlap.training.preparing import parameters_of, to_device
 from hotlap.training.processes import Processes, whole
+from hotlap.training.reading import MicroBatch, Window
 from hotlap.training.seeding import seed_generators
 from hotlap.training.settings import Settings
 from hotlap.training.trimming import least_length, trimmed

@@ -14,9 +14,9 @@ from typing import Any
 
 from hotlap.core import Json, to_json
 from hotlap.training import preparing
-from hotlap.training.loading import Window
 from hotlap.training.loop import Parts
 from hotlap.training.processes import Processes
+from hotlap.training.reading import Window
 from hotlap.training.recompute import repeated_layers
 from hotlap.training.run import make_parts, trimming_of
 from hotlap.training.settings import Settings

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from hotlap.core import Json
 from hotlap.profiling.modules import module_names, watched
-from hotlap.training.loading import Window
 from hotlap.training.memory.steps import Steps
+from hotlap.training.reading import Window
 
 if TYPE_CHECKING:
     import torch

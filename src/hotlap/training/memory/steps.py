@@ -8,8 +8,8 @@ from typing import Any
 from hotlap.errors import WorkloadError
 from hotlap.training import preparing
 from hotlap.training.averaging import Average
-from hotlap.training.loading import MicroBatch, Window, loss_weight
 from hotlap.training.processes import Processes
+from hotlap.training.reading import MicroBatch, Window, loss_weight
 from hotlap.training.settings import Settings
 from hotlap.training.stepping import NotFinite, Stepper
 from hotlap.workload.target import Loaded

@@ -1,0 +1,192 @@
+"""Reads what slots name, in loader processes if wanted, and puts the passes of a step together into a window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hotlap.errors import HotlapError, TrainingStopped, WorkloadError
+from hotlap.training.order import Slot, derived_seed
+from hotlap.training.seeding import reseed, seed_generators
+from hotlap.workload.inputs import input_kind
+from hotlap.workload.roles import pair
+from hotlap.workload.user_code import running
+from hotlap.workload.workload import Inputs, Workload
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MicroBatch:
+    """What one forward pass takes. `weight`: what its loss was averaged over; 0 for what only keeps in step.
+
+    `start` is its place in the window, `indices` are its examples in the Dataset (none of an iterable's).
+    """
+
+    inputs: Inputs
+    targets: Any
+    rows: int
+    weight: float
+    start: int
+    indices: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """This process's share of one step of the optimizer."""
+
+    epoch: int
+    number: int
+    micro_batches: tuple[MicroBatch, ...]
+
+    @property
+    def rows(self) -> int:
+        """Examples of this process that count."""
+        return sum(one.rows for one in self.micro_batches if one.weight)
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """What went wrong in a loader process, as a sentence: an exception would arrive with its whole story."""
+
+    sentence: str
+
+
+class Reader:
+    """A Dataset that takes a Slot and gives it with its batch, or with why there is none.
+
+    Every random generator that reading may draw from, the global ones and `generators`, is seeded by the slot's
+    place, so that augmentations do not depend on which process reads it, when, or what was read before.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        collate: Callable[[Any], Any],
+        *,
+        seed: int,
+        generators: Sequence[Any],
+        in_batches: bool = False,
+    ) -> None:
+        """`collate` makes a batch of a list of items; of the one item of a slot where the Dataset is `in_batches`."""
+        self._dataset, self._collate, self._seed = dataset, collate, seed
+        self._generators, self._in_batches = generators, in_batches
+
+    def __getitem__(self, slot: Slot) -> tuple[Slot, Any]:
+        place = ("data", slot.epoch, slot.window, slot.start)
+        seed_generators(self._seed, *place)
+        for number, generator in enumerate(self._generators):
+            reseed(generator, derived_seed(self._seed, *place, number))
+        try:
+            with running("training"):
+                return slot, pair(self._collate(self._items(slot)))
+        except HotlapError as error:
+            return slot, _Failed(str(error))
+
+    def _items(self, slot: Slot) -> Any:
+        if self._in_batches:
+            return self._dataset[slot.indices[0]]
+        if getattr(self._dataset, "__getitems__", None):
+            return self._dataset.__getitems__(list(slot.indices))
+        return [self._dataset[index] for index in slot.indices]
+
+
+def collate(items: list[Any]) -> Any:
+    """Examples as one batch. Raises WorkloadError where they are no pairs or can't be stacked."""
+    from torch.utils.data import default_collate
+
+    pair(items[0])
+    try:
+        return default_collate(items)
+    except (RuntimeError, TypeError) as error:
+        raise WorkloadError(
+            f"the workload's `training` gives examples that can't be stacked into a batch ({error}); pad "
+            "them to one size, or give an iterable of batches"
+        ) from error
+
+
+class Windows:
+    """The windows of an order of slots, one after the other; loader processes read ahead."""
+
+    def __init__(
+        self, order: Iterator[Slot], reader: Reader, workload: Workload, *, workers: int = 0, **options: Any
+    ) -> None:
+        """`options` are a DataLoader's."""
+        self._workload = workload
+        # In this process a DataLoader adds nothing but its own time, unless it has memory to pin.
+        plain = not workers and not options.get("pin_memory")
+        self._items: Iterator[Any] = (
+            (reader[slot] for slot in order) if plain else iter(_loader(order, reader, workers, options))
+        )
+
+    def next(self) -> Window:
+        """The next window."""
+        slot, batch = self._next()
+        parts = [self._micro_batch(slot, batch)]
+        while len(parts) < slot.count:
+            parts.append(self._micro_batch(*self._next()))
+        return Window(epoch=slot.epoch, number=slot.window, micro_batches=tuple(parts))
+
+    def close(self) -> None:
+        """End the loader processes."""
+        self._items = iter(())
+
+    def _next(self) -> tuple[Slot, Any]:
+        try:
+            slot, batch = next(self._items)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise TrainingStopped(
+                "a loader process ended by itself, most often for want of memory; go on with --resume, with fewer "
+                "workers (--set workers=0)"
+            ) from error
+        if isinstance(batch, _Failed):
+            raise WorkloadError(batch.sentence)
+        return slot, batch
+
+    def _micro_batch(self, slot: Slot, batch: Any) -> MicroBatch:
+        inputs, targets = batch
+        rows = count_rows(inputs)
+        weight = 0.0 if slot.padding else loss_weight(self._workload, targets, rows)
+        return MicroBatch(
+            inputs=inputs, targets=targets, rows=rows, weight=weight, start=slot.start, indices=slot.indices
+        )
+
+
+def _loader(order: Iterator[Slot], reader: Reader, workers: int, options: dict[str, Any]) -> DataLoader[Any]:
+    from torch.utils.data import DataLoader
+
+    given: Any = {"multiprocessing_context": "fork" if workers else None, **options}
+    return DataLoader(
+        reader,  # type: ignore[arg-type]
+        batch_size=None,
+        sampler=order,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        **given,
+    )
+
+
+def loss_weight(workload: Workload, targets: Any, rows: int) -> float:
+    """What the loss of these targets is averaged over: the workload's `loss_weight`, or the examples."""
+    if workload.loss_weight is None:
+        return float(rows)
+    with running("loss_weight"):
+        weight = float(workload.loss_weight(targets))
+    if not 0 <= weight < float("inf"):
+        raise WorkloadError(f"the workload's `loss_weight` gave {weight}; it must give a finite number from 0 on")
+    return weight
+
+
+def count_rows(inputs: Inputs) -> int:
+    """The rows of a batch: the size of axis 0 of its first input."""
+    kind = input_kind(inputs)
+    first = inputs if kind == "tensor" else next(iter(inputs.values())) if kind == "dict" else inputs[0]
+    return int(first.shape[0])
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,130 @@
+"""What kinds of training there are, and what is said where a resumed run may not be exact."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import trainable
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
+
+from hotlap.errors import WorkloadError
+from hotlap.training.loading import BatchesSource, DatasetSource, LoaderSource, source_of
+from hotlap.training.settings import Settings
+from hotlap.workload.target import load_target
+
+
+class Numbers(Dataset):
+    def __init__(self, size: int = 7) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int):
+        return torch.tensor([float(index)]), torch.tensor(index)
+
+
+class Counting(Numbers):
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads, self.file = 0, None
+
+    def __getitem__(self, index: int):
+        self.reads += 1
+        self.file = object()
+        return super().__getitem__(index)
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(Numbers())
+
+
+class Own(DataLoader):
+    def __iter__(self):
+        yield from [*super().__iter__()][:1]
+
+
+class Short(Sampler):
+    def __len__(self) -> int:
+        return 3
+
+    def __iter__(self):
+        yield from range(2)
+
+
+@pytest.fixture(scope="module")
+def workload(tmp_path_factory: pytest.TempPathFactory):
+    return load_target(trainable.write(tmp_path_factory.mktemp("loading"), "rows")).workload
+
+
+def source(training, workload, rank: int = 0, world: int = 1, **settings):
+    chosen = Settings(batch_size=2, epochs=2, **settings)
+    return source_of(training, replace(workload, training=lambda: training), chosen, rank=rank, world=world)
+
+
+def targets(found, epoch: int = 0, first: int = 0) -> list[list[list[int]]]:
+    return [[one.targets.tolist() for one in window.micro_batches] for window in found.epoch(epoch, first)]
+
+
+@pytest.mark.parametrize(
+    ("training", "kind"),
+    [
+        (Numbers(), DatasetSource),
+        (DataLoader(Numbers(), batch_size=2), LoaderSource),
+        (DataLoader(Numbers(), batch_size=None), LoaderSource),
+        (DataLoader(Stream(), batch_size=2), BatchesSource),
+        (Own(Numbers(), batch_size=2), BatchesSource),
+        ([(torch.zeros(2, 1), torch.zeros(2))], BatchesSource),
+    ],
+)
+def test_each_kind_is_read_in_its_way(training, kind, workload) -> None:
+    assert type(source(training, workload)) is kind
+
+
+def test_a_loaders_batches_are_its_own(workload) -> None:
+    def loader() -> DataLoader:
+        return DataLoader(Numbers(), batch_size=3, shuffle=True, drop_last=True, collate_fn=lambda rows: default(rows))
+
+    def default(rows):
+        inputs, found = torch.utils.data.default_collate(rows)
+        return inputs, found + 100
+
+    whole = targets(source(loader(), workload))
+    assert [len(batch) for (batch,) in whole] == [3, 3]
+    assert {number - 100 for (batch,) in whole for number in batch} < set(range(7))
+    assert targets(source(loader(), workload), first=1) == whole[1:]
+    other = source(loader(), workload)
+    assert targets(other) == whole
+    assert targets(other, epoch=1) == targets(source(loader(), workload), epoch=1) != whole
+
+
+def test_two_processes_share_a_loaders_batches(workload) -> None:
+    one = targets(source(DataLoader(Numbers(), batch_size=2, shuffle=True), workload, accumulation=3))
+    parts = [
+        source(DataLoader(Numbers(), batch_size=2, shuffle=True), workload, rank, 2, accumulation=3) for rank in (0, 1)
+    ]
+    first, second = (list(part.epoch(0, 0)) for part in parts)
+    assert [[batch.targets.tolist() for batch in window.micro_batches] for window in first] == [one[0][::2], one[1]]
+    # The last window has one batch, which the second process computes too and which weighs nothing there.
+    assert [batch.targets.tolist() for batch in second[0].micro_batches] == one[0][1::2]
+    assert [batch.weight for batch in second[1].micro_batches] == [0.0]
+
+
+def test_a_sampler_shorter_than_it_says(workload) -> None:
+    with pytest.raises(WorkloadError, match="gave 2 batches in an epoch and its length is 3"):
+        targets(source(DataLoader(Numbers(), batch_size=None, sampler=Short()), workload))
+
+
+@pytest.mark.parametrize("wrap", [lambda data: data, lambda data: DataLoader(data, batch_size=2)])
+def test_a_dataset_that_counts_is_named(wrap, workload) -> None:
+    (said,) = source(wrap(Counting()), workload).warnings
+    assert said.startswith("reading an example of `training` changes its 'reads', which is not kept")
+    assert source(wrap(Numbers()), workload).warnings == ()
+
+
+def test_loader_processes_that_outlive_an_epoch_are_named(workload) -> None:
+    loader = DataLoader(Stream(), batch_size=2, num_workers=1, persistent_workers=True)
+    (said,) = source(loader, workload).warnings
+    assert "exact with persistent_workers=False only" in said
+    assert source(DataLoader(Numbers(), num_workers=1, persistent_workers=True), workload).warnings == ()

@@ -1,0 +1,77 @@
+"""Every generator that can be seen is seeded by the place, and nothing else is touched."""
+
+import functools
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from hotlap.training.seeding import own_generators, reseed
+
+KINDS = {
+    "torch": torch.Generator,
+    "numpy": lambda: np.random.default_rng(0),
+    "numpy, another": lambda: np.random.Generator(np.random.SFC64(1)),
+    "numpy, old": lambda: np.random.RandomState(0),
+    "python": lambda: random.Random(0),
+}
+
+
+def drawn(generator) -> float:
+    if isinstance(generator, torch.Generator):
+        return torch.rand((), generator=generator).item()
+    return generator.normal() if hasattr(generator, "normal") else generator.random()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_seed_alone_says_what_is_drawn(kind: str) -> None:
+    first, second = KINDS[kind](), KINDS[kind]()
+    drawn(first)
+    for generator in (first, second):
+        reseed(generator, 2**64 - 3)
+    assert drawn(first) == drawn(second)
+    reseed(second, 4)
+    assert drawn(first) != drawn(second)
+
+
+class Deep:
+    __slots__ = ("kept",)
+
+    def __init__(self, kept) -> None:
+        self.kept = kept
+
+
+class Holder:
+    def __init__(self, value) -> None:
+        self.value = value
+
+
+PLACES = {
+    "an attribute": lambda one: Holder(one),
+    "a slot in a list in a dict": lambda one: Holder({"a": [1, (Deep(one),)]}),
+    "a partial function": lambda one: Holder(functools.partial(print, one)),
+    "a closure": lambda one: Holder(lambda: one),
+    "a bound method": lambda one: Holder(one.random),
+    "a ring": lambda one: ring(one),
+}
+
+
+def ring(one) -> Holder:
+    holder = Holder([one])
+    holder.value.append(holder)
+    return holder
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_generator_is_found_once_wherever_it_is(place: str) -> None:
+    one = random.Random(0)
+    assert own_generators(PLACES[place](one), PLACES[place](one)) == [one]
+
+
+def test_what_cannot_be_seeded_is_left_out() -> None:
+    assert own_generators(Holder([random.SystemRandom(), torch.zeros(3), "text", Holder, random, None])) == []
+
+
+def test_a_long_list_is_not_gone_through() -> None:
+    assert own_generators(Holder(list(range(100_000)))) == []

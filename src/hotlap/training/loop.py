@@ -261,7 +261,8 @@ def _memory_bytes(settings: Settings) -> int:
         import torch
 
         return int(torch.cuda.memory_allocated())
-    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
+    with open("/proc/self/statm", "rb", buffering=0) as file:
+        return int(file.read().split()[1]) * _PAGE
 
 
 def _finite(value: float) -> float | None:

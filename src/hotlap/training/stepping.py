@@ -122,12 +122,16 @@ class Stepper:
             one = trimmed(given, self._least) if self._settings.trim else given
             with self._processes.only_here(index == len(counted) - 1):
                 outputs = self.outputs_of(one, (window.epoch, window.number))
-                part = self.loss_of(outputs, one) * (one.weight / total) if one.weight else _nothing(outputs)
+                part = self.loss_of(outputs, one) if one.weight else _nothing(outputs)
+                # A whole step in one pass needs no multiplication, which would be one more forward and backward.
+                if one.weight and one.weight != total:
+                    part = part * (one.weight / total)
                 losses.append(part.detach())
                 # Gradients are averaged over the processes, but the shares already sum to 1 over all of them.
-                part = part * self._processes.world
+                if self._processes.world > 1:
+                    part = part * self._processes.world
                 (self.scaler.scale(part) if self.scaler else part).backward()
-        values = torch.stack(losses).tolist()
+        values = torch.stack(losses).tolist() if len(losses) > 1 else [losses[0].item()]
         bad = next((index for index, value in enumerate(values) if not math.isfinite(value)), None)
         loss, stopped = self._processes.sums(sum(values), float(bad is not None))
         if stopped:
@@ -163,6 +167,9 @@ def in_fp32(outputs: Outputs) -> Outputs:
     """Outputs with half-precision tensors widened, so that losses and scores are always computed in fp32."""
     import torch
     from torch.utils import _pytree as pytree
+
+    if isinstance(outputs, torch.Tensor):
+        return outputs.float() if outputs.dtype in (torch.bfloat16, torch.float16) else outputs
 
     def widened(leaf: Any) -> Any:
         half = isinstance(leaf, torch.Tensor) and leaf.dtype in (torch.bfloat16, torch.float16)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from hotlap.errors import WorkloadError
 from hotlap.training import preparing
-from hotlap.training.loading import MicroBatch, Window
+from hotlap.training.reading import MicroBatch, Window
 from hotlap.workload.workload import Workload
 
 if TYPE_CHECKING:

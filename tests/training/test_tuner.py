@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import trainable
 
-from hotlap.errors import OutOfMemory, WorkloadError
+from hotlap.errors import CandidateFailed, OutOfMemory, WorkloadError
 from hotlap.training.settings import Settings
-from hotlap.training.tuner import Bench, kept_for_confirming
+from hotlap.training.tuner import Bench, kept_for_confirming, memory_told
 
 LATE = """
 def batches():
@@ -64,3 +64,11 @@ def test_slow_steps_keep_more_time_for_their_confirmation() -> None:
     assert fast == pytest.approx(0.35 * 150)
     assert fast < slow <= 0.75 * 150
     assert kept_for_confirming(-3, 5, 2) == 0
+
+
+@pytest.mark.parametrize("kind", [CandidateFailed, WorkloadError])
+def test_torch_says_in_words_that_memory_ran_out(kind: type[Exception]) -> None:
+    with pytest.raises(OutOfMemory), memory_told():
+        raise kind("RuntimeError in torch: DefaultCPUAllocator: can't allocate memory: you tried 4000 bytes")
+    with pytest.raises(kind, match="shapes cannot be multiplied"), memory_told():
+        raise kind("RuntimeError in torch: mat1 and mat2 shapes cannot be multiplied")

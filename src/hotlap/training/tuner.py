@@ -50,7 +50,7 @@ class Bench:
     @contextmanager
     def hold(self, *chosen: Settings) -> Iterator[list[Worker]]:
         """Processes that hold a step with each of these, loaded side by side. Raises CandidateFailed or OutOfMemory."""
-        with ExitStack() as stack, _memory_told():
+        with ExitStack() as stack, memory_told():
             workers = []
             for settings in chosen:
                 worker = stack.enter_context(start_worker(settings.threads, self.memory_limit, self.work))
@@ -65,7 +65,7 @@ class Bench:
         """The most that a process holds which trains on batches as large as the epoch's largest, optimizer's state
         and all. Raises OutOfMemory where that is more than it may."""
         given = settings.to_json()
-        with start_worker(settings.threads, self.memory_limit, self.work) as worker, _memory_told():
+        with start_worker(settings.threads, self.memory_limit, self.work) as worker, memory_told():
             opened = worker.call(f"{_MEMORY}:open_training", target=self.target, settings=given, timeout=LOAD_SECONDS)
             batch = opened["rows"] or settings.examples_a_pass
             arguments = {"settings": given, "batch": batch, "steps": _PEAK_STEPS}
@@ -74,11 +74,11 @@ class Bench:
 
 
 @contextmanager
-def _memory_told() -> Iterator[None]:
-    """An error of the user's own code that says it ran out of memory is one of memory, as any other is not."""
+def memory_told() -> Iterator[None]:
+    """An error of torch's or the user's own code that says it ran out of memory is one of memory; any other is not."""
     try:
         yield
-    except WorkloadError as error:
+    except (WorkloadError, CandidateFailed) as error:
         if any(words in str(error).lower() for words in _OUT_OF_MEMORY):
             raise OutOfMemory(str(error)) from error
         raise
@@ -111,7 +111,7 @@ class Found:
 
 
 def tune(bench: Bench, usual: Settings) -> Found:
-    """Search. Raises Refusal where not even the thriftiest set-up of the same result fits the memory."""
+    """Search. Raises Refusal where the own set-up can't train, or no set-up of the same result fits the memory."""
     baseline, peak_bytes, warnings = _that_fits(bench, usual)
     bench.tell({"event": "phase", "phase": "timing the workload's own set-up against itself"})
     began = time.monotonic()
@@ -235,6 +235,8 @@ def _that_fits(bench: Bench, usual: Settings) -> tuple[Settings, int, list[str]]
         except OutOfMemory as error:
             last = str(error)
             continue
+        except CandidateFailed as error:
+            raise Refusal(f"{change.name} can't train here: {error}") from error
         told = f"the workload's own set-up runs out of memory; compared with {change.name} instead"
         return settings, peak_bytes, [told] if change.settings else []
     raise Refusal(f"no set-up of the same result fits the memory: with {tried[-1].name} it {last}; allow more")

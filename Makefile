@@ -33,6 +33,7 @@ bench: install
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/gate_simulation.py
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/optimize.py
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/features.py --large 50000000
+	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/tuner.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

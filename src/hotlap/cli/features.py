@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hotlap.cli.options import AsJson, Quiet
-from hotlap.errors import InputError
+from hotlap.errors import InputError, Refusal
 
 if TYPE_CHECKING:
     from hotlap.core import Json
@@ -57,6 +58,102 @@ def train(
     elif not quiet:
         for line in lines(result):
             print(line)
+
+
+@app.command()
+def check(
+    log: Annotated[str | None, typer.Option("--log", help="Folder of logged reads to replay.")] = None,
+    features: Annotated[
+        list[str] | None, typer.Option("--feature", help="view:feature to read now; once for each.")
+    ] = None,
+    service: Annotated[str | None, typer.Option("--service", help="A feature service, instead of --feature.")] = None,
+    repo: Annotated[str, typer.Option("--repo", help="Folder with a feature_store.yaml.")] = ".",
+    keys: Annotated[
+        str | None, typer.Option("--keys", help="Parquet file of keys to read now. [default: drawn from the sources]")
+    ] = None,
+    at: Annotated[datetime | None, typer.Option("--at", help="Read as of this instant (UTC). [default: now]")] = None,
+    sample: Annotated[
+        int | None, typer.Option("--sample", help="How many reads. [default: all of a log, 1000 of now]")
+    ] = None,
+    known_only: Annotated[
+        bool, typer.Option("--known-only", help="Hold serving only to what had been created by then.")
+    ] = False,
+    tolerance: Annotated[float, typer.Option("--tolerance", help="Relative, for floats.")] = 1e-6,
+    max_mismatch: Annotated[float, typer.Option("--max-mismatch", help="Largest share of reads that differ.")] = 0.01,
+    max_missing: Annotated[float, typer.Option("--max-missing", help="... that lack a value offline has.")] = 0.01,
+    max_extra: Annotated[float, typer.Option("--max-extra", help="... that have a value offline lacks.")] = 0.01,
+    max_stale: Annotated[float, typer.Option("--max-stale", help="... whose value is of an older event.")] = 0.01,
+    max_smape: Annotated[
+        float | None, typer.Option("--max-smape", help="Largest SMAPE (0 to 2). [default: any]")
+    ] = None,
+    training: Annotated[
+        str | None, typer.Option("--training", help="Parquet file of training rows to compare distributions with.")
+    ] = None,
+    max_psi: Annotated[
+        float | None, typer.Option("--max-psi", help="Largest shift from training. [default: any]")
+    ] = None,
+    report: Annotated[str | None, typer.Option("--report", help="HTML file to write.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="For what is drawn at random.")] = 0,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Hold online reads against the offline join at the same instants; exit code 3 above a limit."""
+    from hotlap.actions.features_check import check as run
+
+    if bool(features) + bool(service) + bool(log) != 1:
+        raise InputError("give one of --log, --feature (once for each) or --service")
+    result = run(
+        repo,
+        service or features or None,
+        log=log,
+        keys=keys,
+        at=at,
+        sample=sample,
+        known_only=known_only or None,
+        tolerance=tolerance,
+        seed=seed,
+        limits={
+            "mismatch": max_mismatch,
+            "missing": max_missing,
+            "extra": max_extra,
+            "stale": max_stale,
+            "smape": max_smape,
+        },
+        training=training,
+        max_psi=max_psi,
+        report=report,
+    )
+    if as_json:
+        print(json.dumps(result))
+    elif not quiet:
+        for line in check_lines(result):
+            print(line)
+    if result["breaches"]:
+        worst = result["breaches"][0]["sentence"]
+        more = len(result["breaches"]) - 1
+        raise Refusal(f"{worst}{f', and {more} more' if more else ''}")
+
+
+def check_lines(result: Json) -> list[str]:
+    """The report for a terminal: a line a feature, then what differs."""
+    told = []
+    for name, one in result["features"].items():
+        rates = ", ".join(
+            f"{rate} {one[rate]['estimate']:.2%} ({one[rate]['low']:.2%} to {one[rate]['high']:.2%})"
+            for rate in ("mismatch", "missing", "extra", "stale")
+        )
+        smape = f", SMAPE {one['smape']['estimate']:.4g}" if one["smape"] else ""
+        told.append(f"{name}: {one['reads']:,} reads: {rates}{smape}")
+        for shown in one["examples"][:2]:
+            kinds = " and ".join(shown["kinds"])
+            told.append(f"    {kinds}: {shown['keys']} at {shown['at']}")
+            told += [f"      {side} {shown[side]}, of {shown[f'{side}_event']}" for side in ("online", "offline")]
+    for name, one in result.get("distributions", {}).items():
+        psi = one["psi"]
+        size = f"PSI {psi['estimate']:.3g} ({psi['low']:.3g} to {psi['high']:.3g})" if psi else "no values to compare"
+        told.append(f"{name} against training: {one['verdict']}; {size}; missing {one['serving_missing']:.2%}, in "
+                    f"training {one['training_missing']:.2%}")  # fmt: skip
+    return told
 
 
 def lines(result: Json) -> list[str]:

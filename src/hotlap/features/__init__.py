@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from hotlap.features.model_inputs import Inputs
     from hotlap.features.model_inputs import of_rows as inputs
     from hotlap.features.offline import PolarsOfflineStore, PolarsOfflineStoreConfig
+    from hotlap.features.read_log import ReadLog
     from hotlap.features.store import Store
     from hotlap.features.store import open_store as open
 
@@ -18,12 +19,13 @@ _HOMES = {
     "Inputs": ("hotlap.features.model_inputs", "Inputs"),
     "PolarsOfflineStore": ("hotlap.features.offline", "PolarsOfflineStore"),
     "PolarsOfflineStoreConfig": ("hotlap.features.offline", "PolarsOfflineStoreConfig"),
+    "ReadLog": ("hotlap.features.read_log", "ReadLog"),
     "Store": ("hotlap.features.store", "Store"),
     "inputs": ("hotlap.features.model_inputs", "of_rows"),
     "open": ("hotlap.features.store", "open_store"),
 }
 
-__all__ = ["Inputs", "PolarsOfflineStore", "PolarsOfflineStoreConfig", "Store", "inputs", "open"]
+__all__ = ["Inputs", "PolarsOfflineStore", "PolarsOfflineStoreConfig", "ReadLog", "Store", "inputs", "open"]
 
 
 def __getattr__(name: str) -> Any:

@@ -37,8 +37,8 @@ class Online:
     view by view, those of on-demand views last. A value that is not there, or is older than its view's time to live,
     is null. Types are those of the features' definitions (timestamps: microseconds, UTC).
     `events`: for each view int64[rows], the event time of the row's values in microseconds since 1970, UTC; where the
-    view has no row for the key, `times.NEVER` (the least int64).
-    `views`: the view of each stored feature's column; what an on-demand view computes has no event of its own.
+    view has no row for the key, `times.NEVER` (the least int64). An on-demand view's is that of its oldest input.
+    `views`: the view of each feature's column.
     `ttl`: each view's time to live; None: its values don't expire. `at`: the instant that age and expiry were judged
     at. `unavailable`: why a view was not read, by view; filled only where the caller asked for nulls when the store
     is down.
@@ -80,7 +80,10 @@ class Online:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _View:
-    """A view to read. `keys`: column of the caller, Feast's name, type. `features`: Feast's name, column, type."""
+    """A view to read. `keys`: column of the caller, Feast's name, type. `features`: Feast's name, column, type.
+
+    `names`: the features' names, each once: one may be wanted by itself and for an on-demand view.
+    """
 
     name: str
     table: str
@@ -88,6 +91,7 @@ class _View:
     ttl: timedelta | None
     keys: tuple[tuple[str, str, ValueType], ...]
     features: tuple[tuple[str, str, ValueType], ...]
+    names: list[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,9 +128,7 @@ def read(
                 key_forms.encode([(name, parts[column], kind) for column, name, kind in view.keys])
             )
         distinct, place = encoded[view.keys]
-        asks.append(
-            Ask(view=view.view, table=view.table, keys=distinct, features=[name for name, _, _ in view.features])
-        )
+        asks.append(Ask(view=view.view, table=view.table, keys=distinct, features=view.names))
         places.append(place)
     unavailable: dict[str, str] = {}
     try:
@@ -144,12 +146,17 @@ def read(
     key_columns = [_key_column(name, parts.get(name, column), types.get(name)) for name, column in given.items()]
     made = _computed(plan.request, made, dict(zip(given, key_columns, strict=True)))
     columns = plan.request.columns
+    for one in plan.request.computed:
+        inputs = [events[view.name_to_use()] for view in one.view.views]
+        events[one.called] = np.minimum.reduce(inputs) if inputs else np.full(rows, _microseconds(instant))
+        if unavailable and inputs:
+            unavailable[one.called] = next(iter(unavailable.values()))
     return Online(
         table=pa.Table.from_arrays([*key_columns, *(made[name] for name in columns)], [*given, *columns]),
         at=instant,
         events=events,
-        views={column: view.name for view in plan.views for _, column, _ in view.features},
-        ttl={view.name: view.ttl for view in plan.views},
+        views=plan.request.views,
+        ttl={**{view.name: view.ttl for view in plan.views}, **{one.called: None for one in plan.request.computed}},
         unavailable=unavailable,
     )
 
@@ -179,6 +186,7 @@ def _plan(store: Store, features: list[str] | str, full_feature_names: bool, giv
                     for one in view.entity_columns
                 ),
                 features=tuple((name, column, kinds[name]) for name, column in stored.features),
+                names=list(dict.fromkeys(name for name, _ in stored.features)),
             )
         )
     return Plan(views=tuple(views), request=request)
@@ -229,7 +237,9 @@ def _decoded(view: _View, answer: Answer, place: Array | None, at: int, made: di
     expired = _expired(answer.events, view.ttl, at)
     some = view.ttl is not None and bool(expired.any())
     gather = None if place is None else pa.array(place, mask=place < 0)
-    for (_, column, kind), values in zip(view.features, answer.values, strict=True):
+    by_name = dict(zip(view.names, answer.values, strict=True))
+    for name, column, kind in view.features:
+        values = by_name[name]
         alive = [None if old else one for one, old in zip(values, expired, strict=True)] if some else values
         array = wire.decode(alive, kind, column)
         made[column] = array if gather is None else array.take(gather)

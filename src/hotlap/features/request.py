@@ -42,12 +42,15 @@ class Request:
     """`stored` are to be looked up, and `computed` called with what was found.
 
     What `computed` alone need is looked up too, in columns that `columns` leaves out: those are the features asked
-    for, the stored ones view by view, then the computed ones.
+    for, the stored ones view by view, then the computed ones. `views` has each column's view, by its name or alias,
+    and `names` its feature's own name.
     """
 
     stored: tuple[Stored, ...]
     computed: tuple[Computed, ...]
     columns: tuple[str, ...]
+    views: dict[str, str]
+    names: dict[str, str]
 
     def features(self, looked_up: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
         """`columns`, from what was looked up and from `rows`, which have the keys and the request's columns.
@@ -79,18 +82,21 @@ def requested(
         else:
             stored[called] = Stored(called=called, view=view, features=pairs)
     wanted: list[Stored | Computed] = [*stored.values(), *computed]
-    columns: list[str] = []
+    views: dict[str, str] = {}
+    own: dict[str, str] = {}
     for one in wanted:
-        for _, column in one.features:
-            if column in taken or column in columns:
+        for name, column in one.features:
+            if column in taken or column in views:
                 raise InputError(
                     f"view {one.called}: there is a column {column} already; drop it from the entities, or ask for "
                     "full feature names"
                 )
-            columns.append(column)
+            views[column], own[column] = one.called, name
     for projection in (projection for each in computed for projection in each.view.views):
         _add_input(store, stored, projection)
-    return Request(stored=tuple(stored.values()), computed=tuple(computed), columns=tuple(columns))
+    return Request(
+        stored=tuple(stored.values()), computed=tuple(computed), columns=tuple(views), views=views, names=own
+    )
 
 
 def _add_input(store: Store, stored: dict[str, Stored], projection: Any) -> None:

@@ -13,9 +13,11 @@ from hotlap.errors import InputError
 if TYPE_CHECKING:
     from feast import FeatureStore
 
+    from hotlap.features.check import Check
     from hotlap.features.on_demand import OnDemand
     from hotlap.features.online import Down, Online, Plan
     from hotlap.features.online_stores import Reach
+    from hotlap.features.read_log import ReadLog
     from hotlap.features.training import Training
 
 _TYPE = "hotlap.features.PolarsOfflineStore"
@@ -69,6 +71,7 @@ class Store:
         at: datetime | None = None,
         full_feature_names: bool = False,
         down: Down = "raise",
+        log: ReadLog | None = None,
     ) -> Online:
         """The newest values of each key from the online store, with their ages; all views are asked at once.
 
@@ -77,7 +80,8 @@ class Store:
         `view:feature` each, or the name of a feature service. at: the instant that ages and times to live are judged
         at; default now; UTC where it has no zone. It does not turn the clock back: an online store holds each key's
         newest values only. full_feature_names: name the columns view__feature. down: what to do when the store does
-        not answer: "raise" StoreDown, or "null", which gives nulls whose status is `unavailable`.
+        not answer: "raise" StoreDown, or "null", which gives nulls whose status is `unavailable`. log: keep what was
+        answered there, for `check`.
 
         Gives hotlap.features.online.Online: `table` with nulls for what is missing or expired, `age(column)` in seconds
         and `status(column)`: present, null, missing, expired or unavailable. Safe to call from several threads.
@@ -86,7 +90,45 @@ class Store:
         """
         from hotlap.features.online import read
 
-        return read(self, keys, features, at=at, full_feature_names=full_feature_names, down=down)
+        answer = read(self, keys, features, at=at, full_feature_names=full_feature_names, down=down)
+        if log is not None:
+            log.add(answer, features, full_feature_names)
+        return answer
+
+    def check(
+        self,
+        features: list[str] | str | None = None,
+        *,
+        log: Path | str | None = None,
+        keys: Any = None,
+        at: datetime | None = None,
+        sample: int | None = None,
+        known_only: bool | None = None,
+        tolerance: float = 1e-6,
+        seed: int = 0,
+    ) -> Check:
+        """Whether serving gives what training saw: online reads held against the offline join of the same keys at the
+        same instants.
+
+        log: the folder of a ReadLog, whose reads are replayed. features: read these now instead, for `keys`, or for
+        keys drawn from the views' sources, as of `at` (default now). sample: how many reads; default all of a log, and
+        1000 of now. known_only: hold serving only to what had been created by then; default what feature_store.yaml
+        says, as training. tolerance: relative, for floats. See hotlap.features.consistency for what the rates mean.
+        Raises InputError for what is not there, StoreDown where the online store does not answer.
+        """
+        from hotlap.features.check import check
+
+        return check(
+            self,
+            features,
+            log=log,
+            keys=keys,
+            at=at,
+            sample=sample,
+            known_only=known_only,
+            tolerance=tolerance,
+            seed=seed,
+        )
 
 
 def open_store(repo: Path | str = ".", *, timeout_s: float = 2.0, retries: int = 1, connections: int = 8) -> Store:

@@ -28,18 +28,23 @@ _CUTS = ((2_000, 12, 300), (500, 6, 100), (200, 0, 40), (50, 0, 20))
 
 def html(result: Json) -> bytes:
     """The page, in UTF-8, under 2 MB, for any result that fits the schema. Raises MissingExtra without jinja2."""
-    environment = _environment()
     short = _shortened(result, _LONGEST_TEXT)
+    script = _source("page.js")
     for candidates, operations, layers in _CUTS:
-        page = _render(environment, view.view(_cut(short, candidates, operations, layers), result))
+        values = view.view(_cut(short, candidates, operations, layers), result)
+        page = rendered("page.html", {**values, "script": script}, "page.css")
         if len(page) < MOST_BYTES:
             return page
     raise ValueError(f"the page has {len(page):,} bytes even when cut to {candidates} candidates")
 
 
-def _render(environment: Environment, values: dict[str, Any]) -> bytes:
-    template = environment.get_template("page.html")
-    return template.render(values, style=_source("page.css"), script=_source("page.js")).encode("utf-8", "replace")
+def rendered(template: str, values: dict[str, Any], *styles: str) -> bytes:
+    """A page in UTF-8: the template with the values, and the style sheets one after the other as `style`.
+
+    Raises MissingExtra without jinja2.
+    """
+    style = "".join(_source(name) for name in styles)
+    return _environment().get_template(template).render(values, style=style).encode("utf-8", "replace")
 
 
 @cache

@@ -1,0 +1,109 @@
+"""`features check`: whether serving gives what training saw, and looks like what training was given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hotlap.core import Json
+from hotlap.errors import InputError, OutputError
+
+
+def check(
+    repo: Path | str,
+    features: list[str] | str | None = None,
+    *,
+    log: Path | str | None = None,
+    keys: Path | str | None = None,
+    at: datetime | None = None,
+    sample: int | None = None,
+    known_only: bool | None = None,
+    tolerance: float | None = None,
+    seed: int = 0,
+    limits: Mapping[str, float | None] | None = None,
+    training: Path | str | None = None,
+    max_psi: float | None = None,
+    report: Path | str | None = None,
+) -> Json:
+    """Check a repository's online reads against its offline join, and their values against the Parquet file `training`
+    where that is given; see hotlap.features.store.Store.check. `limits`: the largest `mismatch`, `missing`, `extra`,
+    `stale` and `smape` that pass, where they differ from hotlap.features.consistency.Limits. `report`: write the page
+    there, as HTML.
+
+    The result has `breaches`, each with the feature, the figure and its limit; none means that all is within limits.
+    Raises InputError for what is not there.
+    """
+    from hotlap import features as package
+
+    page = None if report is None else Path(report)
+    if page is not None and not page.parent.is_dir():
+        raise OutputError(f"--report {page}: no folder {page.parent}; make it first")
+    store = package.open(repo)
+    from hotlap.features import consistency, distributions
+
+    rows = None if training is None else dict(_frame(training, "training").to_dict())
+    found = store.check(
+        features,
+        log=log,
+        keys=None if keys is None else _frame(keys, "keys"),
+        at=at,
+        sample=sample,
+        known_only=known_only,
+        tolerance=consistency.TOLERANCE if tolerance is None else tolerance,
+        seed=seed,
+    )
+    allowed = consistency.Limits(**(limits or {}))
+    result: dict[str, Json] = {
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "repo": str(repo),
+        **found.report,
+        "limits": {**asdict(allowed), "psi": max_psi},
+        "breaches": [{**asdict(one), "sentence": one.sentence()} for one in found.breaches(allowed)],
+    }
+    if rows is not None:
+        shifts = distributions.compare(_matched(rows, list(found.values)), found.values)
+        result["training"] = str(training)
+        result["distributions"] = shifts
+        result["breaches"] += _shifted(shifts, max_psi)
+    if page is not None:
+        from hotlap.report.features_page import html
+        from hotlap.search.folder import write_whole
+
+        write_whole(page, html(result))
+    return result
+
+
+def _frame(path: Path | str, what: str) -> Any:
+    import polars as pl
+
+    if not Path(path).exists():
+        raise InputError(f"--{what} {path}: no such file; give a Parquet file")
+    return pl.read_parquet(path)
+
+
+def _matched(columns: dict[str, Any], features: list[str]) -> dict[str, Any]:
+    """Training's columns by `view:feature`; they are named `feature` there, or `view__feature`."""
+    matched = {}
+    for one in features:
+        view, _, name = one.partition(":")
+        alone = sum(other.partition(":")[2] == name for other in features) == 1
+        for column in (f"{view}__{name}", *([name] if alone else [])):
+            if column in columns:
+                matched[one] = columns[column]
+                break
+    return matched or columns
+
+
+def _shifted(shifts: dict[str, Json], max_psi: float | None) -> list[Json]:
+    found = []
+    for feature, told in shifts.items():
+        psi = told["psi"]
+        if max_psi is None or psi is None or psi["estimate"] <= max_psi:
+            continue
+        doubt = "" if psi["low"] > max_psi else f" (its interval begins at {psi['low']:.4g}: more rows would settle it)"
+        sentence = f"{feature}: psi {psi['estimate']:.4g}, above the limit of {max_psi:.4g}{doubt}"
+        found.append({"feature": feature, "figure": "psi", **psi, "limit": max_psi, "sentence": sentence})
+    return found

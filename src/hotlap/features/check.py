@@ -1,0 +1,196 @@
+"""Whether serving gives what training saw: online reads replayed against the offline join at the same instants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from hotlap.core import Array, Json
+from hotlap.errors import InputError
+from hotlap.features import consistency, read_log, times
+from hotlap.features.asof import look_up
+from hotlap.features.consistency import Breach, Compared, Limits
+from hotlap.features.offline import view_of
+from hotlap.features.read_log import AT, Reads
+from hotlap.features.request import Request, requested
+
+if TYPE_CHECKING:
+    from hotlap.features.store import Store
+
+LIVE_READS = 1000
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """What a check found. `report` has for each `view:feature` the reads and the rates with their intervals, and a few
+    of the reads that differ. `values` has what was served, a column for each `view:feature`, for a comparison with
+    training's.
+    """
+
+    report: Json
+    values: dict[str, pl.Series]
+
+    def breaches(self, limits: Limits | None = None) -> list[Breach]:
+        """The figures above their limits, the furthest first."""
+        return consistency.breaches(self.report["features"], limits or Limits())
+
+
+def check(
+    store: Store,
+    features: list[str] | str | None = None,
+    *,
+    log: Path | str | None = None,
+    keys: Any = None,
+    at: datetime | None = None,
+    sample: int | None = None,
+    known_only: bool | None = None,
+    tolerance: float = consistency.TOLERANCE,
+    seed: int = 0,
+) -> Check:
+    """See Store.check."""
+    if (log is None) == (features is None):
+        raise InputError("check: give either a log of reads, or features to read now")
+    if sample is not None and sample < 1:
+        raise InputError(f"check: a sample of {sample} reads says nothing; give 1 or more")
+    own = store.feast.config.offline_store
+    known = own.known_only if known_only is None else known_only
+    parts: Iterable[Reads]
+    if log is not None:
+        parts = read_log.reads(log, sample=sample, seed=seed)
+    else:
+        assert features is not None
+        parts = [_live(store, features, keys, at, sample or LIVE_READS, seed)]
+    found: dict[str, list[tuple[Compared, list[Json], pl.Series]]] = {}
+    for part in parts:
+        for name, told in _replayed(store, part, known, own.memory_gb * 1e9, tolerance).items():
+            found.setdefault(name, []).append(told)
+    report = {
+        "reads_of": "log" if log is not None else "now",
+        "known_only": known,
+        "tolerance": tolerance,
+        "confidence": consistency.CONFIDENCE,
+        "features": {
+            name: {
+                **_together([one for one, _, _ in parts]).report(),
+                "examples": [shown for _, some, _ in parts for shown in some][:_SHOWN],
+            }
+            for name, parts in found.items()
+        },
+    }
+    values = {name: pl.concat([served for _, _, served in parts]) for name, parts in found.items()}
+    return Check(report=report, values=values)
+
+
+def _replayed(
+    store: Store, reads: Reads, known_only: bool, memory_bytes: float, tolerance: float
+) -> dict[str, tuple[Compared, list[Json], pl.Series]]:
+    """Each feature's online values beside those that the offline join gives for the same keys and instants."""
+    request = requested(store, reads.features, reads.given.columns, full_feature_names=reads.full_feature_names)
+    rows = reads.given.with_columns(reads.at.alias(AT))
+    looked_up, events = [], {}
+    for one in request.stored:
+        view = view_of(one.view, one.features, store.repo)
+        found = look_up(rows, AT, view, known_only=known_only, memory_bytes=memory_bytes)
+        looked_up.append(found.values)
+        events[one.called] = times.integers(found.event.dt.cast_time_unit("us"), "us")
+    offline = request.features(pl.concat(looked_up, how="horizontal"), reads.given)
+    told = {}
+    for column, called in request.views.items():
+        served, right = reads.values[column], offline[column]
+        mine, theirs = _event(request, called, reads.events), _event(request, called, events)
+        compared = consistency.compare(served, right, mine, theirs, tolerance=tolerance)
+        told[f"{called}:{request.names[column]}"] = (
+            compared,
+            _examples(compared, rows, served, right, mine, theirs),
+            served,
+        )
+    return told
+
+
+def _event(request: Request, called: str, events: dict[str, Array]) -> Array:
+    """The event time of a view's values; of computed ones, that of the oldest input."""
+    if called in events:
+        return events[called]
+    (view,) = (one.view for one in request.computed if one.called == called)
+    inputs = [events[one.name_to_use()] for one in view.views]
+    rows = len(next(iter(events.values()))) if events else 0
+    return np.minimum.reduce(inputs) if inputs else np.zeros(rows, np.int64)
+
+
+def _together(parts: list[Compared]) -> Compared:
+    def all_of(name: str) -> Array:
+        return np.concatenate([getattr(one, name) for one in parts])
+
+    smape = None if any(one.smape is None for one in parts) else all_of("smape")
+    flags = {name: all_of(name) for name in (*consistency.RATES, "newer")}
+    return Compared(both=sum(one.both for one in parts), smape=smape, **flags)
+
+
+def _examples(
+    compared: Compared, rows: pl.DataFrame, served: pl.Series, right: pl.Series, mine: Array, theirs: Array
+) -> list[Json]:
+    """The first reads that differ, each with what was asked and what either side said."""
+    wrong = compared.mismatch | compared.missing | compared.extra | compared.stale
+    shown = []
+    for row in np.flatnonzero(wrong)[:_SHOWN].tolist():
+        asked = rows.row(row, named=True)
+        shown.append(
+            {
+                "kinds": [name for name in consistency.RATES if getattr(compared, name)[row]],
+                "keys": {name: _told(value) for name, value in asked.items() if name != AT},
+                "at": asked[AT].isoformat(),
+                "online": _told(served[row]),
+                "offline": _told(right[row]),
+                "online_event": _moment(mine[row]),
+                "offline_event": _moment(theirs[row]),
+            }
+        )
+    return shown
+
+
+def _told(value: Any) -> Json:
+    return value if isinstance(value, str | int | float | bool) or value is None else str(value)
+
+
+def _moment(microseconds: int) -> str | None:
+    if microseconds == times.NEVER:
+        return None
+    return str(pl.Series([microseconds]).cast(pl.Datetime("us", "UTC")).dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ")[0])
+
+
+def _live(store: Store, features: list[str] | str, keys: Any, at: datetime | None, sample: int, seed: int) -> Reads:
+    """Reads made now, of the keys given, or of some that the sources know."""
+    asked = keys
+    if keys is None:
+        request = requested(store, features, [])
+        needed = {name for one in request.computed for name in one.view.request}
+        if needed:
+            raise InputError(f"check: {', '.join(sorted(needed))} come with a request; give keys that have them")
+        asked = _drawn(store, request, sample, seed)
+    return read_log.of(store.online(asked, features, at=at, full_feature_names=True), features, True)
+
+
+def _drawn(store: Store, request: Request, sample: int, seed: int) -> pl.DataFrame:
+    """Keys that the views' sources have, drawn at random; the views with most join keys first."""
+    columns: dict[str, pl.Series] = {}
+    views = [view_of(one.view, one.features, store.repo) for one in request.stored]
+    for view in sorted(views, key=lambda view: -len(view.keys)):
+        wanted = [(mine, theirs) for mine, theirs in view.keys if mine not in columns]
+        if not wanted:
+            continue
+        known = view.source.select(pl.col(theirs).alias(mine) for mine, theirs in wanted).drop_nulls().unique()
+        found = known.collect(engine="streaming").sort(pl.all())
+        if not len(found):
+            raise InputError(f"view {view.name}: its source has no keys to draw from; give keys")
+        drawn = found.sample(sample, with_replacement=len(found) < sample, seed=seed, shuffle=True)
+        columns.update({name: drawn[name] for name in drawn.columns})
+    if not columns:
+        return pl.DataFrame({"__row": [0]})
+    return pl.DataFrame(list(columns.values()))

@@ -1,0 +1,245 @@
+"""What is planted into a real online store is found at its rate, and a clean one gives none."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+from features import repository
+from features.repository import END
+from features.test_on_demand import FUNCTIONS
+
+from hotlap import features
+from hotlap.cli.main import run
+from hotlap.errors import InputError
+from hotlap.features import read_log
+from hotlap.features.read_log import ReadLog
+
+REFS = ["trips:rate", "trips:count", "weather:rain"]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("served")
+    (folder / "arithmetic.py").write_text("def half(x):\n    return x / 2\n")
+    return repository.materialize(repository.write(folder, more=FUNCTIONS))
+
+
+@pytest.fixture
+def own(served: Path, tmp_path: Path) -> Path:
+    """A copy that may be spoiled."""
+    return Path(shutil.copytree(served, tmp_path / "repo"))
+
+
+def keys(rows: int = 400) -> pl.DataFrame:
+    asked = repository.asked(rows).select("driver_id", "city")
+    return asked.with_columns(fare=pl.Series(np.random.default_rng(1).random(rows)))
+
+
+def change(repo: Path, statement: str, *values: Any) -> None:
+    """Spoil the rows of `trips` in the online store."""
+    with sqlite3.connect(repo / "data/online.db") as connection:
+        connection.execute(statement.format(table='"taxi_trips"'), values)
+
+
+def rates(told: Any) -> dict[str, float]:
+    return {name: told[name]["estimate"] for name in ("mismatch", "missing", "extra", "stale")}
+
+
+def test_a_clean_store_gives_zero_for_stored_and_computed_features(served: Path) -> None:
+    store = features.open(served)
+    wanted = [*REFS, "doubled:double", "priced:cost", "priced:wet", "priced:many", "single:one"]
+    found = store.check(wanted, keys=keys(), at=END)
+    assert list(found.report["features"]) == wanted
+    for told in found.report["features"].values():
+        assert rates(told) == {"mismatch": 0, "missing": 0, "extra": 0, "stale": 0}
+        assert told["reads"] == 400
+        assert 0 < told["both"] < 400
+        assert told["examples"] == []
+    assert found.report["features"]["priced:wet"]["smape"] is None
+    assert found.report["features"]["priced:cost"]["smape"]["estimate"] == 0
+    assert found.breaches() == []
+
+
+def test_an_on_demand_features_age_is_that_of_its_oldest_input(served: Path) -> None:
+    read = features.open(served).online(keys(50), ["priced:cost", "trips:rate", "weather:rain"], at=END)
+    oldest = np.fmax(read.age("rate"), read.age("rain"))
+    there = ~np.isnan(read.age("rate")) & ~np.isnan(read.age("rain"))
+    assert read.age("cost")[there].tolist() == oldest[there].tolist()
+    assert np.isnan(read.age("cost")[~there]).all()
+    assert set(read.views) == {"cost", "rate", "rain"}
+
+
+@pytest.mark.parametrize("kind", ["mismatch", "missing", "extra", "stale"])
+def test_what_is_planted_is_found_at_its_rate(own: Path, kind: str) -> None:
+    from feast.protos.feast.types.Value_pb2 import Value
+
+    store = features.open(own)
+    asked = keys()
+    clean = store.online(asked, ["trips:rate"], at=END).table["rate"].to_pylist()
+    drivers = asked["driver_id"].to_list()
+    if kind == "extra":
+        gone = next(d for d, v in zip(drivers, clean, strict=True) if v is not None)
+        trips = own / "data/trips.parquet"
+        pl.read_parquet(trips).filter(pl.col("driver_id") != gone).write_parquet(trips)
+        spoiled = {gone}
+    else:
+        spoiled = {d for d, v in zip(drivers, clean, strict=True) if v is not None and d % 4 == 1}
+        for driver in spoiled:
+            key = store_key(driver)
+            if kind == "mismatch":
+                blob = Value(double_val=99.5).SerializeToString()
+                change(own, "update {table} set value = ? where entity_key = ? and feature_name = 'rate'", blob, key)
+            elif kind == "missing":
+                change(own, "delete from {table} where entity_key = ?", key)
+            else:
+                before = END - timedelta(hours=47)
+                change(own, "update {table} set event_ts = ? where entity_key = ?", before.isoformat(" "), key)
+    found = features.open(own).check(["trips:rate"], keys=asked, at=END)
+    told = found.report["features"]["trips:rate"]
+    right = sum(d in spoiled and v is not None for d, v in zip(drivers, clean, strict=True)) / len(drivers)
+    assert right > 0
+    assert rates(told) == {name: right if name == kind else 0.0 for name in rates(told)}
+    assert told[kind]["low"] < right < told[kind]["high"]
+    assert told["examples"][0]["kinds"] == [kind]
+    assert told["examples"][0]["keys"]["driver_id"] in spoiled
+    (breach,) = found.breaches()
+    assert (breach.feature, breach.figure, breach.estimate) == ("trips:rate", kind, right)
+
+
+def store_key(driver: int) -> bytes:
+    from feast.infra.key_encoding_utils import serialize_entity_key
+    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+    from feast.protos.feast.types.Value_pb2 import Value
+
+    key = EntityKey(join_keys=["driver_id"], entity_values=[Value(int64_val=driver)])
+    return bytes(serialize_entity_key(key, entity_key_serialization_version=3))
+
+
+def test_a_log_is_replayed_at_its_own_instants(served: Path, tmp_path: Path) -> None:
+    store = features.open(served)
+    with ReadLog(tmp_path / "log") as log:
+        for hours in (0, 10, 30):
+            at = END + timedelta(hours=hours)
+            store.online(keys(50), REFS, at=at, log=log)
+            store.online(keys(20), "asked", at=at, full_feature_names=True, log=log)
+    assert (log.left_out, log.error) == (0, "")
+    reads = list(read_log.reads(tmp_path / "log"))
+    assert [(one.features, len(one.given)) for one in reads] == [(REFS, 150), ("asked", 60)]
+    assert reads[0].at.n_unique() == 3
+    found = store.check(log=tmp_path / "log")
+    told = found.report["features"]
+    assert {name: one["reads"] for name, one in told.items()} == {
+        "trips:rate": 210, "trips:count": 150, "weather:rain": 150, "doubled:double": 60, "priced:cost": 60
+    }  # fmt: skip
+    assert found.breaches() == []
+    assert len(found.values["trips:rate"]) == 210
+    few = store.check(log=tmp_path / "log", sample=40)
+    assert sum(one["reads"] for name, one in few.report["features"].items() if name == "trips:rate") == 40
+
+
+def test_replaying_history_finds_what_was_late(own: Path, tmp_path: Path) -> None:
+    """Read as of an hour for which the source has since got a newer row: stale, unless only what was known counts."""
+    store = features.open(own)
+    trips = own / "data/trips.parquet"
+    late = {"driver_id": 1, "at": END - timedelta(minutes=1), "made": END + timedelta(hours=9), "rate": 1.5, "n": 1}
+    with ReadLog(tmp_path / "log") as log:
+        store.online({"driver_id": [1]}, ["trips:rate"], at=END, log=log)
+    frame = pl.read_parquet(trips)
+    pl.concat([frame, pl.DataFrame([late], schema=frame.schema)]).write_parquet(trips)
+    told = store.check(log=tmp_path / "log").report["features"]["trips:rate"]
+    assert told["stale"]["count"] == 1
+    assert store.check(log=tmp_path / "log", known_only=True).report["features"]["trips:rate"]["stale"]["count"] == 0
+
+
+def test_a_log_never_stands_in_the_way_of_reading(served: Path, tmp_path: Path) -> None:
+    store = features.open(served)
+    log = ReadLog(tmp_path / "log")
+    shutil.rmtree(tmp_path / "log")
+    (tmp_path / "log").write_text("no folder any more")
+    assert store.online(keys(30), REFS, at=END, log=log).table.num_rows == 30
+    log.close()
+    assert log.left_out == 30
+    assert log.error
+    assert store.online(keys(30), REFS, at=END, log=log).table.num_rows == 30
+    assert log.left_out == 60
+
+
+def test_a_log_that_is_behind_leaves_reads_out_and_counts_them(
+    served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read_log, "_WAITING_ROWS", 100)
+    store = features.open(served)
+    with ReadLog(tmp_path / "log") as log:
+        for _ in range(5):
+            store.online(keys(30), REFS, at=END, log=log)
+    assert log.left_out == 60
+    assert sum(pq.read_metadata(one).num_rows for one in (tmp_path / "log").iterdir()) == 90
+
+
+def test_a_share_of_the_calls_is_kept(served: Path, tmp_path: Path) -> None:
+    store = features.open(served)
+    with ReadLog(tmp_path / "log", share=0.3) as log:
+        for _ in range(200):
+            store.online({"driver_id": [1]}, ["trips:rate"], at=END, log=log)
+    (kept,) = read_log.reads(tmp_path / "log")
+    assert 30 < len(kept.given) < 95
+    with pytest.raises(InputError, match="share 0"):
+        ReadLog(tmp_path / "log", share=0)
+
+
+def test_what_cant_be_checked_says_why(served: Path, tmp_path: Path) -> None:
+    store = features.open(served)
+    with pytest.raises(InputError, match="either a log of reads, or features"):
+        store.check()
+    with pytest.raises(InputError, match="no logged reads there"):
+        store.check(log=tmp_path / "none")
+    with pytest.raises(InputError, match="fare come with a request; give keys"):
+        store.check(["priced:cost"])
+    (tmp_path / "log").mkdir()
+    pl.DataFrame({"x": [1]}).write_parquet(tmp_path / "log/x.parquet")
+    with pytest.raises(InputError, match="not a file of logged reads"):
+        store.check(log=tmp_path / "log")
+
+
+def test_the_command_says_what_differs_and_ends_with_3(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at = ["--at", END.isoformat(), "--repo", str(own), "--feature", "trips:rate", "--feature", "weather:rain"]
+    rows = repository.asked(2000)
+    features.open(own).training(rows, REFS, out=tmp_path / "training.parquet")
+    page = tmp_path / "page.html"
+    training = ["--training", str(tmp_path / "training.parquet"), "--report", str(page)]
+    assert run(["features", "check", *at, *training, "--sample", "300", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["breaches"] == []
+    assert told["features"]["trips:rate"]["reads"] == 300
+    assert told["distributions"]["trips:rate"]["training_rows"] == 2000
+    assert b"Serving gives what training saw" in page.read_bytes()
+    assert run(["features", "check", *at, *training, "--max-psi", "1e-9"]) == 3
+    assert "psi" in capsys.readouterr().err
+    change(own, "delete from {table}")
+    assert run(["features", "check", *at]) == 3
+    said = capsys.readouterr()
+    assert "trips:rate: missing" in said.err
+    assert "above the limit of 1.00%" in said.err
+    assert "weather:rain: 1,000 reads: mismatch 0.00%" in said.out
+    assert run(["features", "check", *at, "--max-missing", "1"]) == 0
+    assert run(["features", "check", "--repo", str(own)]) == 2
+
+
+def test_now_is_the_instant_where_none_is_given(served: Path) -> None:
+    """Everything expired long ago, both online and offline."""
+    before = datetime.now(UTC)
+    found = features.open(served).check(["trips:rate"], sample=20)
+    assert found.report["features"]["trips:rate"]["both"] == 0
+    assert before > END.replace(tzinfo=UTC) + timedelta(days=2)
+    assert found.breaches() == []

@@ -100,7 +100,7 @@ def _replayed(
         found = look_up(rows, AT, view, known_only=known_only, memory_bytes=memory_bytes)
         looked_up.append(found.values)
         events[one.called] = times.integers(found.event.dt.cast_time_unit("us"), "us")
-    offline = request.features(pl.concat(looked_up, how="horizontal"), reads.given)
+    offline = request.features(looked_up, reads.given)
     told = {}
     for column, called in request.views.items():
         served, right = reads.values[column], offline[column]

@@ -22,7 +22,7 @@ from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalMeta
 from feast.repo_config import FeastConfigBaseModel
 
 from hotlap.errors import InputError
-from hotlap.features import entities, times, write
+from hotlap.features import entities, rules, times, write
 from hotlap.features.asof import View, look_up
 from hotlap.features.job import PolarsRetrievalJob, ViewReport
 from hotlap.features.source import scan
@@ -161,6 +161,7 @@ class PolarsOfflineStore(OfflineStore):  # type: ignore[misc]
 
         source = feature_view.batch_source
         schema, columns = get_pyarrow_schema_from_batch_source(config, source)
+        _hold_rules(config, feature_view, table)
         original = {new: old for old, new in source.field_mapping.items()}
         table = table.rename_columns([original.get(name, name) for name in table.column_names])
         if columns != table.column_names:
@@ -171,6 +172,15 @@ class PolarsOfflineStore(OfflineStore):  # type: ignore[misc]
         write.append(table, write.local(source.path, config.repo_path))
         if progress:
             progress(table.num_rows)
+
+
+def _hold_rules(config: RepoConfig, view: FeatureView, table: pa.Table) -> None:
+    schema = rules.of(config.repo_path).get(view.name)
+    if schema is not None:
+        names = [view.batch_source.field_mapping.get(one, one) for one in table.column_names]
+        rows = pl.from_arrow(table.rename_columns(names))
+        assert isinstance(rows, pl.DataFrame)
+        rules.held(schema, rows, f"write to view {view.name}")
 
 
 def plan(

@@ -199,7 +199,7 @@ def _computed(request: Request, made: dict[str, pa.Array], keys: dict[str, pa.Ar
     looked_up, rows = pl.from_arrow(pa.table(made)), pl.from_arrow(pa.table(keys))
     assert isinstance(looked_up, pl.DataFrame)
     assert isinstance(rows, pl.DataFrame)
-    table = plain(request.features(looked_up, rows))
+    table = plain(request.features([looked_up], rows))
     return {name: table[name].combine_chunks() for name in table.column_names}
 
 

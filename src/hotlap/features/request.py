@@ -52,14 +52,15 @@ class Request:
     views: dict[str, str]
     names: dict[str, str]
 
-    def features(self, looked_up: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
-        """`columns`, from what was looked up and from `rows`, which have the keys and the request's columns.
+    def features(self, looked_up: list[pl.DataFrame], rows: pl.DataFrame) -> pl.DataFrame:
+        """`columns`, from what was looked up in each view, and from `rows` with the keys and the request's columns.
 
         Raises InputError where a function fails, or `rows` lack a column that it needs.
         """
-        made = [looked_up]
+        made = list(looked_up)
         if self.computed:
-            given = pl.concat([looked_up, rows.drop(looked_up.columns, strict=False)], how="horizontal")
+            found = [name for one in looked_up for name in one.columns]
+            given = pl.concat([*looked_up, rows.drop(found, strict=False)], how="horizontal")
             for one in self.computed:
                 made.append(one.view.compute(given).select(pl.col(name).alias(new) for name, new in one.features))
         return pl.concat(made, how="horizontal").select(self.columns)

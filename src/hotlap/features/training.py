@@ -20,7 +20,7 @@ from hotlap import __version__
 from hotlap.core import Array, Json
 from hotlap.errors import OutputError
 from hotlap.features import entities as frames
-from hotlap.features import lineage, times
+from hotlap.features import lineage, rules, times
 from hotlap.features.asof import View, look_up
 from hotlap.features.job import METADATA, plain
 from hotlap.features.offline import view_of
@@ -100,7 +100,10 @@ def make(
     views = [view_of(one.view, one.features, store.repo) for one in request.stored]
     begun = [_described(store, one.view, view) for one, view in zip(request.stored, views, strict=True)]
     begun += [_computed(one) for one in request.computed]
+    schema = rules.of(store.repo).get(features) if isinstance(features, str) else None
     slices = _slices(frame, column, request, views, known, own.memory_gb * 1e9, slice_rows, tally)
+    if schema is not None:
+        slices = _held(schema, slices, f"training rows of {features}")
 
     def report() -> Json:
         return {
@@ -120,6 +123,17 @@ def make(
         told = report()
         return Training(table=_marked(table, told), path=None, report=told)
     return Training(table=None, path=path, report=_written(slices, path, report))
+
+
+def _held(schema: Any, slices: Iterator[pa.Table], what: str) -> Iterator[pa.Table]:
+    """The slices, each held to the rules before it goes on. A rule on the rows together sees a slice at a time."""
+    first = 0
+    for one in slices:
+        rows = pl.from_arrow(one)
+        assert isinstance(rows, pl.DataFrame)
+        rules.held(schema, rows, what, first_row=first)
+        yield one
+        first += one.num_rows
 
 
 def _written(slices: Iterator[pa.Table], path: Path, report: Any) -> Json:
@@ -179,13 +193,13 @@ def _slices(
         part = frame.slice(start, rows).collect(engine="streaming")
         if start and not len(part):
             return
-        looked_up, any_found = [], np.zeros(len(part), bool)
+        looked_up, any_found = [], np.full(len(part), not views)
         for view in views:
             found = look_up(part, at, view, known_only=known_only, memory_bytes=memory_bytes)
             looked_up.append(found.values)
             any_found |= found.event.is_not_null().to_numpy()
             _count(tally, view, part[at], found)
-        features = request.features(pl.concat(looked_up, how="horizontal"), part)
+        features = request.features(looked_up, part)
         for name in features.columns:
             tally.nulls[name] = tally.nulls.get(name, 0) + features[name].null_count()
         empty = np.flatnonzero(~any_found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import uuid
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,19 @@ def parquet(table: pa.Table, path: Path) -> None:
 
 
 def append(table: pa.Table, path: Path) -> None:
-    """Add rows after those there are: to a file by writing it anew, to a folder as one more file, its last by name."""
+    """Add rows after those there are: to a file by writing it anew, to a folder as one more file, its last by name.
+
+    Processes that add to one file take turns.
+    """
     if path.is_dir():
         from hotlap.features.source import files
 
         parquet(table, path / f"zz-{len(files(path)):08d}-{uuid.uuid4().hex}.parquet")
         return
-    before = pq.read_table(path)
-    parquet(pa.concat_tables([before, table.cast(before.schema)]), path)
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = pq.read_table(path)
+        parquet(pa.concat_tables([before, table.cast(before.schema)]), path)
 
 
 def logs(table: pa.Table, folder: Path, partition_by: list[str] | None) -> None:

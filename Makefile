@@ -7,6 +7,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 DEV := pytest pytest-xdist pytest-timeout hypothesis ruff mypy jsonschema types-jsonschema types-psutil duckdb torchdata
 EXAMPLES := transformers
+RIVALS := pytorch-lightning accelerate
 LINTED := src tests examples benchmarks
 
 .PHONY: demo install test test-all check bench clean
@@ -29,9 +30,12 @@ check: install
 	$(PYTEST) -m "not slow and not exhaustive and not gpu"
 
 bench: install
+	$(PIP) $(RIVALS)
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/noise.py
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/gate_simulation.py
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/optimize.py
+	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/training.py
+	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/memory.py
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/features.py --large 50000000
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/tuner.py
 

@@ -157,6 +157,43 @@ def test_the_gate_s_simulation_is_told_with_what_it_costs(tables: ModuleType) ->
     assert "is NOT kept in every case" in tables.page([], None, found)
 
 
+def test_training_is_told_side_by_side(tables: ModuleType) -> None:
+    pairs = {
+        ("plain", "plain again"): 1.004,
+        ("plain", "hotlap"): 0.991,
+        ("by hand", "hotlap tuned"): 1.17,
+        ("lightning", "hotlap tuned"): 2.31,
+        ("accelerate", "hotlap tuned"): 2.22,
+        ("plain", "hotlap tuned"): 2.13,
+        ("lightning", "by hand"): 1.97,
+    }
+    common = {key: case()[key] for key in ("machine", "versions", "commit", "when")}
+    common["command"] = "python benchmarks/training.py"
+    common["configuration"] = {"threads": 2, "starts": 6, "budget_seconds": 180.0}
+    steps = {
+        "case": "vit",
+        "batch": 64,
+        "sides": [{"name": "plain", "median_ms": 123.4}],
+        "comparisons": [{"baseline": a, "candidate": b, "speedup": interval(value)} for (a, b), value in pairs.items()],
+        "tune": {"name": "bf16, fused"},
+        **common,
+    }
+    runs = [{"lightning": {"seconds": 90.0 + seed}, "hotlap tuned": {"seconds": 30.0 + seed}} for seed in range(3)]
+    scored = {
+        "case": "digits-score",
+        "goal": 0.97,
+        "runs": runs,
+        "comparisons": [{"baseline": "lightning", "candidate": "hotlap tuned", "speedup": interval(2.9)}],
+        **common,
+    }
+    text = tables.page([], None, None, [steps, scored])
+    assert "| small ViT | 64 | 123 | **2.31x (2.19 to 2.43)** | 2.22x" in text
+    assert "0.991x (0.941 to 1.041) | 1.004x" in text
+    assert "2.31x over Lightning and 1.17x over the loop tuned by hand, which is 1.97x over Lightning" in text
+    assert "| small ResNet on digits | 0.97 | 3 | 91.0 | 31.0 | 2.90x" in text
+    assert "6 starts" in text
+
+
 def test_the_committed_pages_are_what_the_committed_results_make(tables: ModuleType) -> None:
     if not list((BENCHMARKS / "results" / "optimize").glob("*.json")):
         pytest.skip("no benchmark results are committed yet")

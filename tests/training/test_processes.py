@@ -61,7 +61,7 @@ def torchrun(processes: int, target: str, out: Path, *words: str) -> subprocess.
         *words,
     ]
     return subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
+        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False, timeout=300
     )
 
 
@@ -122,6 +122,32 @@ def back_to(out: Path, step: int) -> None:
         if path.parent == out or int(path.stem.partition("-")[2]) > step:
             path.unlink()
     assert list((out / "checkpoints").glob(f"step-{step:08d}.json"))
+
+
+SPOILT = """
+class Spoilt(Plain):
+    '''One example of 147 is infinite, so that one process alone meets it.'''
+    def __getitem__(self, index):
+        rows, label = super().__getitem__(index)
+        return (rows / 0 if index == 50 else rows), label
+
+workload = dataclasses.replace(workload, training=lambda: Spoilt(147, 3))
+"""
+
+
+@pytest.mark.parametrize(
+    "sharding",
+    [pytest.param("ddp", marks=pytest.mark.slow), pytest.param("fsdp2", marks=pytest.mark.exhaustive)],
+)
+def test_what_is_not_finite_in_one_process_ends_all(sharding: str, tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows", add=EXACT + SPOILT)
+    done = torchrun(2, target, tmp_path / "out", "--set", f"sharding={sharding}")
+    assert done.returncode != 0
+    assert "whose inputs are not finite" in done.stderr, done.stderr
+    assert "in another process's share" in done.stderr
+    step = json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+    assert f"in step {step + 1} (epoch 1, batch {step + 1}, examples" in done.stderr
+    assert list((tmp_path / "out" / "checkpoints").glob(f"step-{step:08d}.json"))
 
 
 @pytest.mark.exhaustive

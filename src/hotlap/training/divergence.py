@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hotlap.errors import HotlapError
-from hotlap.training.processes import all_finite
-from hotlap.training.reading import Window
+from hotlap.training.processes import all_finite, whole
+from hotlap.training.reading import MicroBatch, Window
 from hotlap.training.stepping import NotFinite, Stepper
 from hotlap.workload.inputs import flatten_outputs
 
@@ -26,8 +26,11 @@ def explain(stepper: Stepper, window: Window, found: NotFinite, *, step: int) ->
     if found.what == "gradients":
         return f"the gradients are {what} in {where}, {_gradient_layer(stepper)}"
     if one is None:
+        if stepper.sharded:
+            # The process that has it computes the pass again, which takes all of them.
+            _forward_layer(stepper, window, window.micro_batches[0])
         return f"the loss is {what} in {where}, in another process's share"
-    return f"the loss is {what} in {where}, {_forward_layer(stepper, window, found)}"
+    return f"the loss is {what} in {where}, {_forward_layer(stepper, window, one)}"
 
 
 def _examples(window: Window, one: Any) -> str:
@@ -38,22 +41,24 @@ def _examples(window: Window, one: Any) -> str:
     return f", examples {', '.join(map(str, indices[:_SHOWN]))}{more}"
 
 
-def _forward_layer(stepper: Stepper, window: Window, found: NotFinite) -> str:
+def _forward_layer(stepper: Stepper, window: Window, one: MicroBatch) -> str:
     import torch
 
-    one, model = found.micro_batch, stepper.model
-    assert one is not None
-    if not all_finite(_tensors(one.inputs)):
-        return "whose inputs are not finite"
-    for name, parameter in model.named_parameters():
-        if not all_finite([parameter.detach()]):
-            return f"where the weight {name!r} is not finite"
+    model = stepper.model
+    bad = [name for name, parameter in model.named_parameters() if not all_finite([whole(parameter.detach())])]
     seen: list[str] = []
+    repeated = True
     with _watched(model, seen), torch.no_grad():
         try:
             stepper.outputs_of(one, (window.epoch, window.number), model)
         except HotlapError:
-            return "and the pass could not be repeated"
+            repeated = False
+    if not all_finite(_tensors(one.inputs)):
+        return "whose inputs are not finite"
+    if bad:
+        return f"where the weight {bad[0]!r} is not finite"
+    if not repeated:
+        return "and the pass could not be repeated"
     if seen:
         return f"first in layer {seen[0]!r}"
     if not all_finite(_tensors(one.targets)):
@@ -63,7 +68,7 @@ def _forward_layer(stepper: Stepper, window: Window, found: NotFinite) -> str:
 
 def _gradient_layer(stepper: Stepper) -> str:
     named = [(name, one.grad) for name, one in stepper.model.named_parameters() if one.grad is not None]
-    bad = [name for name, gradient in named if not all_finite([gradient])]
+    bad = [name for name, gradient in named if not all_finite([whole(gradient)])]
     if not bad:
         return "in their norm only: each of them is finite"
     # The backward pass goes from the last layer to the first, so the last bad one in order came first.

@@ -19,7 +19,7 @@ from hotlap.training import checkpoint, divergence, state, validation
 from hotlap.training.averaging import Average
 from hotlap.training.loading import Source
 from hotlap.training.preparing import set_rate
-from hotlap.training.processes import Processes, all_finite
+from hotlap.training.processes import Processes, all_finite, whole
 from hotlap.training.reading import Window
 from hotlap.training.records import Records
 from hotlap.training.schedule import rate_factor
@@ -136,7 +136,8 @@ class Loop:
     def _keep_good_state(self) -> str:
         """Save the state before the step that failed, unless the forward pass spoilt the model's statistics."""
         parts = self._parts
-        if all_finite(list(checkpoint.model_tensors(parts.model).values())) and parts.source.state() is None:
+        tensors = [whole(value) for value in checkpoint.model_tensors(parts.model).values()]
+        if all_finite(tensors) and parts.source.state() is None:
             self._save()
             return f"the state after step {self.position.step} is kept in {parts.checkpoints}"
         return f"the last checkpoint before it is kept in {parts.checkpoints}"

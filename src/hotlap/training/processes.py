@@ -37,6 +37,11 @@ class Processes:
         """Whether this process is the one that writes files and shows progress."""
         return self.rank == 0
 
+    @property
+    def sharded(self) -> bool:
+        """Whether each process holds a part of the weights only, so that all of them must compute alike."""
+        return self._sharded
+
     def share(self, model: torch.nn.Module, settings: Settings) -> Any:
         """What to call in place of the model, so that gradients are averaged over the processes."""
         if self.world == 1:

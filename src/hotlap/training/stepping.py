@@ -87,6 +87,11 @@ class Stepper:
         self.scaler.update()
         return Stepped(loss=loss, gradient_norm=norm, skipped=self.scaler.get_scale() < before)
 
+    @property
+    def sharded(self) -> bool:
+        """Whether a pass needs every process to compute one."""
+        return self._processes.sharded
+
     def gradients(self, window: Window, total: float) -> float:
         """Leave the window's gradients in the parameters and give its mean loss; the weights stay."""
         self.optimizer.zero_grad(set_to_none=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ class Inputs:
 
 
 def assemble(
-    column: Callable[[str], pl.Series], features: Features, dtypes: Mapping[str, str], flat: set[str]
+    column: Callable[[str], pl.Series], features: Features, dtypes: Mapping[str, str], flat: Collection[str]
 ) -> Inputs:
     """Put features side by side in their order. `column` gives the values of a `view:feature`; `flat` names the inputs
     that have no axis for features. Raises InputError for values that are no numbers.
@@ -74,7 +74,7 @@ def of_rows(rows: Any, features: Workload | Mapping[str, Any], *, dtypes: Mappin
                 return frame[called]
         raise InputError(f"no column {name} or {view}__{name} among the rows; there are {', '.join(frame.columns)}")
 
-    return assemble(column, wanted, {**dict.fromkeys(wanted, "float32"), **(dtypes or {})}, flat=set())
+    return assemble(column, wanted, {**dict.fromkeys(wanted, "float32"), **(dtypes or {})}, flat=())
 
 
 def _frame(rows: Any) -> pl.DataFrame:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hotlap.features.store import Store
 
 Down = Literal["raise", "null"]
+Expired = Literal["null", "keep"]
 STATUS = ("present", "null", "missing", "expired", "unavailable")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -110,6 +111,7 @@ def read(
     at: datetime | None = None,
     full_feature_names: bool = False,
     down: Down = "raise",
+    expired: Expired = "null",
 ) -> Online:
     """See Store.online."""
     given = key_forms.columns(keys)
@@ -141,7 +143,8 @@ def read(
     made: dict[str, pa.Array] = {}
     events: dict[str, Array] = {}
     for view, answer, place in zip(plan.views, answers, places, strict=True):
-        events[view.name] = _decoded(view, answer, place, _microseconds(instant), made)
+        gone = _expired(answer.events, view.ttl if expired == "null" else None, _microseconds(instant))
+        events[view.name] = _decoded(view, answer, place, gone, made)
     types = {column: kind for view in plan.views for column, _, kind in view.keys}
     key_columns = [_key_column(name, parts.get(name, column), types.get(name)) for name, column in given.items()]
     made = _computed(plan.request, made, dict(zip(given, key_columns, strict=True)))
@@ -232,15 +235,14 @@ def _nothing(ask: Ask) -> Answer:
     return Answer(values=[[None] * len(ask.keys) for _ in ask.features], events=np.full(len(ask.keys), times.NEVER))
 
 
-def _decoded(view: _View, answer: Answer, place: Array | None, at: int, made: dict[str, pa.Array]) -> Array:
-    """Add the view's columns to `made`; gives the event time of each row."""
-    expired = _expired(answer.events, view.ttl, at)
-    some = view.ttl is not None and bool(expired.any())
+def _decoded(view: _View, answer: Answer, place: Array | None, gone: Array, made: dict[str, pa.Array]) -> Array:
+    """Add the view's columns to `made`, null where rows are `gone`; gives the event time of each row."""
+    some = bool(gone.any())
     gather = None if place is None else pa.array(place, mask=place < 0)
     by_name = dict(zip(view.names, answer.values, strict=True))
     for name, column, kind in view.features:
         values = by_name[name]
-        alive = [None if old else one for one, old in zip(values, expired, strict=True)] if some else values
+        alive = [None if old else one for one, old in zip(values, gone, strict=True)] if some else values
         array = wire.decode(alive, kind, column)
         made[column] = array if gather is None else array.take(gather)
     if place is None:

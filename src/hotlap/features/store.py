@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -13,10 +14,13 @@ from hotlap.errors import InputError
 if TYPE_CHECKING:
     from feast import FeatureStore
 
+    from hotlap.artifact.load import LoadedModel
+    from hotlap.core import Array
     from hotlap.features.check import Check
     from hotlap.features.on_demand import OnDemand
-    from hotlap.features.online import Down, Online, Plan
+    from hotlap.features.online import Down, Expired, Online, Plan
     from hotlap.features.online_stores import Reach
+    from hotlap.features.predict import Predictions, Stale
     from hotlap.features.read_log import ReadLog
     from hotlap.features.training import Training
 
@@ -72,6 +76,7 @@ class Store:
         full_feature_names: bool = False,
         down: Down = "raise",
         log: ReadLog | None = None,
+        expired: Expired = "null",
     ) -> Online:
         """The newest values of each key from the online store, with their ages; all views are asked at once.
 
@@ -81,7 +86,8 @@ class Store:
         at; default now; UTC where it has no zone. It does not turn the clock back: an online store holds each key's
         newest values only. full_feature_names: name the columns view__feature. down: what to do when the store does
         not answer: "raise" StoreDown, or "null", which gives nulls whose status is `unavailable`. log: keep what was
-        answered there, for `check`.
+        answered there, for `check`. expired: "null" for values older than their view's time to live, or "keep" them;
+        their status is `expired` in either case.
 
         Gives hotlap.features.online.Online: `table` with nulls for what is missing or expired, `age(column)` in seconds
         and `status(column)`: present, null, missing, expired or unavailable. Safe to call from several threads.
@@ -90,7 +96,7 @@ class Store:
         """
         from hotlap.features.online import read
 
-        answer = read(self, keys, features, at=at, full_feature_names=full_feature_names, down=down)
+        answer = read(self, keys, features, at=at, full_feature_names=full_feature_names, down=down, expired=expired)
         if log is not None:
             log.add(answer, features, full_feature_names)
         return answer
@@ -129,6 +135,31 @@ class Store:
             tolerance=tolerance,
             seed=seed,
         )
+
+    def predict(
+        self,
+        artifact: str | Path | LoadedModel,
+        keys: Any,
+        *,
+        inputs: Mapping[str, Array] | None = None,
+        at: datetime | None = None,
+        stale: Stale = "default",
+    ) -> Predictions:
+        """Look up online what the artifact expects of each key, and run its model on it.
+
+        artifact: a folder, or what `hotlap.load` gave, which spares loading it again. keys, at: as `online` takes
+        them. inputs: those that are not made of stored features, with a row for each key. stale: what to do with
+        values older than their view's time to live: "default", the null rule takes their place, as it did in
+        training; "flag", they are used, and the row says so; "refuse", the row is refused.
+
+        Gives hotlap.features.predict.Predictions: outputs of the keys that are answered, what became of each key, and
+        the age of each view's values. A key that lacks a feature without a number to stand in is refused, and the
+        others are answered. Raises Refusal, naming what changed, where a view is not defined as it was in training,
+        ArtifactRefused and StoreDown as `load` and `online` do, InputError for what the caller can mend.
+        """
+        from hotlap.features.predict import predict
+
+        return predict(self, artifact, keys, inputs=inputs, at=at, stale=stale)
 
 
 def open_store(repo: Path | str = ".", *, timeout_s: float = 2.0, retries: int = 1, connections: int = 8) -> Store:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import re
 from pathlib import Path
 
@@ -116,6 +118,18 @@ def test_an_honest_artifact_passes(artifact):
     json.dumps(result)
 
 
+def test_the_core_install_is_enough(artifact):
+    script = (
+        "import sys\n"
+        "sys.modules.update(dict.fromkeys(('scipy', 'torch', 'onnx', 'nncf')))\n"
+        "from hotlap.actions.verify import verify\n"
+        f"found = verify({str(artifact)!r})\n"
+        "assert all(check['outcome'] == 'passed' for check in found['checks']), found\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def lie(artifact: Path, name: str, change) -> None:
     """Change the evidence or the result, and make all digests right again."""
     path = artifact / "evidence.json"
@@ -152,6 +166,7 @@ def lie(artifact: Path, name: str, change) -> None:
             "verdict",
             "evidence says no",
         ),
+        ("evidence", lambda e: e.update(confidence=0.99), "speedup", "its evidence says 2"),
         ("evidence", lambda e: e.update(starts=e["starts"][:3]), "speedup", "its evidence says 2"),
         ("evidence", lambda e: e.update(starts=[]), "speedup", "claims 2.0.x, but its evidence holds no times"),
         ("evidence", lambda e: e.update(scores=[], original_scores=[], slices=[]), "verdict", "can't be judged: "),

@@ -98,16 +98,11 @@ def _unavailable(device: Device, threads: int) -> dict[str, str | None]:
 
 def _noise_floor(threads: int) -> tuple[float | None, str | None]:
     """What the same convolution differs by from itself, in processes of its own, as `compare` would time it."""
+    starts = []
     try:
-        import scipy  # noqa: F401 - what the floor is computed with
-    except ImportError:
-        return None, "scipy is not installed; pip install 'hotlap[optimize]'"
-    try:
-        with _holding(threads) as first:
-            starts = []
-            for _ in range(_NOISE_STARTS):
-                with _holding(threads) as second:
-                    starts.append(pairs.measure(first, second, pairs.SCREENING)[0])
+        for _ in range(_NOISE_STARTS):
+            with _holding(threads) as first, _holding(threads) as second:
+                starts.append(pairs.measure(first, second, pairs.SCREENING)[0])
     except CandidateFailed as error:
         return None, str(error)
     return statistics.noise_floor(starts), None

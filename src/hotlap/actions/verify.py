@@ -189,8 +189,6 @@ def _verdict(candidate: Candidate, claimed: Json, evidence: Evidence) -> str | C
         raise ArtifactRefused("its own verdict is that it must not stand in for the original")
     try:
         found = judge_again(candidate, evidence)
-    except ImportError as error:
-        return Check(name="verdict", outcome="not done", detail=f"{error}; pip install 'hotlap[optimize]'")
     except ValueError as error:
         raise ArtifactRefused(f"its evidence can't be judged: {error}") from error
     if found is None:
@@ -235,17 +233,14 @@ def judge_again(candidate: Candidate, evidence: Evidence) -> Verdict | None:
     )
 
 
-def _speedup(claimed: Json, evidence: Evidence) -> str | Check:
+def _speedup(claimed: Json, evidence: Evidence) -> str:
     if claimed is None:
         return "it claims none"
     if len(evidence.starts) < 2:
         raise ArtifactRefused(f"it claims {claimed['estimate']:.2f}x, but its evidence holds no times")
-    try:
-        from hotlap.measure import statistics
+    from hotlap.measure import statistics
 
-        found = statistics.speedup(evidence.starts)
-    except ImportError as error:
-        return Check(name="speedup", outcome="not done", detail=f"{error}; pip install 'hotlap[optimize]'")
+    found = statistics.speedup(evidence.starts, confidence=evidence.confidence)
     shown = f"{found.estimate:.2f}x ({found.low:.2f} to {found.high:.2f}) over {len(evidence.starts)} starts"
     if not _alike(to_json(found), claimed):
         raise ArtifactRefused(f"its evidence says {shown}, its manifest {claimed['estimate']:.2f}x")

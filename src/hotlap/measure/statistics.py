@@ -24,6 +24,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from hotlap.core import Array, Interval, Start
+from hotlap.measure import student
 
 Decision: TypeAlias = Literal["faster", "slower", "no difference"]
 
@@ -125,8 +126,6 @@ def centres_and_half_widths(
     `kept` (bool[..., starts]) says which starts count; at least two must. A number of starts that is no look is
     taken as a look that a budget forced: it comes in the place of those it cut off, at the same level.
     """
-    from scipy.special import stdtrit
-
     kept = np.ones(ratios.shape, bool) if kept is None else kept
     count = kept.sum(axis=-1)
     if np.any(count < 2):
@@ -134,8 +133,15 @@ def centres_and_half_widths(
     centre = np.sum(ratios, axis=-1, where=kept) / count
     squares = np.sum((ratios - centre[..., None]) ** 2, axis=-1, where=kept)
     spread = np.maximum(np.sqrt(squares / (count - 1)), least_spread)
-    quantile = stdtrit(count - 1, 1 - _level_of_a_look(looks, confidence) / 2)
+    quantile = _quantiles(count - 1, 1 - _level_of_a_look(looks, confidence) / 2)
     return centre, quantile * spread / np.sqrt(count)
+
+
+def _quantiles(degrees: Array, probability: float) -> Array:
+    """Student's quantile for each of an array of whole degrees of freedom."""
+    values, places = np.unique(degrees, return_inverse=True)
+    found = np.array([student.quantile(probability, float(value)) for value in values])
+    return np.asarray(found[places].reshape(np.shape(degrees)))
 
 
 @lru_cache(maxsize=32)
@@ -159,14 +165,12 @@ def _smallest_p_values(looks: Looks) -> Array:
     The t statistics of nested samples from a normal law depend on neither its centre nor its spread, so this one
     simulation serves for all.
     """
-    from scipy.special import stdtr
-
     draws = np.random.default_rng(_SEED).standard_normal((_SIMULATED, looks.at[-1]))
     smallest = np.ones(_SIMULATED)
     for starts in looks.at:
         sample = draws[:, :starts]
         t = sample.mean(axis=1) / (sample.std(axis=1, ddof=1) / math.sqrt(starts))
-        smallest = np.minimum(smallest, 2 * stdtr(starts - 1, -np.abs(t)))
+        smallest = np.minimum(smallest, student.two_sided(t, starts - 1))
     return smallest
 
 
@@ -188,8 +192,6 @@ def screening(start: Start, *, between_processes: float = BETWEEN_PROCESS_SD, co
     error over blocks is estimated and comes on top, with Welch and Satterthwaite's degrees of freedom. In
     simulations 3-5% of 95% intervals miss, and 6% where one block in ten is an outlier.
     """
-    from scipy.special import stdtrit
-
     pairs = len(start.baseline_ms)
     if pairs < 4:
         raise ValueError(f"screening needs at least four pairs of blocks, not {pairs}")
@@ -198,7 +200,7 @@ def screening(start: Start, *, between_processes: float = BETWEEN_PROCESS_SD, co
     variance = between_processes**2 + of_blocks
     # The spread rests on differences within two orders, each of which has spent one mean.
     degrees = (pairs - 2) * (variance / of_blocks) ** 2 if of_blocks else math.inf
-    quantile = float(stdtrit(min(degrees, 1e9), (1 + confidence) / 2))
+    quantile = student.quantile((1 + confidence) / 2, min(degrees, 1e9))
     return _interval(start_ratio(start), quantile * math.sqrt(variance))
 
 
@@ -286,14 +288,12 @@ def noise_floor(starts: Sequence[Start], *, looks: Looks = LOOKS) -> float:
     bias of the set-up counts as noise, too. What is usual counts as a few starts more, since a spread from one or
     three tells little; the interval of a comparison, which must hold by itself, gets no such help.
     """
-    from scipy.special import stdtrit
-
     ratios = np.array([start_ratio(start) for start in undisturbed(starts)])
     if len(ratios) == 0:
         raise ValueError("a noise floor needs at least one start")
     degrees = _USUAL_STARTS + len(ratios)
     squares = _USUAL_STARTS * BETWEEN_PROCESS_SD**2 + float(np.sum(ratios**2))
-    half = float(stdtrit(degrees, 0.975)) * math.sqrt(squares / degrees / looks.at[-1])
+    half = student.quantile(0.975, degrees) * math.sqrt(squares / degrees / looks.at[-1])
     return math.expm1(half)
 
 

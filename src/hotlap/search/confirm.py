@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from hotlap.search.setting import Setting
 
 _WORK = "hotlap.search.work"
 _LEAST_SCORING = 120.0
+_LOADED_AT_ONCE = 2
+"""Importing torch keeps one core busy for some seconds, so that two starts load in the time of one."""
 
 
 def confirm(setting: Setting, record: Json, *, confidence: float, seconds: float) -> Json:
@@ -37,10 +40,10 @@ def confirm(setting: Setting, record: Json, *, confidence: float, seconds: float
         answer |= {"verdict": to_json(verdict), "reason": verdict.reason, "evidence": found}
         if not verdict.passed:
             return answer
-        starts = _speed(setting, candidate, record["built"], seconds)
+        starts = _speed(setting, candidate, record["built"], confidence, seconds)
     except CandidateFailed as error:
         return {**answer, "reason": f"failed when it was confirmed: {error}"}
-    interval = statistics.speedup(starts)
+    interval = statistics.speedup(starts, confidence=confidence)
     answer |= {
         "starts": [to_json(start) for start in starts],
         "speedup": to_json(interval),
@@ -103,17 +106,33 @@ def judge(candidate: Candidate, found: Json, *, max_drop: float | None, confiden
     )
 
 
-def _speed(setting: Setting, candidate: Candidate, built: str, seconds: float) -> list[Start]:
-    """Starts of fresh pairs of processes, until the looks at them settle the question or the time is spent."""
+def _speed(setting: Setting, candidate: Candidate, built: str, confidence: float, seconds: float) -> list[Start]:
+    """Starts of fresh pairs of processes, until the looks at them settle the question or the time is spent.
+
+    Of the error that "faster" may have over all tries, each gets the same share as in accuracy.
+    """
     starts: list[Start] = []
     end = time.monotonic() + seconds
     while True:
         look = statistics.next_look(starts)
-        settled = bool(starts) and statistics.settled(starts, noise_floor=setting.noise_floor)
+        settled = bool(starts) and statistics.settled(starts, noise_floor=setting.noise_floor, confidence=confidence)
         if look is None or settled or (statistics.speedup_ready(starts) and time.monotonic() > end):
             return starts
         while len(starts) < look:
             setting.progress({"event": "phase", "phase": f"timing {candidate.name}, start {len(starts) + 1}"})
-            baseline, runner = setting.loaded(setting.original, setting.built(candidate, built))
-            with baseline, runner:
-                starts.append(pairs.measure(baseline, runner, pairs.LONGER)[0])
+            starts += _some_starts(setting, candidate, built, most=min(look - len(starts), _LOADED_AT_ONCE))
+
+
+def _some_starts(setting: Setting, candidate: Candidate, built: str, *, most: int) -> list[Start]:
+    """One start, or several whose processes are loaded side by side where memory has room; timed one after another."""
+    peak = setting.study["peak_memory_bytes"]
+    count = most if setting.memory_limit is None or 4 * most * peak <= setting.memory_limit else 1
+    with ExitStack() as stack:
+        workers = setting.loaded(*[setting.original, setting.built(candidate, built)] * count)
+        for worker in workers:
+            stack.enter_context(worker)
+            worker.pause()
+        return [
+            pairs.measure(baseline, runner, pairs.LONGER)[0]
+            for baseline, runner in zip(workers[::2], workers[1::2], strict=True)
+        ]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
-import re
 from pathlib import Path
 
 import numpy as np
@@ -166,7 +166,6 @@ def lie(artifact: Path, name: str, change) -> None:
             "verdict",
             "evidence says no",
         ),
-        ("evidence", lambda e: e.update(confidence=0.99), "speedup", "its evidence says 2"),
         ("evidence", lambda e: e.update(starts=e["starts"][:3]), "speedup", "its evidence says 2"),
         ("evidence", lambda e: e.update(starts=[]), "speedup", "claims 2.0.x, but its evidence holds no times"),
         ("evidence", lambda e: e.update(scores=[], original_scores=[], slices=[]), "verdict", "can't be judged: "),
@@ -180,6 +179,11 @@ def test_every_lie_is_found(artifact, where, change, failing, reason):
     assert outcomes(result) == {**dict.fromkeys(NAMES, "passed"), failing: "failed"}
     assert re.search(reason, detail(result, failing))
     assert result["trust"] == "digests only"
+
+
+def test_the_interval_is_of_the_confidence_that_its_try_had(artifact):
+    lie(artifact, "evidence", lambda found: found.update(confidence=0.99))
+    assert outcomes(verify(artifact))["speedup"] == "failed"
 
 
 def test_evidence_that_cannot_be_read_fails_what_rests_on_it(artifact):

@@ -403,11 +403,44 @@ def training_provenance(found: Sequence[Json]) -> str:
     return "\n".join(f"- {line}" for line in said)
 
 
+STORE_NAMES = {"sqlite": "SQLite", "redis": "Redis", "postgres": "PostgreSQL"}
+
+
+def online_table(found: Json) -> str:
+    """What benchmarks/features_online.py found: reads of many keys, in turn with Feast's."""
+    head = ("store", "keys", "hotlap p50, ms", "p99, ms", "Feast p50, ms", "p99, ms", "Feast's time over hotlap's")
+    rows = [
+        (
+            STORE_NAMES[store],
+            f"{row['keys']:,}",
+            *(f"{row[side][of]:.3g}" for side in ("hotlap", "feast") for of in ("p50_ms", "p99_ms")),
+            f"**{row['times_hotlap']:.1f}x**",
+        )
+        for store, measured in found["stores"].items()
+        for row in measured
+    ]
+    return table(head, rows)
+
+
+def online_words(found: Json) -> list[str]:
+    about = found["configuration"]
+    versions = ", ".join(f"{name} {one}" for name, one in found["versions"].items())
+    loaded = "" if found["quiet"] else " Other work ran beside it, so that these figures are an indication only."
+    return [
+        f"{about['features']} features of {about['views']} views of one entity, {about['keys_held']:,} keys held, "
+        f"{about['calls']} calls of each side in turn; servers on loopback. hotlap's time ends with an Arrow table and "
+        "ages, Feast's with its response, before it is made a dict.",
+        f"{machine_words(found['machine'])}. {versions}. `{found['command']}`, commit {found['commit'][:12]}, "
+        f"{found['when'][:10]}.{loaded}",
+    ]
+
+
 def page(
     found: Sequence[Json],
     noise: Json | None = None,
     simulation: Json | None = None,
     training: Sequence[Json] = (),
+    online: Json | None = None,
 ) -> str:
     """The whole of docs/benchmarks.md."""
     parts = [
@@ -453,6 +486,8 @@ def page(
             simulation_table(simulation),
             *simulation_words(simulation),
         ]
+    if online:
+        parts += ["## Online features", online_table(online), *online_words(online)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -493,9 +528,10 @@ def _trained(results: Path) -> list[str]:
 def write_pages(results: Path, *, check: bool = False) -> list[Path]:
     """Write the page and the README's table; which of them were not what they should be. `check`: write nothing."""
     found = cases(results / "optimize")
-    noise, simulation = (read(results / name) for name in ("noise.json", "gate_simulation.json"))
+    names = ("noise.json", "gate_simulation.json", "features_online.json")
+    noise, simulation, online = (read(results / name) for name in names)
     training = [json.loads((results / "training" / f"{name}.json").read_text()) for name in _trained(results)]
-    wanted = {PAGE: page(found, noise, simulation, training)}
+    wanted = {PAGE: page(found, noise, simulation, training, online)}
     if README.is_file() and found:
         wanted[README] = with_table(README.read_text(), readme_table(found))
     differing = [path for path, text in wanted.items() if not path.is_file() or path.read_text() != text]

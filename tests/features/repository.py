@@ -21,6 +21,8 @@ offline_store: {type: hotlap.features.PolarsOfflineStore%s}
 entity_key_serialization_version: 3
 """
 
+SQLITE = "{type: sqlite, path: data/online.db}"
+
 DEFINITIONS = """
 from datetime import timedelta
 from feast import Entity, FeatureService, FeatureView, Field, FileSource
@@ -62,14 +64,22 @@ END = START + timedelta(hours=200)
 CITIES = ("Bergen", "Oslo")
 
 
-def write(folder: Path, *, options: str = "", more: str = "", rows: int = 2000) -> Path:
+def write(
+    folder: Path,
+    *,
+    options: str = "",
+    more: str = "",
+    rows: int = 2000,
+    online: str = SQLITE,
+) -> Path:
     """The repository, applied by Feast's own command line; its data is made from a fixed seed. more: further
-    definitions."""
+    definitions. online: the online store."""
     rng = np.random.default_rng(5)
     data = folder / "data"
     (data / "weather/day=1").mkdir(parents=True)
     (data / "weather/day=2").mkdir()
-    (folder / "feature_store.yaml").write_text(CONFIG % options)
+    config = (CONFIG % options).replace(SQLITE, online)
+    (folder / "feature_store.yaml").write_text(config)
     (folder / "definitions.py").write_text(DEFINITIONS + more)
     hour = timedelta(hours=1)
     at = [START + hour * int(h) for h in rng.integers(0, 200, rows)]

@@ -21,6 +21,7 @@ from features.repository import END
 from hotlap import features
 from hotlap.errors import InputError, StoreDown
 from hotlap.features import times
+from hotlap.features.online_stores import through_feast
 
 REFS = ["trips:rate", "trips:count", "weather:rain", "scores:rate"]
 NAMES = ["trips__rate", "trips__count", "weather__rain", "scores__rate"]
@@ -155,7 +156,7 @@ def test_a_store_that_is_locked_is_down_and_nulls_are_given_only_where_asked(
     connection = sqlite3.connect(tmp_path / "repo/data/online.db", isolation_level=None)
     connection.execute("BEGIN EXCLUSIVE")
     store = features.open(tmp_path / "repo", timeout_s=0.05)
-    with pytest.raises(StoreDown, match=r"did not answer within 0.05 s: database is locked"):
+    with pytest.raises(StoreDown, match=r"asked 2 times, each within 0.05 s: database is locked"):
         store.online({"driver_id": [1]}, ["trips:rate"])
     got = store.online({"driver_id": [1]}, ["trips:rate"], down="null")
     assert got.table["rate"].to_pylist() == [None]
@@ -172,3 +173,12 @@ def test_threads_share_a_store(materialized: Path) -> None:
     with ThreadPoolExecutor(6) as pool:
         tables = pool.map(lambda _: store.online(keys(), REFS, at=END, full_feature_names=True).table, range(30))
     assert all(one.equals(right) for one in tables)
+
+
+def test_a_store_without_a_file_of_its_own_is_reached_through_feast(materialized: Path) -> None:
+    own, through = features.open(materialized), features.open(materialized)
+    through.reach._store = through_feast.open_store(through.reach)
+    right = own.online(keys(), REFS, at=END, full_feature_names=True)
+    got = through.online(keys(), REFS, at=END, full_feature_names=True)
+    assert got.table.equals(right.table)
+    assert got.age("trips__rate").tolist() == pytest.approx(right.age("trips__rate").tolist(), nan_ok=True)

@@ -11,7 +11,7 @@ from feast.value_type import ValueType
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hotlap.errors import Refusal
+from hotlap.errors import InputError, Refusal
 from hotlap.features import wire
 
 INT32, INT64 = st.integers(-(2**31), 2**31 - 1), st.integers(-(2**63), 2**63 - 1)
@@ -57,6 +57,7 @@ def held(kind: str, values: list[Any], rows: int) -> None:
     array.validate(full=True)
     assert array.type == wire.arrow_type(ValueType[kind])
     assert plain(array) == values * times
+    assert wire.encode(array, ValueType[kind], "x") == [one or b"" for one in column * times]
 
 
 @pytest.mark.parametrize("kind", sorted(SCALARS))
@@ -104,7 +105,7 @@ def test_any_bytes_are_read_as_protobuf_reads_them_or_not_at_all(values: list[by
     tag = message(kind, texts.get(kind, 0))[: 2 if kind in ("JSON", "UUID") else 1]
     column = [tag + one for one in values]
     try:
-        array = wire._columns(column, kind.lower(), ValueType[kind])
+        array = wire._columns(column, kind.lower())
     except wire._Unusual:
         return
     field = f"{kind.lower()}_val"
@@ -112,6 +113,11 @@ def test_any_bytes_are_read_as_protobuf_reads_them_or_not_at_all(values: list[by
     for one, mine in zip(column, got, strict=True):
         right = getattr(Value.FromString(one), field)
         assert mine == right or (mine != mine and right != right)
+
+
+def test_values_that_are_no_such_type_are_not_written() -> None:
+    with pytest.raises(InputError, match="feature rate: string can't be written as DOUBLE"):
+        wire.encode(pa.array(["fast"]), ValueType.DOUBLE, "rate")
 
 
 def test_kinds_that_nest_go_through_protobuf() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hotlap.cli.features_online import apply, get, materialize
 from hotlap.cli.options import AsJson, Quiet
 from hotlap.errors import InputError, Refusal
 
@@ -20,6 +21,10 @@ app = typer.Typer(help="Features that are the same in training and serving, on F
 @app.callback()
 def _features() -> None:
     """Features that are the same in training and serving, on Feast."""
+
+
+for command in (apply, materialize, get):
+    app.command()(command)
 
 
 @app.command()

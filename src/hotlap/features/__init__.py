@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hotlap.errors import MissingExtra
 
 if TYPE_CHECKING:
+    from hotlap.features.applied import apply
     from hotlap.features.model_inputs import Inputs
     from hotlap.features.model_inputs import of_rows as inputs
     from hotlap.features.offline import PolarsOfflineStore, PolarsOfflineStoreConfig
@@ -21,11 +22,12 @@ _HOMES = {
     "PolarsOfflineStoreConfig": ("hotlap.features.offline", "PolarsOfflineStoreConfig"),
     "ReadLog": ("hotlap.features.read_log", "ReadLog"),
     "Store": ("hotlap.features.store", "Store"),
+    "apply": ("hotlap.features.applied", "apply"),
     "inputs": ("hotlap.features.model_inputs", "of_rows"),
     "open": ("hotlap.features.store", "open_store"),
 }
 
-__all__ = ["Inputs", "PolarsOfflineStore", "PolarsOfflineStoreConfig", "ReadLog", "Store", "inputs", "open"]
+__all__ = ["Inputs", "PolarsOfflineStore", "PolarsOfflineStoreConfig", "ReadLog", "Store", "apply", "inputs", "open"]
 
 
 def __getattr__(name: str) -> Any:

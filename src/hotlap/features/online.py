@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 
 from hotlap.core import Array
-from hotlap.errors import InputError, StoreDown
+from hotlap.errors import InputError, Refusal, StoreDown
 from hotlap.features import keys as key_forms
 from hotlap.features import times, wire
 from hotlap.features.job import plain
@@ -97,10 +97,12 @@ class _View:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a list of features means."""
+    """What a list of features means. `keys`: the type of each key column; `ttl`: each view's."""
 
     views: tuple[_View, ...]
     request: Request
+    keys: dict[str, ValueType]
+    ttl: dict[str, timedelta | None]
 
 
 def read(
@@ -140,13 +142,13 @@ def read(
             raise
         unavailable = dict.fromkeys((view.name for view in plan.views), str(error))
         answers = [_nothing(ask) for ask in asks]
-    made: dict[str, pa.Array] = {}
     events: dict[str, Array] = {}
+    raw: list[_Raw] = []
     for view, answer, place in zip(plan.views, answers, places, strict=True):
-        gone = _expired(answer.events, view.ttl if expired == "null" else None, _microseconds(instant))
-        events[view.name] = _decoded(view, answer, place, gone, made)
-    types = {column: kind for view in plan.views for column, _, kind in view.keys}
-    key_columns = [_key_column(name, parts.get(name, column), types.get(name)) for name, column in given.items()]
+        events[view.name] = _events(answer, place)
+        raw += _raw(view, answer, place, view.ttl if expired == "null" else None, _microseconds(instant))
+    made = _decoded(raw)
+    key_columns = [_key_column(name, parts.get(name, column), plan.keys.get(name)) for name, column in given.items()]
     made = _computed(plan.request, made, dict(zip(given, key_columns, strict=True)))
     columns = plan.request.columns
     for one in plan.request.computed:
@@ -159,7 +161,7 @@ def read(
         at=instant,
         events=events,
         views=plan.request.views,
-        ttl={**{view.name: view.ttl for view in plan.views}, **{one.called: None for one in plan.request.computed}},
+        ttl=plan.ttl,
         unavailable=unavailable,
     )
 
@@ -192,7 +194,12 @@ def _plan(store: Store, features: list[str] | str, full_feature_names: bool, giv
                 names=list(dict.fromkeys(name for name, _ in stored.features)),
             )
         )
-    return Plan(views=tuple(views), request=request)
+    return Plan(
+        views=tuple(views),
+        request=request,
+        keys={column: kind for view in views for column, _, kind in view.keys},
+        ttl={**{view.name: view.ttl for view in views}, **{one.called: None for one in request.computed}},
+    )
 
 
 def _computed(request: Request, made: dict[str, pa.Array], keys: dict[str, pa.Array]) -> dict[str, pa.Array]:
@@ -235,21 +242,58 @@ def _nothing(ask: Ask) -> Answer:
     return Answer(values=[[None] * len(ask.keys) for _ in ask.features], events=np.full(len(ask.keys), times.NEVER))
 
 
-def _decoded(view: _View, answer: Answer, place: Array | None, gone: Array, made: dict[str, pa.Array]) -> Array:
-    """Add the view's columns to `made`, null where rows are `gone`; gives the event time of each row."""
-    some = bool(gone.any())
-    gather = None if place is None else pa.array(place, mask=place < 0)
-    by_name = dict(zip(view.names, answer.values, strict=True))
-    for name, column, kind in view.features:
-        values = by_name[name]
-        alive = [None if old else one for one, old in zip(values, gone, strict=True)] if some else values
-        array = wire.decode(alive, kind, column)
-        made[column] = array if gather is None else array.take(gather)
+_Raw = tuple[str, "ValueType", list[bytes | None], pa.Array | None]
+"""A column as the store holds it: name, type, values, and what makes rows of its distinct keys."""
+
+
+def _events(answer: Answer, place: Array | None) -> Array:
+    """The event time of each row."""
     if place is None:
         return answer.events
     events: Array = np.full(len(place), times.NEVER)
     events[place >= 0] = answer.events[place[place >= 0]]
     return events
+
+
+def _raw(view: _View, answer: Answer, place: Array | None, ttl: timedelta | None, at: int) -> list[_Raw]:
+    """The view's columns, without what is older than `ttl`."""
+    gather = None if place is None else pa.array(place, mask=place < 0)
+    columns = answer.values
+    if ttl is not None and (answer.events < at - ttl // _MICROSECOND).any():  # or there is no row
+        gone = _expired(answer.events, ttl, at)
+        columns = [[None if old else one for one, old in zip(each, gone, strict=True)] for each in columns]
+    by_name = dict(zip(view.names, columns, strict=True))
+    return [(column, kind, by_name[name], gather) for name, column, kind in view.features]
+
+
+def _decoded(raw: list[_Raw]) -> dict[str, pa.Array]:
+    """The columns by name. Those of one type are decoded together, since each call costs more than some values."""
+    made: dict[str, pa.Array] = {}
+    by_kind: dict[ValueType, list[_Raw]] = {}
+    for one in raw:
+        by_kind.setdefault(one[1], []).append(one)
+    for kind, members in by_kind.items():
+        try:
+            if wire.arrow_type(kind) is None:  # the type of such a column is its values'
+                arrays = [wire.decode(values, kind, column) for column, _, values, _ in members]
+            else:
+                arrays = _together(members, kind)
+        except Refusal:
+            for column, _, values, _ in members:
+                wire.decode(values, kind, column)  # raises again, with the name of the column it is in
+            raise
+        for (column, _, _, gather), array in zip(members, arrays, strict=True):
+            made[column] = array if gather is None else array.take(gather)
+    return made
+
+
+def _together(members: list[_Raw], kind: ValueType) -> list[pa.Array]:
+    whole = wire.decode([each for _, _, values, _ in members for each in values], kind, "")
+    arrays, start = [], 0
+    for _, _, values, _ in members:
+        arrays.append(whole.slice(start, len(values)))
+        start += len(values)
+    return arrays
 
 
 def _expired(events: Array, ttl: timedelta | None, at: int) -> Array:

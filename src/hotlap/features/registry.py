@@ -9,7 +9,9 @@ text is the registered one. The classes that a data source may name are Feast's 
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from feast.protos.feast.core.Registry_pb2 import Registry
 from google.protobuf.message import DecodeError, Message
 
 from hotlap.errors import InputError
+from hotlap.search.folder import written_whole
 
 if TYPE_CHECKING:
     from hotlap.features.on_demand import OnDemand
@@ -47,6 +50,31 @@ def read(path: Path) -> Registry:
     except DecodeError as error:
         raise InputError(f"{path} is not a Feast registry: {error}") from error
     return proto
+
+
+def materialized_until(path: Path, project: str, view: str) -> datetime | None:
+    """The latest end of a view's materializations, as Feast and hotlap note them."""
+    ends = [one.end_time for one in _meta(read(path), project, view).materialization_intervals]
+    return max((end.ToDatetime(tzinfo=UTC) for end in ends), default=None)
+
+
+def note_materialized(path: Path, project: str, view: str, start: datetime, end: datetime) -> None:
+    """Note that a view was materialized, where Feast notes it. The rest of the registry stays as it is, unread."""
+    proto: Any = read(path)
+    interval = _meta(proto, project, view).materialization_intervals.add()
+    interval.start_time.FromDatetime(start)
+    interval.end_time.FromDatetime(end)
+    proto.version_id = str(uuid.uuid4())
+    proto.last_updated.FromDatetime(datetime.now(UTC))
+    with written_whole(path) as part:
+        part.write_bytes(proto.SerializeToString())
+
+
+def _meta(proto: Any, project: str, view: str) -> Any:
+    for one in proto.feature_views:
+        if (one.spec.project, one.spec.name) == (project, view):
+            return one.meta
+    raise InputError(f"view {view} is gone from the registry; apply it again")
 
 
 def harmless(registry: Registry) -> tuple[Registry, dict[str, str]]:

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
-from hotlap.errors import InputError
+from hotlap.errors import InputError, MissingExtra
 
 if TYPE_CHECKING:
     from feast import FeatureStore
+    from feast.repo_config import RepoConfig
 
     from hotlap.artifact.load import LoadedModel
-    from hotlap.core import Array
+    from hotlap.core import Array, Json
     from hotlap.features.check import Check
+    from hotlap.features.materialize import Progress
     from hotlap.features.on_demand import OnDemand
     from hotlap.features.online import Down, Expired, Online, Plan
     from hotlap.features.online_stores import Reach
@@ -41,6 +43,7 @@ class Store:
     feast: FeatureStore
     on_demand: dict[str, OnDemand]
     left_out: dict[str, str]
+    registry_path: Path
     reach: Reach
     plans: dict[Any, Plan] = field(default_factory=dict, repr=False, compare=False)
 
@@ -161,6 +164,29 @@ class Store:
 
         return predict(self, artifact, keys, inputs=inputs, at=at, stale=stale)
 
+    def materialize(
+        self,
+        views: list[str] | None = None,
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        progress: Progress | None = None,
+    ) -> Json:
+        """Write each key's newest row from the views' sources into the online store.
+
+        views: their names; default all that are online. start, end: the event times to take, both included; UTC where
+        they have no zone. Without `start`: from where the last materialization ended, or else the view's time to live
+        before `end`, or all; rows that were created since then count too, however late they came. end: default now.
+        progress: called with a view, how many shares of its keys are through, and how many there are.
+
+        An older row never replaces a newer one, so that running it again, late or twice does no harm. A run that was
+        killed goes on where it was. Memory holds one share of the rows at a time. Gives for each view `rows`, `start`,
+        `end`, `resumed_after_shares` and `seconds`. Raises InputError for what is not there, and StoreDown.
+        """
+        from hotlap.features.materialize import run
+
+        return run(self, views, start=start, end=end, progress=progress)
+
 
 def open_store(repo: Path | str = ".", *, timeout_s: float = 2.0, retries: int = 1, connections: int = 8) -> Store:
     """Open the repository in a folder with a `feature_store.yaml`. No code that its registry holds is run.
@@ -172,14 +198,35 @@ def open_store(repo: Path | str = ".", *, timeout_s: float = 2.0, retries: int =
     another.
     """
     from feast import FeatureStore
-    from feast.errors import FeastError
-    from feast.repo_config import FeastConfigError, RegistryConfig, load_repo_config
-    from pydantic import ValidationError
 
     from hotlap.features import registry
     from hotlap.features.online_stores import Reach
 
     folder = Path(repo)
+    config, path = configuration(folder, "hotlap.features.registry.CheckedRegistryStore")
+    proto = registry.read(path)
+    on_demand, unusable = registry.on_demand(proto, folder)
+    _, left_out = registry.harmless(proto)
+    left_out = {**{name: reason for name, reason in left_out.items() if name not in on_demand}, **unusable}
+    return Store(
+        repo=folder,
+        feast=FeatureStore(config=config, repo_path=str(folder)),
+        on_demand=on_demand,
+        left_out=left_out,
+        registry_path=path,
+        reach=Reach(config=config, timeout_s=timeout_s, retries=retries, connections=connections),
+    )
+
+
+def configuration(folder: Path, registry_store: str) -> tuple[RepoConfig, Path]:
+    """The folder's feature_store.yaml, with the class that reads its registry, and the registry's file.
+
+    Raises InputError as `open_store` does.
+    """
+    from feast.errors import FeastError, FeastExtrasDependencyImportError
+    from feast.repo_config import FeastConfigError, RegistryConfig, load_repo_config
+    from pydantic import ValidationError
+
     yaml = folder / "feature_store.yaml"
     if not yaml.exists():
         raise InputError(f"{folder}: no feature_store.yaml there; give the folder of a Feast repository")
@@ -187,6 +234,8 @@ def open_store(repo: Path | str = ".", *, timeout_s: float = 2.0, retries: int =
         config = load_repo_config(folder, yaml)
         kind, place = config.registry.registry_type, str(config.registry.path)
         offline = type(config.offline_store).__name__
+    except FeastExtrasDependencyImportError as error:
+        raise MissingExtra(f"{yaml}: {error}; or with pip install 'hotlap[redis,postgres]'") from None
     except (FeastConfigError, ValidationError, FeastError) as error:
         # Their messages quote the values they refuse, credentials among them.
         raise InputError(f"{yaml}: not a valid configuration: {_fields(error)}") from None
@@ -194,25 +243,14 @@ def open_store(repo: Path | str = ".", *, timeout_s: float = 2.0, retries: int =
         raise InputError(f"{yaml}: registry is {kind}; only one in a local file is opened, since it is checked first")
     if offline != "PolarsOfflineStoreConfig":
         raise InputError(f"{yaml}: offline_store is {offline}; set `offline_store: {{type: {_TYPE}}}`")
-    path = Path(place) if Path(place).is_absolute() else folder / place
-    proto = registry.read(path)
-    on_demand, unusable = registry.on_demand(proto, folder)
-    _, left_out = registry.harmless(proto)
-    left_out = {**{name: reason for name, reason in left_out.items() if name not in on_demand}, **unusable}
     config._registry = RegistryConfig(
         registry_type="file",
         path=place,
-        registry_store_type="hotlap.features.registry.CheckedRegistryStore",
+        registry_store_type=registry_store,
         enable_online_feature_view_versioning=config.registry.enable_online_feature_view_versioning,
     )
     config.repo_path = folder
-    return Store(
-        repo=folder,
-        feast=FeatureStore(config=config, repo_path=str(folder)),
-        on_demand=on_demand,
-        left_out=left_out,
-        reach=Reach(config=config, timeout_s=timeout_s, retries=retries, connections=connections),
-    )
+    return config, Path(place) if Path(place).is_absolute() else folder / place
 
 
 def _fields(error: Exception) -> str:

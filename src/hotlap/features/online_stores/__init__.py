@@ -1,22 +1,26 @@
 """Online stores: read and written for many keys at once, in the tables that Feast itself keeps there.
 
 Each file holds one store with `read` and `write`. Which one a repository has, its `feature_store.yaml` says; a store
-without a file of its own here is read through Feast.
+without a file of its own here is reached through Feast.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from hotlap.core import Array
-from hotlap.errors import MissingExtra
+from hotlap.errors import MissingExtra, StoreDown
 
 STORES = {
-    "SqliteOnlineStoreConfig": "hotlap.features.online_stores.sqlite",
+    "SqliteOnlineStoreConfig": "sqlite",
+    "RedisOnlineStoreConfig": "redis",
+    "PostgreSQLOnlineStoreConfig": "postgres",
 }
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,11 +43,30 @@ class Answer:
     events: Array
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """Rows of a view to write, of distinct keys: for each feature a column of serialized values, b"" for null.
+
+    `events` and `created`: int64[rows], microseconds since 1970, UTC; a row without a created time has times.NEVER.
+    """
+
+    view: Any
+    table: str
+    keys: list[bytes]
+    features: list[str]
+    values: list[list[bytes]]
+    events: Array
+    created: Array
+
+
 class OnlineStore(Protocol):
-    """An online store. All its methods may be called from several threads."""
+    """An online store. All its methods may be called from several threads, and raise StoreDown."""
 
     def read(self, asks: list[Ask]) -> list[Answer]:
-        """Each view's rows, all views as of one moment where the store can do that. Raises StoreDown."""
+        """Each view's rows, all views as of one moment where the store can do that."""
+
+    def write(self, rows: Rows) -> None:
+        """Keep each row, unless the store has one of its key that is newer: by event time, then by created time."""
 
 
 @dataclass(slots=True)
@@ -64,10 +87,33 @@ class Reach:
     def store(self) -> OnlineStore:
         with self._lock:
             if self._store is None:
-                home = STORES.get(type(self.config.online_store).__name__)
+                home = STORES.get(type(self.config.online_store).__name__, "through_feast")
                 try:
-                    made = import_module(home or "hotlap.features.online_stores.any")
+                    made = import_module(f"hotlap.features.online_stores.{home}")
                 except ModuleNotFoundError as error:
-                    raise MissingExtra(f"this online store needs {error.name}: pip install {error.name}") from error
+                    told = f"this online store needs {error.name}, which is not installed"
+                    raise MissingExtra(f"{told}: pip install 'hotlap[{home}]'") from error
                 self._store = made.open_store(self)
             return self._store
+
+    def asked(self, ask: Callable[[bool], _Result], place: str, down: tuple[type[Exception], ...]) -> _Result:
+        """`ask(again)`, tried `retries` times more where it raises one of `down`; then StoreDown, without secrets."""
+        for again in range(self.retries + 1):
+            try:
+                return ask(again > 0)
+            except down as error:
+                failed = error
+        told = self._hidden(" ".join(str(failed).split())) or type(failed).__name__
+        times_ = "once" if not self.retries else f"{self.retries + 1} times, each within {self.timeout_s:g} s"
+        raise StoreDown(f"online store {place} does not answer; asked {times_}: {told}") from None
+
+    def _hidden(self, text: str) -> str:
+        """The text without what the configuration keeps secret."""
+        own = self.config.online_store
+        secrets = [str(getattr(own, "password", "") or "")]
+        for part in str(getattr(own, "connection_string", "")).split(","):
+            name, _, value = part.partition("=")
+            secrets += [value.strip('"')] if name.strip() in ("password", "username") else []
+        for secret in filter(None, secrets):
+            text = text.replace(secret, "***")
+        return text

@@ -5,107 +5,111 @@ Feast keeps event times in whole seconds, and as if they were local time (so doe
 
 from __future__ import annotations
 
-import queue
 import sqlite3
 import time
 from calendar import timegm
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
-
-from hotlap.core import Array
-from hotlap.errors import InputError, StoreDown
+from hotlap.errors import InputError
 from hotlap.features import times
-from hotlap.features.online_stores import Answer, Ask, Reach
+from hotlap.features.online_stores import Answer, Ask, OnlineStore, Reach, Rows
+from hotlap.features.online_stores.found import Found
+from hotlap.features.online_stores.pool import Pool
+
+_Result = TypeVar("_Result")
 
 _VARIABLES = 30_000
 """Bound values in one statement; SQLite allows 32,766."""
 
 
-def open_store(reach: Reach) -> Sqlite:
+def open_store(reach: Reach) -> OnlineStore:
     own = reach.config.online_store
+    if own.vector_enabled or own.text_search_enabled or own.enable_openai_compatible_store:
+        from hotlap.features.online_stores import through_feast
+
+        return through_feast.open_store(reach)  # more columns to fill
     path = Path(own.path)
     if reach.config.repo_path and not path.is_absolute():
         path = Path(reach.config.repo_path) / path
-    return Sqlite(path, reach.timeout_s, reach.connections)
+    return Sqlite(path, reach)
 
 
 class Sqlite:
-    """One database file. Connections are made as threads need them, and kept."""
+    """One database file."""
 
-    def __init__(self, path: Path, timeout_s: float, connections: int) -> None:
-        self._path, self._timeout_s = path, timeout_s
-        self._idle: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue(connections)
+    def __init__(self, path: Path, reach: Reach) -> None:
+        self._path, self._reach, self._place = path, reach, f"sqlite {path}"
+        self._pool = Pool(self._connect, reach.connections)
 
     def read(self, asks: list[Ask]) -> list[Answer]:
         """All views in one statement, or in one transaction where there are too many keys for that."""
-        found = [_Rows(ask) for ask in asks]
         statements = list(_statements(asks))
-        with self._connected() as connection:
-            if len(statements) > 1:
+
+        def run(again: bool) -> list[Any]:
+            with self._pool.connection(fresh=again) as connection:
+                if len(statements) == 1:
+                    return list(connection.execute(*statements[0]))
                 connection.execute("BEGIN")
-            for query, values in statements:
-                for view, key, feature, value, event in connection.execute(query, values):
-                    found[view].add(key, feature, value, event)
-            if len(statements) > 1:
+                rows = [row for query, values in statements for row in connection.execute(query, values)]
                 connection.execute("COMMIT")
+                return rows
+
+        found = [Found(ask) for ask in asks]
+        utc: dict[Any, int] = {}
+        for view, key, feature, value, event in self._asked(run):
+            at = utc.get(event)
+            if at is None:
+                at = utc[event] = microseconds(event)
+            found[view].add(key, feature, value, at)
         return [one.answer() for one in found]
 
-    @contextmanager
-    def _connected(self) -> Iterator[sqlite3.Connection]:
-        try:
-            connection = self._idle.get_nowait()
-        except queue.Empty:
-            connection = self._connect()
-        try:
-            yield connection
-        except sqlite3.OperationalError as error:
-            connection.close()
-            raise self._told(error) from error
-        except BaseException:
-            connection.close()
-            raise
-        try:
-            self._idle.put_nowait(connection)
-        except queue.Full:
-            connection.close()
+    def write(self, rows: Rows) -> None:
+        """In one transaction. Times are compared in whole seconds, which is all that Feast's table keeps."""
+        table = quoted(rows.table)
+        query = (
+            f"INSERT INTO {table} (entity_key, feature_name, value, event_ts, created_ts) VALUES (?, ?, ?, ?, ?) "
+            "ON CONFLICT (entity_key, feature_name) DO UPDATE SET value = excluded.value, value_text = NULL, "
+            "event_ts = excluded.event_ts, created_ts = excluded.created_ts WHERE "
+            f"(excluded.event_ts, IFNULL(excluded.created_ts, {times.NEVER})) >= "
+            f"({table}.event_ts, IFNULL({table}.created_ts, {times.NEVER}))"
+        )
+        events, created = [stored(one) for one in rows.events.tolist()], [stored(one) for one in rows.created.tolist()]
+        values = [
+            (key, feature, value, event, made)
+            for feature, column in zip(rows.features, rows.values, strict=True)
+            for key, value, event, made in zip(rows.keys, column, events, created, strict=True)
+        ]
+
+        def run(again: bool) -> None:
+            with self._pool.connection(fresh=again) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.executemany(query, values)
+                connection.execute("COMMIT")
+
+        self._asked(run)
+
+    def _asked(self, run: Callable[[bool], _Result]) -> _Result:
+        def tried(again: bool) -> _Result:
+            try:
+                return run(again)
+            except sqlite3.OperationalError as error:
+                if not str(error).startswith("no such table"):
+                    raise
+                told = f"{error}; run `hotlap features apply`, and materialize the view"
+            except sqlite3.DatabaseError as error:
+                told = f"{error}; move that file away, apply and materialize again"
+            raise InputError(f"online store {self._place}: {told}")
+
+        return self._reach.asked(tried, self._place, (sqlite3.OperationalError,))
 
     def _connect(self) -> sqlite3.Connection:
         if not self._path.exists():
             raise InputError(f"online store {self._path}: no such file; run `hotlap features apply` and `materialize`")
-        return sqlite3.connect(self._path, timeout=self._timeout_s, isolation_level=None, check_same_thread=False)
-
-    def _told(self, error: sqlite3.OperationalError) -> Exception:
-        text = str(error)
-        if text.startswith("no such table: "):
-            return InputError(
-                f"online store {self._path}: {text}; run `hotlap features apply`, and materialize the view"
-            )
-        return StoreDown(f"online store {self._path} did not answer within {self._timeout_s:g} s: {text}")
-
-
-class _Rows:
-    """The rows of one view, put in the order of the keys asked."""
-
-    def __init__(self, ask: Ask) -> None:
-        self._place = {key: place for place, key in enumerate(ask.keys)}
-        self._values: dict[str, list[bytes | None]] = {name: [None] * len(ask.keys) for name in ask.features}
-        self._events: list[Any] = [None] * len(ask.keys)
-
-    def add(self, key: bytes, feature: str, value: bytes, event: Any) -> None:
-        column = self._values.get(feature)
-        if column is not None:
-            place = self._place[key]
-            column[place] = value
-            known = self._events[place]
-            self._events[place] = event if known is None or event < known else known
-
-    def answer(self) -> Answer:
-        return Answer(values=list(self._values.values()), events=microseconds(self._events))
+        return sqlite3.connect(self._path, timeout=self._reach.timeout_s, isolation_level=None, check_same_thread=False)
 
 
 def _statements(asks: list[Ask]) -> Iterator[tuple[str, list[Any]]]:
@@ -113,22 +117,27 @@ def _statements(asks: list[Ask]) -> Iterator[tuple[str, list[Any]]]:
     most = max((len(ask.keys) for ask in asks), default=0)
     step = max(1, (_VARIABLES - sum(len(ask.features) for ask in asks)) // max(1, len(asks)))
     for start in range(0, most, step):
-        parts: list[str] = []
+        parts: list[tuple[int, str, int, int]] = []
         values: list[Any] = []
         for view, ask in enumerate(asks):
             keys = ask.keys[start : start + step]
-            if not keys:
-                continue
-            part = (
-                f"SELECT {view}, entity_key, feature_name, value, event_ts FROM {quoted(ask.table)} "
-                f"WHERE entity_key IN ({','.join('?' * len(keys))})"
-            )
-            values += keys
-            if len(ask.features) * 2 < len(ask.view.features):
-                part += f" AND feature_name IN ({','.join('?' * len(ask.features))})"
-                values += ask.features
-            parts.append(part)
-        yield " UNION ALL ".join(parts), values
+            if keys:
+                named = ask.features if len(ask.features) * 2 < len(ask.view.features) else []
+                parts.append((view, ask.table, len(keys), len(named)))
+                values += keys
+                values += named
+        yield _query(tuple(parts)), values
+
+
+@lru_cache(maxsize=128)
+def _query(parts: tuple[tuple[int, str, int, int], ...]) -> str:
+    """parts: a view's number, its table, and how many keys and features are asked for; no features: all of them."""
+    return " UNION ALL ".join(
+        f"SELECT {view}, entity_key, feature_name, value, event_ts FROM {quoted(table)} "
+        f"WHERE entity_key IN ({','.join('?' * keys)})"
+        + (f" AND feature_name IN ({','.join('?' * features)})" if features else "")
+        for view, table, keys, features in parts
+    )
 
 
 def quoted(name: str) -> str:
@@ -138,19 +147,20 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def microseconds(stored: list[Any]) -> Array:
-    """int64: Feast's whole seconds of seeming local time as microseconds since 1970, UTC; NEVER for None.
-
-    Stores that older versions wrote hold text in ISO 8601.
-    """
-    return np.array([times.NEVER if one is None else _utc(one) * 1_000_000 for one in stored], np.int64)
-
-
-def _utc(stored: Any) -> int:
-    if isinstance(stored, str):
-        moment = datetime.fromisoformat(stored)
-        return timegm((moment if moment.tzinfo is None else moment.astimezone(UTC)).timetuple())
-    return stored if _LOCAL_IS_UTC else timegm(time.localtime(stored))
+def microseconds(event: int | str) -> int:
+    """Feast's whole seconds of seeming local time as microseconds since 1970, UTC. Old stores hold ISO 8601."""
+    if isinstance(event, str):
+        moment = datetime.fromisoformat(event)
+        return timegm((moment if moment.tzinfo is None else moment.astimezone(UTC)).timetuple()) * 1_000_000
+    return timegm(time.localtime(event)) * 1_000_000
 
 
-_LOCAL_IS_UTC = time.timezone == 0 and not time.daylight
+def stored(event: int) -> int | None:
+    """The inverse: what Feast would write for microseconds since 1970, UTC; None for NEVER."""
+    if event == times.NEVER:
+        return None
+    return int((_EPOCH + timedelta(seconds=event // 1_000_000)).timestamp())
+
+
+_EPOCH = datetime(1970, 1, 1)
+"""Without a zone: `timestamp` takes it for local time, as Feast does."""

@@ -1,0 +1,87 @@
+"""`features get`: the newest values of keys, with their ages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hotlap.core import Json
+from hotlap.errors import InputError
+
+if TYPE_CHECKING:
+    from hotlap.features.store import Store
+
+
+def get(
+    repo: Path | str,
+    keys: dict[str, list[str]] | Path,
+    features: list[str] | str,
+    *,
+    full_feature_names: bool = False,
+    timeout_s: float = 2.0,
+) -> Json:
+    """The values of each key from the online store.
+
+    keys: columns of texts, or a Parquet, CSV or JSON-lines file. Gives `at`, and `rows`: each with its `keys` and for
+    each feature its `value`, its `status` and its `age_seconds` (null where there is no row; both null for what an
+    on-demand view computes). Raises InputError for what is not there, StoreDown where the store does not answer.
+    """
+    from hotlap import features as package
+
+    store = package.open(repo, timeout_s=timeout_s)
+    columns = _from_file(keys) if isinstance(keys, Path) else _typed(store, keys)
+    online = store.online(columns, features, full_feature_names=full_feature_names)
+    names = [name for name in online.table.column_names if name not in columns]
+    plain = online.table.to_pylist()
+    status = {name: online.status(name) for name in names if name in online.views}
+    ages = {name: [None if age != age else age for age in online.age(name).tolist()] for name in status}
+    return {
+        "at": online.at.isoformat(),
+        "rows": [
+            {
+                "keys": {name: plain[row][name] for name in columns},
+                "features": {
+                    name: {
+                        "value": plain[row][name],
+                        "status": status[name][row] if name in status else None,
+                        "age_seconds": ages[name][row] if name in ages else None,
+                    }
+                    for name in names
+                },
+            }
+            for row in range(len(plain))
+        ],
+    }
+
+
+def _from_file(path: Path) -> dict[str, list[Any]]:
+    import polars as pl
+
+    readers: dict[str, Callable[[Path], pl.DataFrame]] = {
+        ".parquet": pl.read_parquet, ".csv": pl.read_csv, ".jsonl": pl.read_ndjson
+    }  # fmt: skip
+    if path.suffix not in readers:
+        raise InputError(f"--keys {path}: give a .parquet, .csv or .jsonl file")
+    if not path.exists():
+        raise InputError(f"--keys {path}: no such file")
+    return readers[path.suffix](path).to_dict(as_series=False)
+
+
+def _typed(store: Store, keys: dict[str, list[str]]) -> dict[str, list[Any]]:
+    """Whole numbers where an entity's keys are that."""
+    feast = store.feast
+    whole = {
+        one.name
+        for view in feast.registry.list_feature_views(feast.project)
+        for one in view.entity_columns
+        if one.dtype.to_value_type().name in ("INT32", "INT64", "UNIX_TIMESTAMP")
+    }
+    return {name: [_number(name, one) for one in column] if name in whole else column for name, column in keys.items()}
+
+
+def _number(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"--key {name}={text}: the entity's keys are whole numbers") from None

@@ -1,0 +1,121 @@
+"""What the repository's own files define, written into its registry and its online store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from feast.protos.feast.core.Registry_pb2 import Registry
+
+from hotlap.core import Json
+from hotlap.errors import InputError
+from hotlap.features import definitions
+from hotlap.features.registry import CheckedRegistryStore, read
+from hotlap.search.folder import written_whole
+
+_KEPT = ("validation_references", "feature_view_version_history")
+"""What a registry holds that no file of the repository defines and that is not read here: it stays as it is."""
+
+
+class AppliedRegistryStore(CheckedRegistryStore):
+    """A registry file that is read as data and written whole; one that does not exist is empty."""
+
+    def get_registry_proto(self) -> Registry:
+        if not self._filepath.exists():
+            raise FileNotFoundError(self._filepath)  # Feast then makes one
+        return super().get_registry_proto()
+
+    def update_registry_proto(self, registry_proto: Registry) -> None:
+        proto: Any = Registry()
+        proto.CopyFrom(registry_proto)
+        if self._filepath.exists():
+            before: Any = read(self._filepath)
+            for section in _KEPT:
+                _keep(getattr(before, section), getattr(proto, section))
+        self._filepath.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(self._filepath) as part:
+            part.write_bytes(proto.SerializeToString())
+
+
+def _keep(before: Any, now: Any) -> None:
+    if hasattr(before, "records"):
+        before, now = before.records, now.records
+    known = {one.SerializeToString(deterministic=True) for one in now}
+    now.extend(one for one in before if one.SerializeToString(deterministic=True) not in known)
+
+
+def apply(repo: Path | str = ".") -> Json:
+    """Register what the folder's Python files define, make the online store's tables, and drop what is gone.
+
+    The files are the user's code and are imported, as by `feast apply`; nothing that the registry holds is run.
+    Gives `applied` and `deleted`, each a list of names by kind. Raises InputError where a file, a definition or the
+    configuration is wrong.
+    """
+    from feast import FeatureStore
+
+    from hotlap.features.store import configuration
+
+    folder = Path(repo).resolve()
+    config, _ = configuration(folder, "hotlap.features.applied.AppliedRegistryStore")
+    objects = _defined(folder)
+    store = FeatureStore(config=config, repo_path=str(folder))
+    _check(objects, config.project)
+    gone = _gone(store, objects)
+    try:
+        store.apply(objects, objects_to_delete=gone, partial=False)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{folder}: {error}") from error
+    return {"applied": _names(objects), "deleted": _names(gone)}
+
+
+def _kinds() -> dict[str, Any]:
+    from feast import Entity, FeatureService, FeatureView, OnDemandFeatureView
+    from feast.data_source import DataSource
+    from feast.labeling.label_view import LabelView
+    from feast.permissions.permission import Permission
+    from feast.project import Project
+
+    return {
+        "projects": Project, "data sources": DataSource, "entities": Entity, "feature views": FeatureView,
+        "on-demand feature views": OnDemandFeatureView, "label views": LabelView, "feature services": FeatureService,
+        "permissions": Permission,
+    }  # fmt: skip
+
+
+def _defined(folder: Path) -> list[Any]:
+    """Every object of Feast's that a file of the repository has by name, once."""
+    kinds = tuple(_kinds().values())
+    found = [one for module in definitions.modules(folder) for one in vars(module).values() if isinstance(one, kinds)]
+    return list({id(one): one for one in found}.values())
+
+
+def _check(objects: list[Any], project: str) -> None:
+    kinds = _kinds()
+    if not any(isinstance(one, kinds["feature views"]) for one in objects):
+        raise InputError("no file of the repository defines a FeatureView; write one, at the top level of a file")
+    for one in objects:
+        if isinstance(one, kinds["projects"]) and one.name != project:
+            raise InputError(f"project {one.name}: feature_store.yaml says {project}; give both one name")
+    for label in ("feature views", "entities", "feature services"):
+        names = [one.name for one in objects if isinstance(one, kinds[label])]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise InputError(f"{label}: {', '.join(twice)} is defined twice; rename or remove one")
+
+
+def _gone(store: Any, objects: list[Any]) -> list[Any]:
+    """What the registry has and no file defines any more, data sources apart, which views bring with them."""
+    registry, project = store.registry, store.project
+    listed = [
+        *registry.list_feature_services(project), *registry.list_feature_views(project),
+        *registry.list_label_views(project), *registry.list_entities(project),
+    ]  # fmt: skip
+    kept = {(type(one).__name__, one.name) for one in objects}
+    return [one for one in listed if (type(one).__name__, one.name) not in kept and one.name != "__dummy"]
+
+
+def _names(objects: list[Any]) -> Json:
+    kinds = _kinds().items()
+    return {
+        label: names for label, kind in kinds if (names := sorted(one.name for one in objects if isinstance(one, kind)))
+    }

@@ -1,0 +1,342 @@
+"""Materialization: each key's newest row, from a view's source into the online store.
+
+A view's keys are taken in shares, so that no more than one share's rows are held; each share's source rows are read in
+a pass of their own. A journal says which shares are through, so that a run that was killed goes on where it was. That
+only saves work: the store keeps the newest row of a key whatever is written twice or late.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from hotlap.core import Json
+from hotlap.errors import InputError
+from hotlap.features import keys as key_forms
+from hotlap.features import lineage, registry, times, wire
+from hotlap.features.job import plain
+from hotlap.features.offline import view_of
+from hotlap.features.online_stores import Rows
+
+if TYPE_CHECKING:
+    from hotlap.features.asof import View
+    from hotlap.features.store import Store
+
+SHARE_ROWS = 1_000_000
+"""Source rows that a share of the keys has, about."""
+BATCH_ROWS = 5_000
+"""Keys written in one go: short enough that those who read never wait long for a lock."""
+_EVENT, _CREATED = "__hotlap_event", "__hotlap_created"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Progress = Callable[[str, int, int], None]
+"""Called with a view, how many of its shares are through, and how many there are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Window:
+    """Rows to take: events from `start` (None: from the first) to `end`, both included, and later-made ones too."""
+
+    start: datetime | None
+    end: datetime
+
+
+def run(
+    store: Store,
+    views: list[str] | None = None,
+    *,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    progress: Progress | None = None,
+    share_rows: int = SHARE_ROWS,
+) -> Json:
+    """See Store.materialize."""
+    end = _in_utc(end) if end else datetime.now(UTC)
+    if start is not None and _in_utc(start) > end:
+        raise InputError(f"start {start} lies after end {end}; swap them")
+    chosen = _chosen(store, views)
+    told: dict[str, Any] = {}
+    for view in chosen:
+        begun = time.monotonic()
+        with _journal(store, view.name) as journal:
+            window = _Window(start=_in_utc(start) if start else _since(store, view, end), end=end)
+            left = journal.unfinished(_identity(store, view))
+            rows = skipped = 0
+            first = window.start
+            if left is not None and start is None and left.end <= window.end:
+                rows, skipped = _materialized(store, view, left, journal, share_rows, progress)
+                first, window = left.start, _Window(start=left.end, end=window.end)
+            more, _ = _materialized(store, view, window, journal, share_rows, progress)
+        told[view.name] = {
+            "rows": rows + more,
+            "start": None if first is None else first.isoformat(),
+            "end": window.end.isoformat(),
+            "resumed_after_shares": skipped,
+            "seconds": round(time.monotonic() - begun, 3),
+        }
+    return {"views": told}
+
+
+def rows_of(view: Any, table: str, frame: pl.DataFrame) -> Rows:
+    """Rows to write, from a frame with the view's join keys and features by its names for them, its timestamp field
+    and, if it has one, its created column. Of rows with one key the newest counts: by event time, created time and
+    place. Rows without a key or an event time are left out.
+
+    Raises InputError where a column is missing, or a feature's values are not of its type.
+    """
+    batch = view.batch_source
+    created = batch.created_timestamp_column
+    joins = [one.name for one in view.entity_columns]
+    for name in [*joins, batch.timestamp_field, *(one.name for one in view.features)]:
+        if name not in frame.columns and not _stands_in(name):
+            raise InputError(f"view {view.name}: the rows have no column {name}; they have {', '.join(frame.columns)}")
+    stamped, per_microsecond = _stamped(_stood_in(frame.lazy(), joins), batch.timestamp_field, created)
+    newest = _newest(stamped, joins).collect()
+    same = {one.name: one.name for one in view.features}
+    return _rows(view, table, newest, {name: name for name in joins}, same, per_microsecond)
+
+
+def _stamped(rows: pl.LazyFrame, event: str, created: str | None) -> tuple[pl.LazyFrame, int]:
+    """With event and created time as whole numbers, exact; and how many of them make a microsecond."""
+    schema = rows.collect_schema()
+    made = created if created in schema else None
+    unit = times.unit(schema, schema, (event, made), event)
+    stamps = (
+        times.expression(event, schema, unit).alias(_EVENT),
+        (times.expression(made, schema, unit) if made else pl.lit(None, pl.Int64))
+        .fill_null(times.NEVER)
+        .alias(_CREATED),
+    )
+    return rows.with_columns(*stamps), 1000 if unit == "ns" else 1
+
+
+def _rows(
+    view: Any,
+    table: str,
+    frame: pl.DataFrame,
+    joins: dict[str, str],
+    columns: dict[str, str],
+    per_microsecond: int,
+) -> Rows:
+    parts = []
+    for one in view.entity_columns:
+        kind = one.dtype.to_value_type()
+        parts.append((one.name, key_forms.normal(frame[joins[one.name]].to_list(), kind, one.name), kind))
+    encoded = key_forms.encode(parts)
+    kept = np.array([key is not None for key in encoded], bool)
+    arrow = plain(frame)
+    values = []
+    for one in view.features:
+        array = arrow[columns[one.name]].combine_chunks()
+        values.append(wire.encode(array.filter(pa.array(kept)), one.dtype.to_value_type(), one.name))
+    created = frame[_CREATED].to_numpy()[kept]
+    return Rows(
+        view=view,
+        table=table,
+        keys=[key for key in encoded if key is not None],
+        features=[one.name for one in view.features],
+        values=values,
+        events=frame[_EVENT].to_numpy()[kept] // per_microsecond,
+        created=np.where(created == times.NEVER, times.NEVER, created // per_microsecond),
+    )
+
+
+def _newest(rows: pl.LazyFrame, joins: list[str]) -> pl.LazyFrame:
+    """Each key's newest row; ties as in the point-in-time join."""
+    rows = rows.filter(pl.col(_EVENT).is_not_null()).drop_nulls(joins)
+    ordered = rows.sort(_EVENT, _CREATED, maintain_order=True)
+    return ordered.unique(joins, keep="last", maintain_order=True)
+
+
+def _stands_in(name: str) -> bool:
+    from feast.feature_view import DUMMY_ENTITY_ID
+
+    return bool(name == DUMMY_ENTITY_ID)
+
+
+def _stood_in(frame: pl.LazyFrame, joins: list[str]) -> pl.LazyFrame:
+    """With the key that Feast gives views that have none."""
+    from feast.feature_view import DUMMY_ENTITY_VAL
+
+    return frame.with_columns(pl.lit(DUMMY_ENTITY_VAL).alias(name) for name in joins if _stands_in(name))
+
+
+def _chosen(store: Store, names: list[str] | None) -> list[Any]:
+    feast = store.feast
+    views = {one.name: one for one in feast.registry.list_feature_views(feast.project)}
+    for name in names or []:
+        if name in store.left_out:
+            raise InputError(f"view {name} is left out: {store.left_out[name]}")
+        if name not in views:
+            raise InputError(f"no view {name}; there are {', '.join(sorted(views)) or 'none'}")
+        if not views[name].online:
+            raise InputError(f"view {name} has online=False; set it in its definition, and apply")
+    return [views[name] for name in names] if names else [one for one in views.values() if one.online]
+
+
+def _since(store: Store, view: Any, end: datetime) -> datetime | None:
+    """Where the last materialization ended, else a time to live before the end."""
+    before = registry.materialized_until(store.registry_path, store.feast.project, view.name)
+    if before is not None:
+        return before
+    return end - view.ttl if view.ttl else None
+
+
+def _materialized(
+    store: Store, view: Any, window: _Window, journal: _Journal, share_rows: int, progress: Progress | None
+) -> tuple[int, int]:
+    """Write the window's rows, and note in the registry that it is through. Gives rows written, shares passed over."""
+    from feast.infra.online_stores.helpers import compute_table_id
+
+    features = [(one.name, one.name) for one in view.features]
+    own = view_of(view, features, store.repo)
+    config = store.feast.config
+    table = compute_table_id(config.project, view, config.registry.enable_online_feature_view_versioning)
+    joins = {one.name: theirs for one, (_, theirs) in zip(view.entity_columns, own.keys, strict=True)}
+    taken, per_microsecond = _within(own, window, list(joins.values()))
+    count = int(taken.select(pl.len()).collect(engine="streaming").item())
+    shares, done = journal.begin(window, max(1, -(-count // share_rows)), _identity(store, view))
+    written = 0
+    for share in range(shares):
+        if share not in done:
+            written += _one_share(store, view, table, taken, joins, own, (share, shares), per_microsecond)
+            journal.passed(share)
+        if progress:
+            progress(view.name, share + 1, shares)
+    registry.note_materialized(store.registry_path, config.project, view.name, window.start or _EPOCH, window.end)
+    journal.end()
+    return written, len(done)
+
+
+def _one_share(
+    store: Store,
+    view: Any,
+    table: str,
+    taken: pl.LazyFrame,
+    joins: dict[str, str],
+    own: View,
+    share: tuple[int, int],
+    per_microsecond: int,
+) -> int:
+    mine = list(joins.values())
+    number, shares = share
+    part = taken
+    if shares > 1:
+        part = taken.filter(pl.concat_str(pl.col(mine).cast(pl.String)).hash(0) % shares == number)
+    frame = _newest(part, mine).collect(engine="streaming")
+    columns = {new: old for old, new in own.features}
+    for start in range(0, len(frame), BATCH_ROWS):
+        batch = frame.slice(start, BATCH_ROWS)
+        store.reach.store().write(_rows(view, table, batch, joins, columns, per_microsecond))
+    return len(frame)
+
+
+def _within(view: View, window: _Window, joins: list[str]) -> tuple[pl.LazyFrame, int]:
+    """The source's rows whose event lies in the window, and those of before that were made in it, which came late;
+    and how many of their times' units make a microsecond.
+    """
+    rows = _stood_in(view.source, joins)
+    schema = rows.collect_schema()
+    for column in [*joins, view.event, *([view.created] if view.created else []), *(old for old, _ in view.features)]:
+        if column not in schema:
+            raise InputError(f"view {view.name}: its source has no column {column}; it has {', '.join(schema)}")
+    rows, per_microsecond = _stamped(rows, view.event, view.created)
+    kept = pl.col(_EVENT) < (_microseconds(window.end) + 1) * per_microsecond
+    if window.start is not None:
+        first = _microseconds(window.start) * per_microsecond
+        kept = kept & ((pl.col(_EVENT) >= first) | (pl.col(_CREATED) >= first))
+    columns = [*joins, *(old for old, _ in view.features), _EVENT, _CREATED]
+    return rows.filter(kept).select(*dict.fromkeys(columns)), per_microsecond
+
+
+def _identity(store: Store, view: Any) -> str:
+    """A digest of what shares depend on: definition, source files, versions."""
+    from feast.infra.offline_stores.file_source import FileSource
+
+    place = Path(FileSource.get_uri_for_file_path(store.repo, view.batch_source.path))
+    files = lineage.snapshot(place)["digest"] if place.exists() else str(place)
+    told = json.dumps([lineage.definition_digest(view), files, pl.__version__])
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+@dataclass(slots=True)
+class _Journal:
+    """Which shares of a window are through, a line each, flushed to the disk; its lock goes with the process."""
+
+    path: Path
+
+    def unfinished(self, identity: str) -> _Window | None:
+        """The window of a run that did not end, if its view and source are still the same."""
+        lines = self._lines()
+        if not lines or lines[0]["identity"] != identity:
+            return None
+        start = lines[0]["start"]
+        return _Window(
+            start=datetime.fromisoformat(start) if start else None, end=datetime.fromisoformat(lines[0]["end"])
+        )
+
+    def begin(self, window: _Window, shares: int, identity: str) -> tuple[int, set[int]]:
+        """How many shares there are, and which are through."""
+        lines = self._lines()
+        if lines and self.unfinished(identity) == window:
+            return lines[0]["shares"], {line["share"] for line in lines[1:]}
+        start = None if window.start is None else window.start.isoformat()
+        head = {"identity": identity, "start": start, "end": window.end.isoformat(), "shares": shares}
+        self.path.write_text("")
+        self._add(head)
+        return shares, set()
+
+    def passed(self, share: int) -> None:
+        self._add({"share": share})
+
+    def end(self) -> None:
+        self.path.unlink()
+
+    def _add(self, line: Json) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _lines(self) -> list[Any]:
+        """The whole lines; what was cut off by a kill is none."""
+        if not self.path.exists():
+            return []
+        return [json.loads(line) for line in self.path.read_text().split("\n")[:-1]]
+
+
+@contextmanager
+def _journal(store: Store, view: str) -> Iterator[_Journal]:
+    """The view's journal, beside the registry, for one process at a time."""
+    folder = store.registry_path.parent / ".hotlap-materialize"
+    folder.mkdir(exist_ok=True)
+    name = hashlib.sha256(f"{store.feast.project}\0{view}".encode()).hexdigest()[:16]
+    lock = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield _Journal(folder / f"{name}.jsonl")
+    except BlockingIOError:
+        raise InputError(f"view {view} is being materialized by another process; wait for it") from None
+    finally:
+        os.close(lock)
+
+
+def _in_utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _microseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1)

@@ -1,0 +1,189 @@
+"""Feast's Redis hashes: one for each entity key, which holds the values of all its views and an event time of each.
+
+A read is one HMGET a key for all views together, written as bytes in one go: redis-py's own packing of arguments
+takes longer than the server does. Source: docs/specs/online_store_format.md in Feast's repository.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import redis
+from feast.infra.online_stores.helpers import _mmh3, compute_versioned_name
+from feast.infra.online_stores.redis import RedisOnlineStore, RedisType
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from hotlap.features import times
+from hotlap.features.online_stores import Answer, Ask, OnlineStore, Reach, Rows
+
+_DOWN = (redis.ConnectionError, redis.TimeoutError)
+_BATCH = 2_000
+"""Rows written in one go."""
+
+_NEWEST = """
+local function micros(stamp)
+  local at, fields, number, shift = 1, {0, 0}, 0, 1
+  local field = nil
+  while at <= #stamp do
+    local byte = string.byte(stamp, at)
+    at = at + 1
+    if field == nil then
+      field = math.floor(byte / 8)
+    else
+      number = number + (byte % 128) * shift
+      shift = shift * 128
+      if byte < 128 then
+        if field == 1 and number >= 2 ^ 63 then number = number - 2 ^ 64 end
+        fields[field], field, number, shift = number, nil, 0, 1
+      end
+    end
+  end
+  return fields[1] * 1000000 + math.floor(fields[2] / 1000)
+end
+local held = redis.call('HMGET', KEYS[1], ARGV[1], ARGV[2])
+if held[1] then
+  local event, mine = micros(held[1]), tonumber(ARGV[3])
+  local created = held[2] and tonumber(held[2]) or -9.3e18
+  if event > mine or (event == mine and created > tonumber(ARGV[4])) then return 0 end
+end
+redis.call('HSET', KEYS[1], ARGV[2], ARGV[4], unpack(ARGV, 6))
+if tonumber(ARGV[5]) > 0 then redis.call('EXPIRE', KEYS[1], ARGV[5]) end
+return 1
+"""
+_SHA = hashlib.sha1(_NEWEST.encode()).hexdigest().encode()
+"""Keeps a row unless the hash has a newer one. Times are compared in microseconds, as Feast's are at most."""
+
+
+def open_store(reach: Reach) -> OnlineStore:
+    if reach.config.online_store.redis_type != RedisType.redis:
+        from hotlap.features.online_stores import through_feast
+
+        return through_feast.open_store(reach)
+    return Redis(reach)
+
+
+class Redis:
+    """One server. A cluster or sentinels are reached through Feast."""
+
+    def __init__(self, reach: Reach) -> None:
+        own = reach.config.online_store
+        nodes, given = RedisOnlineStore._parse_connection_string(own.connection_string)
+        secure = given.pop("ssl", False)
+        options = {"socket_timeout": reach.timeout_s, "socket_connect_timeout": reach.timeout_s, **given}
+        self._place = f"redis at {nodes[0]['host']}:{nodes[0]['port']}"
+        self._pool = redis.BlockingConnectionPool(
+            connection_class=redis.SSLConnection if secure else redis.Connection,
+            max_connections=reach.connections,
+            timeout=reach.timeout_s,
+            host=nodes[0]["host"],
+            port=int(nodes[0]["port"]),
+            retry=redis.retry.Retry(redis.backoff.NoBackoff(), 0),
+            **options,
+        )
+        self._reach, self._project = reach, reach.config.project.encode()
+        self._keep_seconds = own.key_ttl_seconds or 0
+
+    def read(self, asks: list[Ask]) -> list[Answer]:
+        groups = _together(asks)
+        commands = []
+        for keys, members in groups:
+            fields = [field for ask in members for field in _fields(self._name(ask.view), ask.features)]
+            commands += _commands([key + self._project for key in keys], fields)
+        message = b"".join(commands)
+        replies = self._reach.asked(lambda again: self._exchange(message, len(commands)), self._place, _DOWN)
+        answers: dict[int, Answer] = {}
+        start = 0
+        for keys, members in groups:
+            columns = list(zip(*replies[start : start + len(keys)], strict=True))
+            start += len(keys)
+            place = 0
+            for ask in members:
+                own = columns[place : place + len(ask.features) + 1] or [()] * (len(ask.features) + 1)
+                answers[id(ask)] = Answer(values=[list(one) for one in own[:-1]], events=_events(own[-1]))
+                place += len(ask.features) + 1
+        return [answers[id(ask)] for ask in asks]
+
+    def write(self, rows: Rows) -> None:
+        view = self._name(rows.view)
+        made = f"_ct:{view}".encode()
+        *names, stamp = _fields(view, rows.features)
+        columns = list(zip(*rows.values, strict=True)) if rows.values else [()] * len(rows.keys)
+        for start in range(0, len(rows.keys), _BATCH):
+            commands = [_packed(b"SCRIPT", b"LOAD", _NEWEST.encode())]
+            for key, values, event, created in zip(
+                rows.keys[start : start + _BATCH],
+                columns[start : start + _BATCH],
+                rows.events[start : start + _BATCH].tolist(),
+                rows.created[start : start + _BATCH].tolist(),
+                strict=True,
+            ):
+                pairs = [part for pair in zip(names, values, strict=True) for part in pair]
+                numbers = (b"%d" % event, b"%d" % created, b"%d" % self._keep_seconds)
+                parts = (key + self._project, stamp, made, *numbers, stamp, _stamp(event), *pairs)
+                commands.append(_packed(b"EVALSHA", _SHA, b"1", *parts))
+            message, count = b"".join(commands), len(commands)
+            self._reach.asked(lambda again, m=message, n=count: self._exchange(m, n), self._place, _DOWN)  # type: ignore[misc]
+
+    def _name(self, view: Any) -> str:
+        name: str = compute_versioned_name(view, self._reach.config.registry.enable_online_feature_view_versioning)
+        return name
+
+    def _exchange(self, message: bytes, replies: int) -> list[Any]:
+        with self._connected() as connection:
+            connection.send_packed_command([message])
+            return [connection.read_response(disable_decoding=True) for _ in range(replies)]
+
+    @contextmanager
+    def _connected(self) -> Iterator[Any]:
+        connection = self._pool.get_connection()
+        try:
+            yield connection
+        except BaseException:
+            connection.disconnect()  # answers may still be on their way
+            raise
+        finally:
+            self._pool.release(connection)
+
+
+def _together(asks: list[Ask]) -> list[tuple[list[bytes], list[Ask]]]:
+    """Views that are asked for the same keys, which lie in the same hashes."""
+    groups: dict[int, tuple[list[bytes], list[Ask]]] = {}
+    for ask in asks:
+        groups.setdefault(id(ask.keys), (ask.keys, []))[1].append(ask)
+    return list(groups.values())
+
+
+def _fields(view: str, features: list[str]) -> list[bytes]:
+    return [*(_mmh3(f"{view}:{feature}") for feature in features), f"_ts:{view}".encode()]
+
+
+def _packed(*parts: bytes) -> bytes:
+    return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
+
+
+def _commands(keys: list[bytes], fields: list[bytes]) -> list[bytes]:
+    """HMGET of the fields for each key."""
+    head = b"*%d\r\n$5\r\nHMGET\r\n" % (len(fields) + 2)
+    tail = b"".join(b"$%d\r\n%b\r\n" % (len(field), field) for field in fields)
+    return [b"%b$%d\r\n%b\r\n%b" % (head, len(key), key, tail) for key in keys]
+
+
+def _events(stamps: Any) -> Any:
+    known: dict[bytes | None, int] = {None: times.NEVER}
+    made = []
+    for one in stamps:
+        at = known.get(one)
+        if at is None:
+            stamp = Timestamp.FromString(one)
+            at = known[one] = stamp.seconds * 1_000_000 + stamp.nanos // 1000
+        made.append(at)
+    return np.array(made, np.int64)
+
+
+def _stamp(event: int) -> bytes:
+    data: bytes = Timestamp(seconds=event // 1_000_000, nanos=event % 1_000_000 * 1000).SerializeToString()
+    return data

@@ -1,0 +1,66 @@
+"""Any other online store that Feast knows, through Feast's own reads and writes, and no faster than they are."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+from feast.infra.key_encoding_utils import deserialize_entity_key
+from feast.infra.online_stores.helpers import get_online_store_from_config
+from feast.protos.feast.types.Value_pb2 import Value
+
+from hotlap.features import times
+from hotlap.features.online_stores import Answer, Ask, Reach, Rows
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def open_store(reach: Reach) -> ThroughFeast:
+    return ThroughFeast(reach)
+
+
+class ThroughFeast:
+    """Timeouts and the pool are the store's own; what it raises when it is down is passed on as it is."""
+
+    def __init__(self, reach: Reach) -> None:
+        self._config = reach.config
+        self._store = get_online_store_from_config(reach.config.online_store)
+
+    def read(self, asks: list[Ask]) -> list[Answer]:
+        return [self._read(ask) for ask in asks]
+
+    def _read(self, ask: Ask) -> Answer:
+        keys = [deserialize_entity_key(key) for key in ask.keys]
+        rows = self._store.online_read(self._config, ask.view, keys, list(ask.features)) if keys else []
+        return Answer(
+            values=[[_serialized(values, name) for _, values in rows] for name in ask.features],
+            events=np.array([times.NEVER if at is None else _microseconds(at) for at, _ in rows], np.int64),
+        )
+
+    def write(self, rows: Rows) -> None:
+        """Rows older than the store's are left out. That is looked up first: a row written meanwhile may be lost."""
+        known = self._read(Ask(view=rows.view, table=rows.table, keys=rows.keys, features=rows.features)).events
+        kept = np.flatnonzero(rows.events >= known)
+        data = [
+            (
+                deserialize_entity_key(rows.keys[row]),
+                {name: Value.FromString(column[row]) for name, column in zip(rows.features, rows.values, strict=True)},
+                _moment(rows.events[row]),
+                None if rows.created[row] == times.NEVER else _moment(rows.created[row]),
+            )
+            for row in kept
+        ]
+        self._store.online_write_batch(self._config, rows.view, data, None)
+
+
+def _serialized(values: Any, name: str) -> bytes | None:
+    return values[name].SerializeToString() if values and name in values else None
+
+
+def _microseconds(at: datetime) -> int:
+    return ((at.replace(tzinfo=UTC) if at.tzinfo is None else at) - _EPOCH) // timedelta(microseconds=1)
+
+
+def _moment(microseconds: Any) -> datetime:
+    return _EPOCH + timedelta(microseconds=int(microseconds))

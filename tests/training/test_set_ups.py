@@ -53,6 +53,11 @@ def test_a_step_that_hardly_waits_gets_no_loader_process() -> None:
     assert found["1 loader process"].reason == "a step waits 0.4% of its time for data: there is nothing to gain"
 
 
+def test_a_step_that_mostly_waits_gets_loader_processes_first() -> None:
+    found = changes(STUDY, Settings(), compiler=True, loading_share=0.9)
+    assert [change.name for change in found[:3]] == ["1 loader process", "2 loader processes", "4 batches read ahead"]
+
+
 def test_an_optimizer_without_a_fused_form_may_have_the_other() -> None:
     assert "foreach optimizer" not in by_name()
     assert by_name(fused=False)["foreach optimizer"].settings == {"foreach": True}

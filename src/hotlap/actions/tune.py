@@ -19,9 +19,9 @@ from hotlap.report.snippets import snippets
 from hotlap.search.folder import RunFolder, write_whole
 from hotlap.search.setting import LOAD_SECONDS, start_worker
 from hotlap.training.proof_trial import BUDGET_SECONDS, Kind, Plan, Side, details, judge_in_turn
-from hotlap.training.set_ups import proposal, to_prove
+from hotlap.training.set_ups import DATA_BOUND, proposal, to_prove
 from hotlap.training.settings import Settings, settings_for
-from hotlap.training.tuner import DATA_BOUND, Bench, Found, give_up, medians, settle
+from hotlap.training.tuner import Bench, Found, give_up, medians, settle
 from hotlap.training.tuner import tune as search
 from hotlap.workload.target import load_target, target_of
 from hotlap.workload.workload import Workload

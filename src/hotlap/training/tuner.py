@@ -30,8 +30,6 @@ CONFIRMING = Blocks(pairs=4, seconds=0.3, timeout=300.0, least_pairs=2, enough_s
 _CONFIRMING_SHARES = 0.35, 0.75
 """So much of the time is kept for the confirmation, at least and at most."""
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
-DATA_BOUND = 0.1
-"""A step that waits longer than this share of its time for data is bound by loading."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

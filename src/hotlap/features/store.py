@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hotlap.features.online import Down, Expired, Online, Plan
     from hotlap.features.online_stores import Reach
     from hotlap.features.predict import Predictions, Stale
+    from hotlap.features.push import To
     from hotlap.features.read_log import ReadLog
     from hotlap.features.training import Training
 
@@ -103,6 +104,22 @@ class Store:
         if log is not None:
             log.add(answer, features, full_feature_names)
         return answer
+
+    def push(self, source: str, rows: Any, *, to: To = "both") -> Json:
+        """New events for every view whose push source is `source`: to the online store, to the views' own sources,
+        which training reads, or to both.
+
+        rows: a pandas or polars frame, an Arrow table or a Parquet file, with the join keys, the features and the event
+        time; by the views' names or their sources'. A row that is older than what the online store has of its key, by
+        event time and then by created time, changes nothing there, as it would win no join. Where the source keeps a
+        created time and the rows have none, it is now. Rules of `rules.py` are held. All is checked before anything is
+        written, and the source is written first: where the online store is down, materializing brings it the rows.
+
+        Raises InputError for what is not there or breaks a rule, StoreDown where the online store does not answer.
+        """
+        from hotlap.features.push import push
+
+        return push(self, source, rows, to=to)
 
     def check(
         self,

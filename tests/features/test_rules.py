@@ -116,3 +116,13 @@ def test_feast_applies_a_repository_that_has_rules(tmp_path: Path) -> None:
     (tmp_path / "rules.py").write_text(RULES)
     repository.write(tmp_path, rows=50)
     assert sorted(rules.of(tmp_path)) == ["both", "trips"]
+
+
+def test_rows_that_break_a_rule_are_not_materialized(own: Path) -> None:
+    store = features.open(own)
+    with pytest.raises(
+        InputError, match=r"materialize view trips breaks .* rate breaks in_range\(-1, 1\) in \d+ of 40 rows"
+    ):
+        store.materialize(["trips"], end=repository.END)
+    assert store.online({"driver_id": [1]}, ["trips:rate"], at=repository.END).status("rate") == ["missing"]
+    store.materialize(["weather"], end=repository.END)

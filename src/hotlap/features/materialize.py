@@ -26,7 +26,7 @@ import pyarrow as pa
 from hotlap.core import Json
 from hotlap.errors import InputError
 from hotlap.features import keys as key_forms
-from hotlap.features import lineage, registry, times, wire
+from hotlap.features import lineage, registry, rules, times, wire
 from hotlap.features.job import plain
 from hotlap.features.offline import view_of
 from hotlap.features.online_stores import Rows
@@ -237,6 +237,7 @@ def _one_share(
     if shares > 1:
         part = taken.filter(pl.concat_str(pl.col(mine).cast(pl.String)).hash(0) % shares == number)
     frame = _newest(part, mine).collect(engine="streaming")
+    rules.held_for(store.repo, view, frame.drop(_EVENT, _CREATED), "materialize")
     columns = {new: old for old, new in own.features}
     for start in range(0, len(frame), BATCH_ROWS):
         batch = frame.slice(start, BATCH_ROWS)
@@ -258,7 +259,8 @@ def _within(view: View, window: _Window, joins: list[str]) -> tuple[pl.LazyFrame
     if window.start is not None:
         first = _microseconds(window.start) * per_microsecond
         kept = kept & ((pl.col(_EVENT) >= first) | (pl.col(_CREATED) >= first))
-    columns = [*joins, *(old for old, _ in view.features), _EVENT, _CREATED]
+    stamps = [view.event, *([view.created] if view.created else [])]  # for the rules
+    columns = [*joins, *(old for old, _ in view.features), *stamps, _EVENT, _CREATED]
     return rows.filter(kept).select(*dict.fromkeys(columns)), per_microsecond
 
 

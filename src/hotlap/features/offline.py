@@ -161,7 +161,9 @@ class PolarsOfflineStore(OfflineStore):  # type: ignore[misc]
 
         source = feature_view.batch_source
         schema, columns = get_pyarrow_schema_from_batch_source(config, source)
-        _hold_rules(config, feature_view, table)
+        rows = pl.from_arrow(table)
+        assert isinstance(rows, pl.DataFrame)
+        rules.held_for(config.repo_path, feature_view, rows, "write to")
         original = {new: old for old, new in source.field_mapping.items()}
         table = table.rename_columns([original.get(name, name) for name in table.column_names])
         if columns != table.column_names:
@@ -172,15 +174,6 @@ class PolarsOfflineStore(OfflineStore):  # type: ignore[misc]
         write.append(table, write.local(source.path, config.repo_path))
         if progress:
             progress(table.num_rows)
-
-
-def _hold_rules(config: RepoConfig, view: FeatureView, table: pa.Table) -> None:
-    schema = rules.of(config.repo_path).get(view.name)
-    if schema is not None:
-        names = [view.batch_source.field_mapping.get(one, one) for one in table.column_names]
-        rows = pl.from_arrow(table.rename_columns(names))
-        assert isinstance(rows, pl.DataFrame)
-        rules.held(schema, rows, f"write to view {view.name}")
 
 
 def plan(

@@ -30,14 +30,13 @@ def push(store: Store, source: str, rows: Any, *, to: To = "both") -> Json:
     if to not in ("online", "offline", "both"):
         raise InputError(f"push to {to!r}; give online, offline or both")
     frame = entities.read(rows).collect()
-    schemas, config = rules.of(store.repo), store.feast.config
+    config = store.feast.config
     online: list[Rows] = []
     offline: dict[Path, pl.DataFrame] = {}
     views = _views(store, source)
     for view in views:
         mine = _stamped(view, frame)
-        if view.name in schemas:
-            rules.held(schemas[view.name], mine, f"push {source}: view {view.name}")
+        rules.held_for(store.repo, view, mine, f"push {source}:")
         if to != "offline":
             table = compute_table_id(config.project, view, config.registry.enable_online_feature_view_versioning)
             online.append(rows_of(view, table, mine))

@@ -48,6 +48,15 @@ def of(repo: Path | str | None) -> dict[str, Any]:
     return schemas
 
 
+def held_for(repo: Path | str | None, view: Any, rows: pl.DataFrame, doing: str) -> None:
+    """Hold rows to the rules of a view of Feast's, if it has any; columns may have the view's names or its source's."""
+    schema = of(repo).get(view.name)
+    if schema is not None:
+        names = view.batch_source.field_mapping
+        rows = rows.rename({old: new for old, new in names.items() if old in rows.columns and new not in rows.columns})
+        held(schema, rows, f"{doing} view {view.name}")
+
+
 def held(schema: Any, rows: pl.DataFrame, what: str, *, first_row: int = 0) -> None:
     """Raise InputError where the rows break a rule: column, rule, how many rows, and the first of them.
 

@@ -36,7 +36,7 @@ bench: install
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/optimize.py
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/training.py
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/memory.py
-	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/features.py --large 50000000
+	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/features.py --large 1000000 10000000 50000000
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/tuner.py
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/features_online.py
 

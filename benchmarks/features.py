@@ -1,8 +1,8 @@
 """Point-in-time joins: hotlap's offline store against Feast's file store, pandas and DuckDB, on the same files.
 
     python benchmarks/features.py                 about 1 minute; writes benchmarks/results/features.json
-    python benchmarks/features.py --large 50000000    also one join of that many rows, with its peak memory
-    python benchmarks/features.py --rounds 0 --large 50000000    that join only, beside the last comparison
+    python benchmarks/features.py --large 1000000 10000000 50000000    also a join of each size, with its peak memory
+    python benchmarks/features.py --rounds 0 --large 50000000    those joins only, beside the last comparison
 
 500,000 feature rows of 20,000 entities, 100,000 entity rows, three features, from one Parquet file. All sides start
 from files and a pandas frame of entity rows and end with a table in memory; hotlap and Feast's file store go through
@@ -222,20 +222,20 @@ def circumstances() -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--large", type=int)
+    parser.add_argument("--large", type=int, nargs="+", default=[], help="also one join of each so many rows")
     parser.add_argument("--write", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--join", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=HERE / "results" / "features.json")
     given = parser.parse_args()
     if given.write:
-        write_features(given.write, given.large, ENTITIES * 10)
+        write_features(given.write, given.large[0], ENTITIES * 10)
         return
     if given.join:
         join_once(given.join)
         return
     if given.rounds == 0:
         before: dict[str, Any] = json.loads(given.out.read_text())
-        before["large"] = {**large(given.large), **circumstances()}
+        before["large"] = [{**large(rows), **circumstances()} for rows in given.large]
         given.out.write_text(json.dumps(before, indent=1) + "\n")
         print(before["large"])
         return
@@ -245,7 +245,7 @@ def main() -> None:
         "entity_rows": ASKED,
         "rounds": given.rounds,
         "sides": compare(given.rounds),
-        "large": large(given.large) if given.large else None,
+        "large": [large(rows) for rows in given.large],
         **circumstances(),
     }
     given.out.write_text(json.dumps(result, indent=1) + "\n")
@@ -254,8 +254,8 @@ def main() -> None:
             f"{name:18} {1000 * one['median_seconds']:8.1f} ms  {one['times_hotlap']:6.2f} times hotlap's  "
             f"{one['lost']:,} rows lost, {one['wrong']:,} wrong"
         )
-    if result["large"]:
-        print(result["large"])
+    for one in result["large"]:
+        print(one)
 
 
 if __name__ == "__main__":

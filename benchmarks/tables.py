@@ -406,6 +406,39 @@ def training_provenance(found: Sequence[Json]) -> str:
 STORE_NAMES = {"sqlite": "SQLite", "redis": "Redis", "postgres": "PostgreSQL"}
 
 
+def offline_words(found: Json) -> list[str]:
+    """What benchmarks/features.py found: a point-in-time join beside others' on the same files, and larger ones."""
+    rows = [
+        [
+            name,
+            milliseconds(1000 * one["median_seconds"]),
+            f"{one['times_hotlap']:.2f}",
+            f"{one['lost']:,}",
+            f"{one['wrong']:,}",
+        ]
+        for name, one in found["sides"].items()
+    ]
+    head = ["join", "ms", "times hotlap's", "rows lost", "wrong values"]
+    parts = [
+        f"{found['feature_rows']:,} feature rows of {found['entities']:,} entities, {found['entity_rows']:,} entity "
+        f"rows, from one Parquet file, {found['rounds']} rounds in turn."
+        + (" Taken at idle priority beside other work: the times are an indication." if found["idle_priority"] else ""),
+        table(head, rows),
+    ]
+    curve = [
+        [
+            f"{one['feature_rows']:,}",
+            f"{one['entity_rows']:,}",
+            f"{one['seconds']:.1f}",
+            f"{one['peak_memory_bytes'] / 2**30:.2f}",
+        ]
+        for one in found["large"]
+    ]
+    if curve:
+        parts.append(table(["feature rows", "entity rows", "seconds", "peak memory, GiB"], curve))
+    return parts
+
+
 def online_table(found: Json) -> str:
     """What benchmarks/features_online.py found: reads of many keys, in turn with Feast's."""
     head = ("store", "keys", "hotlap p50, ms", "p99, ms", "Feast p50, ms", "p99, ms", "Feast's time over hotlap's")
@@ -441,6 +474,7 @@ def page(
     simulation: Json | None = None,
     training: Sequence[Json] = (),
     online: Json | None = None,
+    offline: Json | None = None,
 ) -> str:
     """The whole of docs/benchmarks.md."""
     parts = [
@@ -486,6 +520,8 @@ def page(
             simulation_table(simulation),
             *simulation_words(simulation),
         ]
+    if offline:
+        parts += ["## Point-in-time joins", *offline_words(offline)]
     if online:
         parts += ["## Online features", online_table(online), *online_words(online)]
     return "\n\n".join(parts) + "\n"
@@ -528,10 +564,10 @@ def _trained(results: Path) -> list[str]:
 def write_pages(results: Path, *, check: bool = False) -> list[Path]:
     """Write the page and the README's table; which of them were not what they should be. `check`: write nothing."""
     found = cases(results / "optimize")
-    names = ("noise.json", "gate_simulation.json", "features_online.json")
-    noise, simulation, online = (read(results / name) for name in names)
+    names = ("noise.json", "gate_simulation.json", "features_online.json", "features.json")
+    noise, simulation, online, offline = (read(results / name) for name in names)
     training = [json.loads((results / "training" / f"{name}.json").read_text()) for name in _trained(results)]
-    wanted = {PAGE: page(found, noise, simulation, training, online)}
+    wanted = {PAGE: page(found, noise, simulation, training, online, offline)}
     if README.is_file() and found:
         wanted[README] = with_table(README.read_text(), readme_table(found))
     differing = [path for path, text in wanted.items() if not path.is_file() or path.read_text() != text]

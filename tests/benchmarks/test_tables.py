@@ -210,3 +210,18 @@ def test_the_page_says_whether_skipping_lost_a_winner(tables: ModuleType) -> Non
     assert "left them no chance: 2. Built and timed after the search, 1 ran, and 0 of them" in said
     rows.append({"name": "openvino, fp32", "median_ms": 0.3, "lost": True})
     assert "small ViT, 64 tokens, batch 1: openvino, fp32" in tables.page([{**case(), "skipped_for_the_limit": rows}])
+
+
+def test_joins_are_told_with_what_was_lost_and_how_they_grow(tables):
+    side = {"median_seconds": 0.1729, "times_hotlap": 1.0, "lost": 0, "wrong": 0}
+    found = {
+        "feature_rows": 500_000, "entities": 20_000, "entity_rows": 100_000, "rounds": 7, "idle_priority": True,
+        "sides": {"hotlap": side, "feast file store": {**side, "times_hotlap": 12.5, "lost": 3931, "wrong": 6}},
+        "large": [{"feature_rows": 10**7, "entity_rows": 10**6, "seconds": 12.34, "peak_memory_bytes": 2**31}],
+    }  # fmt: skip
+    text = tables.page([], offline=found)
+    assert "| hotlap | 173 | 1.00 | 0 | 0 |" in text
+    assert "| feast file store | 173 | 12.50 | 3,931 | 6 |" in text
+    assert "| 10,000,000 | 1,000,000 | 12.3 | 2.00 |" in text
+    assert "Taken at idle priority" in text
+    assert "idle priority" not in tables.page([], offline={**found, "idle_priority": False, "large": []})

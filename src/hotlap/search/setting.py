@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -106,11 +107,16 @@ class Setting:
 LOAD_SECONDS = 300.0
 """Longest a load may take before it counts as hung: importing torch from a cold disk takes a minute."""
 
+_LONGEST_FOLDER = 107 - len("/pymp-12345678/listener-12345678")
+"""Bytes of a path in which multiprocessing can still open a socket (unix(7)): loader processes hand their tensors over
+through one, and where it can't be opened they lose them and their reader waits for ever."""
+
 
 def start_worker(threads: int, memory_limit: int | None, work: Path | None = None) -> Worker:
     """A fresh process whose thread pools are of that size and whose compilers start no pools of their own.
 
-    Its temporary files go into `work`, where they end with the run however a worker ends.
+    Its temporary files go into `work`, where they end with the run however a worker ends; into the system's folder
+    where the path of `work` is too long for a socket in it.
     """
     environment = {
         "OMP_NUM_THREADS": str(threads),
@@ -119,7 +125,9 @@ def start_worker(threads: int, memory_limit: int | None, work: Path | None = Non
         "TOKENIZERS_PARALLELISM": "false",
     }
     if work is not None:
-        scratch = work / "tmp"
+        scratch = work.absolute() / "tmp"
         scratch.mkdir(parents=True, exist_ok=True)
-        environment |= {"TMPDIR": str(scratch), "TORCHINDUCTOR_CACHE_DIR": str(scratch / "inductor")}
+        environment["TORCHINDUCTOR_CACHE_DIR"] = str(scratch / "inductor")
+        if len(os.fsencode(scratch)) <= _LONGEST_FOLDER:
+            environment["TMPDIR"] = str(scratch)
     return Worker(memory_limit=memory_limit, environment=environment)

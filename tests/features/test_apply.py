@@ -32,7 +32,7 @@ def test_applied_it_is_as_feast_applies_it(bare: Path, repo: Path) -> None:
     assert told["applied"]["feature views"] == ["scores", "trips", "weather"]
     assert told["deleted"] == {}
     ours, theirs = FeatureStore(str(bare)), FeatureStore(str(repo))
-    assert [one.name for one in ours.list_entities()] == [one.name for one in theirs.list_entities()]
+    assert {one.name: one for one in ours.list_entities()} == {one.name: one for one in theirs.list_entities()}
     for view in theirs.list_feature_views():
         assert ours.get_feature_view(view.name) == view
     assert ours.get_feature_service("both") == theirs.get_feature_service("both")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,10 @@ def apply(repo: Path | str = ".") -> Json:
     _check(objects, config.project)
     gone = _gone(store, objects)
     try:
-        store.apply(objects, objects_to_delete=gone, partial=False)
+        with warnings.catch_warnings():
+            # Feast's own retrieval of on-demand features is slow; hotlap's is another.
+            warnings.filterwarnings("ignore", "On demand feature view is an experimental feature", RuntimeWarning)
+            store.apply(objects, objects_to_delete=gone, partial=False)
     except (ValueError, TypeError) as error:
         raise InputError(f"{folder}: {error}") from error
     return {"applied": _names(objects), "deleted": _names(gone)}

@@ -224,3 +224,13 @@ def test_without_jinja2_it_says_how_to_get_it(sample: dict[str, Any], monkeypatc
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MissingExtra, match=r"^report\.html needs jinja2; install it with: pip install 'hotlap\[opti"):
         page.html(sample)
+
+
+def test_a_tuning_page_tells_steps_and_no_scores_of_its_set_ups(vary: Callable[[str], dict[str, Any]]) -> None:
+    searched = _outline(vary("sample")).text
+    told = _outline(vary("tuning")).text
+    assert "Steps a second" in told
+    assert "Every set-up that was considered" in told
+    for words in ("Calls a second", "Score lost", "Built in"):
+        assert words not in told
+        assert words in searched

@@ -77,10 +77,11 @@ def in_order(candidates: Iterable[Json]) -> list[Json]:
 def facts(result: Json) -> list[tuple[str, str, str]]:
     """Before and after: (what, baseline, best), where either is known; the best is empty where nothing changed."""
     baseline, best = result["baseline"], result["best"]
-    call = "a training step" if result["kind"] in ("tune", "train") else "one call"
+    training = result["kind"] in ("tune", "train")
+    call, each = ("a training step", "Steps") if training else ("one call", "Calls")
     written = (
         (f"Time of {call} (median)", "median_ms", wording.milliseconds),
-        ("Calls a second (1 / median)", "median_ms", _per_second),
+        (f"{each} a second (1 / median)", "median_ms", _per_second),
         ("Size of the files", "bytes", wording.byte_size),
         ("Memory at its peak", "peak_memory_bytes", wording.byte_size),
         ("Score", "score", lambda value: wording.significant(value, 4)),

@@ -231,6 +231,6 @@ def test_a_tuning_page_tells_steps_and_no_scores_of_its_set_ups(vary: Callable[[
     told = _outline(vary("tuning")).text
     assert "Steps a second" in told
     assert "Every set-up that was considered" in told
-    for words in ("Calls a second", "Score lost", "Built in"):
+    for words in ("Calls a second", "the score lost", "Built in"):
         assert words not in told
         assert words in searched

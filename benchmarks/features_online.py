@@ -30,9 +30,9 @@ import numpy as np
 import polars as pl
 
 HERE = Path(__file__).resolve().parent
-sys.path += [str(HERE), str(HERE.parent / "tests")]
+sys.path += [str(HERE.parent / "tests/features")]
 
-from features import servers  # noqa: E402 - the tests' own way to start servers
+import servers  # noqa: E402 - the tests' own way to start servers
 
 VIEWS, ENTITIES, ASKED, CALLS = 5, 20_000, (1, 100, 1000), 300
 REFS = [f"v{view}:{name}{view}" for view in range(VIEWS) for name in "xyn"]

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 import hotlap
+import hotlap.actions.optimize as optimizing
 from hotlap.cli.main import run
 from hotlap.report.schema import schema
 
@@ -95,6 +96,21 @@ def test_when_nothing_may_be_lost_the_original_stays_and_the_nearest_miss_is_sai
     assert "Traceback" not in capsys.readouterr().err
     images = np.zeros((3, 3, 16, 16), np.float32)
     assert hotlap.load(out / "artifact")(images).shape == (3, 10)
+
+
+def test_a_profile_that_takes_too_long_is_a_warning_and_the_search_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(optimizing, "_LEAST_PROFILE_SECONDS", 0.0)
+    monkeypatch.setattr(optimizing, "_PROFILE_SHARE", 0.0)
+    target, out = models.write(tmp_path, "convolutions"), tmp_path / "out"
+    code = run(["optimize", target, "--out", str(out), "--only", "onnxruntime", "--skip", "int8",
+                "--max-drop", "0.2", *QUICK, "--budget", "30s"])  # fmt: skip
+    result = result_of(out)
+    assert code in (0, 3)
+    assert [one for one in result["warnings"] if one.startswith("the original was not profiled: no answer within 0 s")]
+    assert any(candidate.get("median_ms") for candidate in result["candidates"])
+    assert (out / "report.html").exists()
 
 
 def start(target: str, out: Path, *more: str) -> subprocess.Popen[bytes]:

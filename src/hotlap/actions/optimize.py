@@ -39,6 +39,8 @@ _EVALUATION_SHARE = 0.1
 """Evaluation data that eats more than this share of the budget in one pass is refused."""
 _SELECTION_SHARE = 0.05
 """Of slow models no more examples choose than the original gives outputs for in this share of the budget."""
+_LEAST_PROFILE_SECONDS, _PROFILE_SHARE = 60.0, 0.4
+"""A profile may take so long, or this share of the time left; it only spares tries, so the search goes on without."""
 _NOISE_STARTS = 1
 """What is usual counts as four more (measure/statistics.py), so that a second would hardly move the floor."""
 
@@ -226,17 +228,25 @@ def _setting(
 
 
 def _with_profile(setting: Setting, student: Worker, limit: Limits) -> Setting:
-    """Where the time goes, before anything is changed, and the least time each number format could take."""
+    """Where the time goes, before anything is changed, and the least time each number format could take.
+
+    A profile that takes too long or fails is a warning: without it no candidate is left out for its format's bound.
+    """
     setting.progress({"event": "phase", "phase": "profiling the original"})
-    found = student.call(
-        f"{_WORK}.opening:profile",
-        target=setting.target,
-        batch=setting.batch,
-        threads=setting.threads,
-        limits=limit.to_json(),
-        device=setting.device,
-        timeout=max(120.0, setting.seconds_left),
-    )
+    try:
+        found = student.call(
+            f"{_WORK}.opening:profile",
+            target=setting.target,
+            batch=setting.batch,
+            threads=setting.threads,
+            limits=limit.to_json(),
+            device=setting.device,
+            timeout=max(_LEAST_PROFILE_SECONDS, _PROFILE_SHARE * setting.seconds_left),
+        )
+    except CandidateFailed as error:
+        told = f"the original was not profiled: {error}; the search goes on without, and `hotlap profile` has more time"
+        study = {**setting.study, "profile": {}, "warnings": [*setting.study["warnings"], told]}
+        return replace(setting, study=study, rates=limit.rates)
     return replace(setting, study={**setting.study, "profile": found}, bounds_ms=found["bounds_ms"], rates=limit.rates)
 
 

@@ -3,11 +3,14 @@
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from hotlap.core import Candidate, Interval, Step, to_json
 from hotlap.search import trial
 from hotlap.search.strategy import Row
 
-SETTING: Any = SimpleNamespace(objective="latency")
+STUDY = {"metric": False, "sliced": False}
+SETTING: Any = SimpleNamespace(objective="latency", study=STUDY)
 
 
 def leader(runtime: str, speedup: float, chance: float = 1.0, threads: int = 2) -> Row:
@@ -24,9 +27,9 @@ def timed(speedup: float) -> dict[str, Any]:
     return {"speedup": to_json(interval), "median_ms": 10 / speedup}
 
 
-def reason(speedup: float, *leaders: Row, twin: Any = None) -> str | None:
+def reason(speedup: float, *leaders: Row, twin: Any = None, setting: Any = SETTING) -> str | None:
     record = timed(speedup)
-    assert trial._is_out(SETTING, record, leaders, twin) == (record.get("status") == "dropped")
+    assert trial._is_out(setting, record, leaders, twin) == (record.get("status") == "dropped")
     return record.get("reason")
 
 
@@ -43,6 +46,12 @@ def test_once_two_are_likely_to_be_confirmed_what_is_slower_than_both_is_out() -
     assert reason(3.9, fast, spare) is None
     assert reason(3.0, fast, leader("onnxruntime", 4.0, chance=0.6)) is None
     assert reason(3.0, fast, leader("openvino", 4.0, threads=1)) is None
+
+
+@pytest.mark.parametrize("unforeseen", ["metric", "sliced"])
+def test_what_only_confirming_judges_is_not_taken_as_likely(unforeseen: str) -> None:
+    setting: Any = SimpleNamespace(objective="latency", study={**STUDY, unforeseen: True})
+    assert reason(3.0, leader("openvino", 5.0), leader("onnxruntime", 4.0), setting=setting) is None
 
 
 def test_another_way_of_running_is_out_where_it_is_slower() -> None:

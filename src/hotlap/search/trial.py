@@ -22,7 +22,10 @@ _LONGEST_CHECK = 120.0
 _NOT_WORTH_SCORING = 0.4
 """A candidate slower than this share of the best so far is not scored: it could not win."""
 _NO_LONGER_WORTH_SCORING = 0.9
-"""The same once two with other numbers than each other are likely to be confirmed."""
+"""The same once two with other numbers than each other are likely to be confirmed.
+
+How likely is known of the mean score alone: slices and a `metric` of the workload's own are judged when one is
+confirmed, so that where there are any, only what changes no numbers counts as likely."""
 
 
 class Turn:
@@ -139,7 +142,8 @@ def _is_out(setting: Setting, record: dict[str, Any], leaders: Sequence[Row], tw
         reason = f"{record['median_ms']:.3g} ms a call, far behind {leaders[0].median_ms:.3g} ms, so not scored"
         record |= {"status": "dropped", "reason": reason}
         return True
-    likely = [row for row in leaders if row.chance >= gate.LIKELY]
+    unforeseen = setting.study["metric"] or setting.study["sliced"]
+    likely = [row for row in leaders if row.chance >= gate.LIKELY and (row.candidate.same_numbers or not unforeseen)]
     differ = len({alike.numbers(row.candidate) for row in likely}) > 1
     if differ and all(_is_behind(record, row, _NO_LONGER_WORTH_SCORING) for row in likely):
         longest = max(row.median_ms or 0.0 for row in likely)

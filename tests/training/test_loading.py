@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import trainable
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
 from hotlap.errors import WorkloadError
 from hotlap.training.loading import BatchesSource, DatasetSource, LoaderSource, source_of
@@ -43,6 +43,34 @@ class Stream(IterableDataset):
 class Own(DataLoader):
     def __iter__(self):
         yield from [*super().__iter__()][:1]
+
+
+class Opened(Numbers):
+    """Opens what it reads from in each loader process, by its worker_init_fn."""
+
+    added = None
+
+    def __getitem__(self, index: int):
+        inputs, target = super().__getitem__(index)
+        return inputs, target + self.added
+
+
+def open_in_worker(number: int) -> None:
+    get_worker_info().dataset.added = 100
+
+
+class Counted(Sampler):
+    """Begins each epoch elsewhere, and counts them itself."""
+
+    def __init__(self) -> None:
+        self.epochs = 0
+
+    def __len__(self) -> int:
+        return 7
+
+    def __iter__(self):
+        self.epochs += 1
+        yield from ((place + self.epochs) % 7 for place in range(7))
 
 
 class Short(Sampler):
@@ -109,6 +137,23 @@ def test_two_processes_share_a_loaders_batches(workload) -> None:
     # The last window has one batch, which the second process computes too and which weighs nothing there.
     assert [batch.targets.tolist() for batch in second[0].micro_batches] == one[0][1::2]
     assert [batch.weight for batch in second[1].micro_batches] == [0.0]
+
+
+def test_a_worker_init_fn_finds_its_own_dataset(workload) -> None:
+    loader = DataLoader(Opened(), batch_size=7, num_workers=1, worker_init_fn=open_in_worker)
+    found = source(loader, workload)
+    assert targets(found) == [[[100, 101, 102, 103, 104, 105, 106]]]
+    found.close()
+
+
+def test_a_sampler_that_counts_its_epochs_is_taken_up_where_it_was(workload) -> None:
+    def loader() -> DataLoader:
+        return DataLoader(Numbers(), batch_size=4, sampler=Counted())
+
+    whole = source(loader(), workload)
+    first, second = targets(whole, 0), targets(whole, 1)
+    assert first != second
+    assert targets(source(loader(), workload), 1) == second
 
 
 def test_a_sampler_shorter_than_it_says(workload) -> None:

@@ -139,9 +139,10 @@ class LoaderSource:
         with running("training"):
             self.examples: int | None = len(loader.dataset)
             self.windows: int | None = windows_in(len(loader), settings.accumulation)
-        # Other samplers may give keys of their own in the place of numbers from 0 on.
-        of_torch = type(loader.sampler).__module__.startswith(("torch.", "torchdata."))
-        self.warnings = changing(loader.dataset) if of_torch else ()
+        # Other samplers may give keys of their own in the place of numbers from 0 on, and what a worker_init_fn opens
+        # can be read in a loader process only.
+        readable = _is_of_torch(loader.sampler) and (loader.worker_init_fn is None or not loader.num_workers)
+        self.warnings = changing(loader.dataset) if readable else ()
         self._sampler = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
         self._reading: Windows | None = None
 
@@ -179,8 +180,12 @@ class LoaderSource:
 
     def _slots(self, epoch: int, first: int) -> Iterator[Slot]:
         size = self._settings.accumulation
-        for number in range(epoch, self._settings.epochs):
+        # A sampler of the user's own may count its epochs itself, so that those before are drawn again too.
+        known = all(one is None or _is_of_torch(one) for one in (self._loader.sampler, self._loader.batch_sampler))
+        for number in range(epoch if known else 0, self._settings.epochs):
             batches = self._order(number)
+            if number < epoch:
+                continue
             for window in range(first if number == epoch else 0, windows_in(len(batches), size)):
                 group = list(enumerate(batches[window * size : (window + 1) * size]))
                 mine = group[self._rank :: self._world]
@@ -325,6 +330,10 @@ def can_be_taken_apart(training: Any) -> bool:
 
 def _is_known_loader(training: Any) -> bool:
     return getattr(getattr(type(training), "__iter__", None), "__module__", None) in _LOADERS
+
+
+def _is_of_torch(sampler: Any) -> bool:
+    return type(sampler).__module__.startswith(("torch.", "torchdata."))
 
 
 def changing(dataset: Any) -> tuple[str, ...]:

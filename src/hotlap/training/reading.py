@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hotlap.errors import HotlapError, TrainingStopped, WorkloadError
@@ -85,6 +86,16 @@ class Reader:
         except HotlapError as error:
             return slot, _Failed(str(error))
 
+    def begin_worker(self, then: Callable[[int], Any] | None, number: int) -> None:
+        """Have `get_worker_info().dataset` in this loader process be the user's, then call their worker_init_fn."""
+        from torch.utils.data import get_worker_info
+
+        # It refuses to be changed, but nothing of torch's reads its dataset again.
+        object.__setattr__(get_worker_info(), "dataset", self._dataset)
+        if then is not None:
+            with running("training"):
+                then(number)
+
     def _items(self, slot: Slot) -> Any:
         if self._in_batches:
             return self._dataset[slot.indices[0]]
@@ -160,6 +171,7 @@ def _loader(order: Iterator[Slot], reader: Reader, workers: int, options: dict[s
     from torch.utils.data import DataLoader
 
     given: Any = {"multiprocessing_context": "fork" if workers else None, **options}
+    given["worker_init_fn"] = partial(reader.begin_worker, options.get("worker_init_fn"))
     return DataLoader(
         reader,  # type: ignore[arg-type]
         batch_size=None,

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from hotlap.cli import main
 
@@ -13,6 +14,12 @@ from hotlap.cli import main
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run([command, "--help"]) == 0
     assert "Usage: hotlap" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("called", "kept"), [("optimize", True), ("train", True), ("tune", False), ("keys", False)])
+def test_only_what_can_be_taken_up_is_said_to_be_kept_when_interrupted(called: str, kept: bool) -> None:
+    command = typer.main.get_command(main.build_app())
+    assert main._takes_up(command, [called, "file.py"]) == kept
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

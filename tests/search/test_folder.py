@@ -34,6 +34,12 @@ def test_one_that_exists_is_refused_and_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
+def test_a_run_that_cant_be_taken_up_is_not_said_to_be(tmp_path: Path) -> None:
+    begun(tmp_path)
+    with pytest.raises(OutputError, match=r"exists; start over with --force, or give another"):
+        RunFolder(tmp_path, resume=None, force=False)
+
+
 def test_force_deletes_what_a_run_made_and_nothing_else(tmp_path: Path) -> None:
     out = tmp_path / "out"
     begun(out)

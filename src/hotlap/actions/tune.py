@@ -67,7 +67,7 @@ def tune(
     loaded = load_target(named)
     count = threads or machine.cores
     usual = settings_for(loaded.workload, {"threads": count, "seed": seed, "device": where})
-    with RunFolder(Path(out), resume=False, force=force, begun="settings.json") as folder:
+    with RunFolder(Path(out), resume=None, force=force, begun="settings.json") as folder:
         limit = max_memory or machine.memory_limit
         tell({"event": "phase", "phase": "opening the workload"})
         with start_worker(count, None, folder.work) as worker:

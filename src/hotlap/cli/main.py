@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from importlib import import_module
+from typing import Any
 
 import typer
 
@@ -72,8 +73,10 @@ def run(arguments: list[str]) -> int:
     """Run the command line on `arguments`; gives the exit code of DESIGN.md section 2."""
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
+    command = None
     try:
-        outcome = typer.main.get_command(build_app()).main(arguments, prog_name="hotlap", standalone_mode=False)
+        command = typer.main.get_command(build_app())
+        outcome = command.main(arguments, prog_name="hotlap", standalone_mode=False)
     except HotlapError as error:
         if debug:
             traceback.print_exc()
@@ -93,8 +96,15 @@ def run(arguments: list[str]) -> int:
         return _unexpected(error)
     # Typer may turn an interrupt into its exit code by itself.
     if outcome == INTERRUPTED:
-        print("hotlap: interrupted; what was done so far is kept", file=sys.stderr)
+        kept = "; what was done so far is kept" if _takes_up(command, arguments) else ""
+        print(f"hotlap: interrupted{kept}", file=sys.stderr)
     return outcome if isinstance(outcome, int) else OK
+
+
+def _takes_up(command: Any, arguments: list[str]) -> bool:
+    """Whether the command that was called can take up a run where it was."""
+    called = getattr(command, "commands", {}).get(arguments[0]) if arguments else None
+    return any(parameter.name == "resume" for parameter in getattr(called, "params", ()))
 
 
 def _unexpected(error: Exception) -> int:

@@ -35,10 +35,11 @@ os.register_at_fork(after_in_child=_let_go)
 class RunFolder:
     """`--out`, locked for as long as the process lives. The lock goes when the process does, however it ends.
 
-    `begun` is the file that tells a run from an empty folder: it is written first.
+    `begun` is the file that tells a run from an empty folder: it is written first. `resume`: None for a command that
+    can't take up a run.
     """
 
-    def __init__(self, path: Path, *, resume: bool, force: bool, begun: str = "journal.jsonl") -> None:
+    def __init__(self, path: Path, *, resume: bool | None, force: bool, begun: str = "journal.jsonl") -> None:
         self.path, self._begun = path, path / begun
         if resume and force:
             raise OutputError("--resume takes up a run and --force starts it over; give one of them")
@@ -50,7 +51,8 @@ class RunFolder:
         if existed and not path.is_dir():
             raise OutputError(f"--out {path} is a file; give a folder")
         if existed and any(path.iterdir()) and not (resume or force):
-            raise OutputError(f"--out {path} exists; go on with --resume, start over with --force, or give another")
+            go_on = "" if resume is None else "go on with --resume, "
+            raise OutputError(f"--out {path} exists; {go_on}start over with --force, or give another")
         if force and existed and any(path.iterdir()) and not (path / _LOCK).exists():
             raise OutputError(f"--out {path} holds files that no run of hotlap made; --force won't delete them")
         if resume and not self._begun.exists():

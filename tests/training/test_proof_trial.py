@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import trainable
 
+from hotlap.training import proof_trial
 from hotlap.training.proof import LOSS_MARGIN
 from hotlap.training.proof_trial import Kind, Plan, Side, details, judge_in_turn
 from hotlap.training.settings import Settings
@@ -89,3 +90,14 @@ def test_what_does_not_fit_the_time_is_not_judged(tmp_path: Path) -> None:
     (trial,) = judge_in_turn(own, [tuned], planned(tmp_path))
     assert trial.judged is None
     assert trial.reason == "5 seeds of short runs do not fit into 900 s; give more time"
+
+
+@pytest.mark.parametrize(
+    ("scores", "reason"),
+    [((0.5, 3.0), "scores lie from 0.5 to 3"), ((0.5, None), "own set-up diverged, which leaves no score")],
+)
+def test_own_scores_that_nothing_can_be_judged_by(tmp_path: Path, scores: tuple[Any, ...], reason: str) -> None:
+    plan = replace(planned(tmp_path, "full"), margin=None)
+    own = [{"score": score} for score in scores]
+    with pytest.raises(proof_trial._NoJudgement, match=reason):
+        proof_trial._judge(own, [{"score": 0.5}, {"score": 0.5}], plan, 1)

@@ -6,9 +6,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import trainable
 
 from hotlap.errors import CandidateFailed, OutOfMemory, WorkloadError
+from hotlap.training import timing
 from hotlap.training.settings import Settings
 from hotlap.training.tuner import Bench, kept_for_confirming, memory_told
 
@@ -57,6 +59,22 @@ def test_memory_is_that_of_the_largest_batch_of_the_epoch(tmp_path: Path) -> Non
 def test_another_error_is_none_of_memory(tmp_path: Path) -> None:
     with pytest.raises(WorkloadError, match="no such label"):
         bench(tmp_path, BROKEN, ENOUGH).peak_bytes(Settings(threads=1))
+
+
+@pytest.mark.parametrize(
+    ("replaced", "message"),
+    [
+        ("loss=lambda outputs, labels: outputs.sum() * float('nan')", "gave a loss that is not finite"),
+        ("training=lambda: []", "`training` gave no batch"),
+    ],
+)
+def test_steps_that_cant_be_timed(tmp_path: Path, replaced: str, message: str) -> None:
+    add = f"import dataclasses\nworkload = dataclasses.replace(workload, {replaced})\n"
+    threads = torch.get_num_threads()
+    with pytest.raises(WorkloadError, match=message):
+        timing.hold(
+            {}, target=trainable.write(tmp_path, "tokens", add=add), settings=Settings(threads=threads).to_json()
+        )
 
 
 def test_slow_steps_keep_more_time_for_their_confirmation() -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hotlap.core import Json
-from hotlap.errors import HotlapError, InputError
+from hotlap.errors import HotlapError
 from hotlap.measure.worker import Worker
 from hotlap.search.setting import start_worker
 from hotlap.training import proof
@@ -135,6 +135,9 @@ def _judgement(ours: _Runs, theirs: _Runs, plan: Plan, examples: int, tried: int
             if judged is None and time.monotonic() - began > plan.seconds:
                 raise _NoJudgement(f"{look} seeds did not fit into {plan.seconds:.0f} s; give more time")
             _pair_of_runs(ours, theirs, plan, examples, left=plan.seconds - (time.monotonic() - began))
+            if _unit(ours.found) == "score":
+                # What would leave no judgement in the end is said at once: the other seeds may take an hour.
+                _score_margin(ours.found, plan)
         judged = _judge(ours.found[:look], theirs.found, plan, tried)
         if judged.answer != "undecided":
             break
@@ -160,8 +163,9 @@ def _pair_of_runs(ours: _Runs, theirs: _Runs, plan: Plan, examples: int, *, left
 
 def _judge(own: Sequence[Json], tuned: Sequence[Json], plan: Plan, tried: int) -> Judged:
     if _unit(own) == "score":
+        margin = _score_margin(own, plan)
         differences = [a["score"] - b["score"] if b["score"] is not None else math.inf for a, b in _pairs(own, tuned)]
-        return proof.judge(differences, margin=_score_margin(own, plan), tried=tried)
+        return proof.judge(differences, margin=margin, tried=tried)
     try:
         ratios = proof.log_ratios(_tails(own), _tails(tuned))
     except ValueError as error:
@@ -170,9 +174,12 @@ def _judge(own: Sequence[Json], tuned: Sequence[Json], plan: Plan, tried: int) -
 
 
 def _score_margin(own: Sequence[Json], plan: Plan) -> float:
+    """What counts as worse. Raises _NoJudgement where the own scores leave nothing to judge by."""
     scores = [run["score"] for run in own]
+    if None in scores:
+        raise _NoJudgement("a training with the workload's own set-up diverged, which leaves no score to compare with")
     if plan.margin is None and not all(0 <= score <= 1 for score in scores):
-        raise InputError(
+        raise _NoJudgement(
             f"--prove full: scores lie from {min(scores):.4g} to {max(scores):.4g}, where 0.01 may mean anything; give "
             "--prove-margin, in the score's unit"
         )

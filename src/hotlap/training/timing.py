@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hotlap.core import Json, to_json
+from hotlap.errors import WorkloadError
 from hotlap.training import preparing
 from hotlap.training.loop import Parts
 from hotlap.training.processes import Processes
@@ -20,6 +21,7 @@ from hotlap.training.reading import Window
 from hotlap.training.recompute import repeated_layers
 from hotlap.training.run import make_parts, trimming_of
 from hotlap.training.settings import Settings
+from hotlap.training.stepping import NotFinite
 from hotlap.workload.opened import check_fields, open_workload
 from hotlap.workload.target import load_target
 
@@ -87,7 +89,7 @@ class Steps:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._epoch = -1
+        self._epoch, self._found = -1, True
         self._windows: Iterator[Window] = iter(())
         self.loading = self.whole = 0.0
 
@@ -95,7 +97,13 @@ class Steps:
         began = time.perf_counter()
         window = self._next()
         loaded = time.perf_counter()
-        self._parts.stepper.step(window, sum(one.weight for one in window.micro_batches))
+        try:
+            self._parts.stepper.step(window, sum(one.weight for one in window.micro_batches))
+        except NotFinite as error:
+            raise WorkloadError(
+                f"a training step with these settings gave a {error.what} that is not finite ({error.value}); `hotlap "
+                "train` with them names the step and the layer"
+            ) from error
         self.loading += loaded - began
         self.whole += time.perf_counter() - began
 
@@ -103,7 +111,11 @@ class Steps:
         while True:
             window: Window | None = next(self._windows, None)
             if window is not None:
+                self._found = True
                 return window
+            if not self._found:
+                raise WorkloadError("the workload's `training` gave no batch; give at least one an epoch")
+            self._found = False
             self._epoch += 1
             self._windows = self._parts.source.epoch(self._epoch, 0)
 

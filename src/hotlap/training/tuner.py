@@ -206,7 +206,7 @@ def settle(bench: Bench, found: Found, settings: Settings) -> Found:
     """What was found, with `settings` as the best where fresh processes confirm them as faster; else the baseline."""
     try:
         starts, held = _confirmed(bench, found.baseline, settings)
-    except CandidateFailed as error:
+    except (CandidateFailed, InputError) as error:
         return give_up(found, f"it failed when it was to be confirmed: {error}")
     speedup = statistics.speedup(starts)
     if statistics.verdict(speedup, found.noise_floor) != "faster":

@@ -55,6 +55,11 @@ def test_read_back_as_written(data, artifact):
     assert FEATURES.references == FEATURES.inputs["x"]
 
 
+def test_the_longest_time_to_live_that_feast_can_keep_is_read_back():
+    longest = replace(FEATURES, views={**FEATURES.views, "weather": replace(WEATHER, ttl_seconds=315_576_000_000.0)})
+    assert stored.parse(longest.to_json(), SIGNATURE) == longest
+
+
 def test_verify_shows_them(artifact, capsys):
     assert run(["verify", str(artifact), "--json"]) == 3  # the tiny artifact claims no verdict
     assert json.loads(capsys.readouterr().out)["features"] == FEATURES.to_json()

@@ -50,6 +50,29 @@ def test_applied_twice_nothing_changes_and_what_was_materialized_stays(bare: Pat
     assert until.replace(tzinfo=None) == repository.END
 
 
+def test_what_another_project_has_in_the_same_registry_stays(bare: Path) -> None:
+    """Its views with code in them are left out when the registry is read, and are there all the same."""
+    features.apply(bare)
+    path = bare / "data/registry.db"
+    before: Any = registry.read(path)
+    before.projects.add().spec.name = "other"
+    for section in ("on_demand_feature_views", "stream_feature_views", "feature_views"):
+        one = getattr(before, section).add()
+        one.spec.name, one.spec.project = "trips", "other"
+    before.feature_views[-1].spec.batch_source.data_source_class_type = "theirs.Source"
+    path.write_bytes(before.SerializeToString())
+    for _ in range(2):
+        features.apply(bare)
+    after: Any = registry.read(path)
+    assert after.on_demand_feature_views == before.on_demand_feature_views
+    assert after.stream_feature_views == before.stream_feature_views
+    assert [one for one in after.feature_views if one.spec.project == "other"] == [before.feature_views[-1]]
+    assert len(after.feature_views) == len(before.feature_views)
+    store = features.open(bare)
+    assert store.left_out == {}
+    assert store.training(repository.asked(5), ["trips:rate"]).read().num_rows == 5
+
+
 def test_what_no_file_defines_any_more_is_dropped(bare: Path) -> None:
     features.apply(bare)
     path = bare / "definitions.py"

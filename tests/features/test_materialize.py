@@ -23,7 +23,7 @@ from features.test_online import NAMES, REFS, keys
 from features.test_online_stores import newest_wins
 
 from hotlap import features
-from hotlap.errors import InputError
+from hotlap.errors import InputError, OutputError
 from hotlap.features import materialize, registry
 
 
@@ -172,6 +172,33 @@ def test_two_runs_of_one_view_at_a_time_are_refused(copy: Path) -> None:
         pytest.raises(InputError, match="view trips is being materialized by another process"),
     ):
         features.open(copy).materialize(["trips"], end=END)
+
+
+def test_a_journal_that_was_cut_off_is_gone_on_with(tmp_path: Path) -> None:
+    """A line that was half written, by a full disk or a power failure, does not swallow the next."""
+    window = materialize._Window(start=None, end=END.replace(tzinfo=UTC))
+    journal = materialize._Journal(tmp_path / "journal")
+    journal.begin(window, 4, "same")
+    journal.passed(0)
+    with journal.path.open("a") as file:
+        file.write('{"sha')
+    assert journal.begin(window, 4, "same") == (4, {0})
+    journal.passed(1)
+    assert journal.begin(window, 4, "same") == (4, {0, 1})
+
+
+def test_a_journal_that_cant_be_kept_is_said(copy: Path) -> None:
+    (copy / "data/.hotlap-materialize").write_text("no folder")
+    with pytest.raises(OutputError, match=r"\.hotlap-materialize: can't be written"):
+        features.open(copy).materialize(["trips"], end=END)
+
+
+def test_an_end_that_lies_ahead_leaves_nothing_out_of_the_next_run(copy: Path) -> None:
+    store = features.open(copy)
+    store.materialize(["trips"], start=START, end=datetime.now(UTC) + timedelta(days=365))
+    noted = registry.materialized_until(store.registry_path, "taxi", "trips")
+    assert noted is not None
+    assert noted <= datetime.now(UTC)
 
 
 @pytest.mark.parametrize(

@@ -102,12 +102,24 @@ def test_a_pandas_column_with_a_missing_key_holds_floats(materialized: Path) -> 
     assert got.table["driver_id"].to_pylist() == [7, None]
 
 
+def test_a_nullable_pandas_column_holds_na(materialized: Path) -> None:
+    given = pd.DataFrame({"driver_id": pd.array([7, None], dtype="Int64")})
+    got = features.open(materialized).online(given, ["trips:rate"], at=END)
+    assert got.table["driver_id"].to_pylist() == [7, None]
+    assert got.status("rate") == ["present", "missing"]
+
+
 @pytest.mark.parametrize(
     ("given", "refs", "message"),
     [
         ({"driver_id": ["7"]}, ["trips:rate"], "key driver_id: '7' is no whole number"),
         ({"driver_id": [1.5]}, ["trips:rate"], "key driver_id: 1.5 is no whole number"),
         ({"driver_id": [2**63]}, ["trips:rate"], "does not fit INT64"),
+        ({"driver_id": [float("inf")]}, ["trips:rate"], "key driver_id: inf is no whole number"),
+        ({"driver_id": [1], "note": [2**70]}, ["trips:rate"], "column note holds what no table can"),
+        ({"driver_id": [1], "note": ["\ud800"]}, ["trips:rate"], "column note holds what no table can"),
+        (pa.table([[1], [2]], ["driver_id", "driver_id"]), ["trips:rate"], "two columns are named driver_id"),
+        (pd.DataFrame([[1, 2]], columns=["driver_id"] * 2), ["trips:rate"], "two columns are named driver_id"),
         ({"driver_id": 7}, ["trips:rate"], r"is one value; give a column of them, as in \[7\]"),
         ({"city": [7]}, ["weather:rain"], "key city: 7 is a int, and the entity's keys are STRING"),
         ({"city": ["\ud800"]}, ["weather:rain"], "can be written as UTF-8"),
@@ -128,6 +140,21 @@ def test_a_pandas_column_with_a_missing_key_holds_floats(materialized: Path) -> 
 def test_what_cant_be_asked_is_said(materialized: Path, given: Any, refs: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         features.open(materialized).online(given, refs)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"down": "nul"}, "down is 'nul'; give raise or null"),
+        ({"expired": "kept"}, "expired is 'kept'; give null or keep"),
+        ({"at": "2026-03-01"}, "at is '2026-03-01'; give a datetime"),
+    ],
+)
+def test_an_option_that_is_misspelt_is_none_of_the_others(
+    materialized: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        features.open(materialized).online({"driver_id": [1]}, ["trips:rate"], **options)
 
 
 def test_no_keys_give_no_rows(materialized: Path) -> None:

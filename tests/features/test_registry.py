@@ -103,6 +103,21 @@ def test_credentials_are_not_in_a_message(tmp_path: Path, monkeypatch: pytest.Mo
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize("secret", ['hunter2" x', '"hunter2: [', "*hunter2"])
+def test_credentials_that_are_no_yaml_are_not_in_a_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secret: str
+) -> None:
+    """A parser's message quotes the line, and what it made of it."""
+    monkeypatch.setenv("STORE_PASSWORD", secret)
+    quote = "" if secret.startswith("*") else '"'
+    store = f"type: sqlite, path: data/online.db, password: {quote}${{STORE_PASSWORD}}{quote}"
+    yaml = (repository.CONFIG % "").replace("type: sqlite, path: data/online.db", store)
+    (tmp_path / "feature_store.yaml").write_text(yaml)
+    with pytest.raises(InputError, match=r"can't be read as YAML from line \d") as caught:
+        features.open(tmp_path)
+    assert "hunter2" not in str(caught.value)
+
+
 def test_bytes_that_are_no_registry_are_refused(tmp_path: Path) -> None:
     (tmp_path / "r.db").write_bytes(b"\xff\xff\xffnonsense")
     with pytest.raises(InputError, match="is not a Feast registry"):

@@ -103,6 +103,21 @@ def test_a_dataset_shares_the_tables_memory(repo: Path) -> None:
     assert rows[2:5][0]["rain"].data_ptr() == rows.tensors["rain"][2:].data_ptr()
 
 
+def test_rows_that_cant_be_read_are_said(repo: Path, tmp_path: Path) -> None:
+    store = features.open(repo)
+    (tmp_path / "rows.csv").write_text("driver_id,event_timestamp\n1,2026-03-02\n")
+    with pytest.raises(InputError, match=r"rows\.csv: can't be read as Parquet"):
+        store.training(tmp_path / "rows.csv", ["trips:rate"])
+    with pytest.raises(InputError, match="column event_timestamp is text that can't be read as ISO 8601"):
+        store.training(pl.DataFrame({"driver_id": [1], "event_timestamp": ["yesterday"]}), ["trips:rate"])
+
+
+def test_a_place_that_cant_be_written_is_said(repo: Path) -> None:
+    rows = pl.DataFrame({"driver_id": [1], "event_timestamp": [repository.START]})
+    with pytest.raises(OutputError, match=r"--out /proc/rows\.parquet: can't be written"):
+        features.open(repo).training(rows, ["trips:rate"], out="/proc/rows.parquet")
+
+
 def test_what_no_tensor_can_hold_is_refused(repo: Path) -> None:
     made = features.open(repo).training(repository.asked(400), ["trips:rate"])
     for column, message in (("rate", "nulls in 400 rows"), ("city", "not a number"), ("none", "no column none")):

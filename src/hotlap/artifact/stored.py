@@ -19,7 +19,8 @@ REFUSE = "refuse"
 """The null rule of a feature that must be there; the others are the number that stands in."""
 _REFERENCE = re.compile(r"[^:\s][^:]*:[^:\s][^:]*")
 _MOST_VIEWS, _MOST_FEATURES = 1000, 10_000
-_MOST_SECONDS = 1e10
+_MOST_SECONDS = 315_576_000_000
+"""The longest that protobuf's Duration, in which Feast keeps a time to live, can say."""
 _MOST_TEXT = 1000
 _LARGEST = float(np.finfo(np.float64).max)
 

@@ -18,8 +18,17 @@ _KEPT = ("validation_references", "feature_view_version_history")
 """What a registry holds that no file of the repository defines and that is not read here: it stays as it is."""
 
 
+_PROJECTS = ("on_demand_feature_views", "stream_feature_views", "feature_views", "label_views", "data_sources",
+             "feature_services", "saved_datasets")  # fmt: skip
+"""Where what carries code is left out when the registry is read; that of other projects is not for us to drop."""
+
+
 class AppliedRegistryStore(CheckedRegistryStore):
     """A registry file that is read as data and written whole; one that does not exist is empty."""
+
+    def __init__(self, registry_config: Any, repo_path: Path) -> None:
+        super().__init__(registry_config, repo_path)
+        self._project = registry_config.project
 
     def get_registry_proto(self) -> Registry:
         if not self._filepath.exists():
@@ -33,6 +42,9 @@ class AppliedRegistryStore(CheckedRegistryStore):
             before: Any = read(self._filepath)
             for section in _KEPT:
                 _keep(getattr(before, section), getattr(proto, section))
+            for section in _PROJECTS:
+                theirs = [one for one in getattr(before, section) if getattr(one, "spec", one).project != self._project]
+                _keep(theirs, getattr(proto, section))
         self._filepath.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(self._filepath) as part:
             part.write_bytes(proto.SerializeToString())

@@ -26,7 +26,12 @@ def read(entities: Any) -> pl.LazyFrame:
         path = Path(entities)
         if not path.exists():
             raise InputError(f"entities {entities}: no such file; give a frame, or the path of a Parquet file")
-        return pl.scan_parquet(sorted(path.rglob("*.parquet")) if path.is_dir() else path)
+        frame = pl.scan_parquet(sorted(path.rglob("*.parquet")) if path.is_dir() else path)
+        try:
+            frame.collect_schema()
+        except pl.exceptions.PolarsError as error:
+            raise InputError(f"entities {entities}: can't be read as Parquet: {str(error).splitlines()[0]}") from error
+        return frame
     import pyarrow as pa
 
     if isinstance(entities, pa.Table):
@@ -56,7 +61,13 @@ def in_utc(entities: pl.LazyFrame, at: str) -> pl.LazyFrame:
     kind = entities.collect_schema()[at]
     own = pl.col(at)
     if kind == pl.String:
-        return entities.with_columns(own.str.to_datetime(time_unit="us", time_zone="UTC"))
+        parsed = own.str.to_datetime(time_unit="us", time_zone="UTC")
+        try:
+            entities.select(parsed).collect(engine="streaming")
+        except pl.exceptions.PolarsError as error:
+            first = str(error).splitlines()[0]
+            raise InputError(f"entities: column {at} is text that can't be read as ISO 8601: {first}") from error
+        return entities.with_columns(parsed)
     if kind == pl.Date:
         return entities.with_columns(own.cast(pl.Datetime("us", "UTC")))
     if not isinstance(kind, pl.Datetime):

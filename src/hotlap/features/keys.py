@@ -29,12 +29,14 @@ def columns(keys: Any) -> dict[str, list[Any]]:
     Raises InputError for anything else, and where columns differ in length.
     """
     if isinstance(keys, pa.Table):
+        _check_names(keys.column_names)
         return {name: keys[name].to_pylist() for name in keys.column_names}
     if isinstance(keys, Mapping):
         named = {str(name): _listed(column) for name, column in keys.items()}
     elif isinstance(keys, Sequence) and not isinstance(keys, str | bytes):
         named = _from_rows(keys)
     elif hasattr(keys, "columns") and hasattr(keys, "shape"):
+        _check_names([*keys.columns])
         named = {str(name): _listed(keys[name]) for name in keys.columns}
     else:
         raise InputError(
@@ -45,6 +47,12 @@ def columns(keys: Any) -> dict[str, list[Any]]:
         told = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise InputError(f"keys: columns differ in length ({told})")
     return named
+
+
+def _check_names(names: list[Any]) -> None:
+    twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
+    if twice is not None:
+        raise InputError(f"keys: two columns are named {twice}; rename or drop one")
 
 
 def _from_rows(rows: Sequence[Any]) -> dict[str, list[Any]]:
@@ -59,7 +67,7 @@ def _listed(column: Any) -> list[Any]:
     if isinstance(column, list):
         return column
     if isinstance(column, np.ndarray):
-        return list(column.tolist())
+        return list(np.atleast_1d(column).tolist())
     for method in ("to_list", "to_pylist", "tolist"):
         if hasattr(column, method):
             return list(getattr(column, method)())
@@ -83,23 +91,26 @@ def normal(column: list[Any], kind: ValueType, name: str) -> list[Any]:
 
 
 def _whole(value: Any, name: str) -> int | None:
-    if value is None or value != value:
+    if _absent(value):
         return None
     if isinstance(value, int | np.integer) and not isinstance(value, bool):
         return int(value)
-    if isinstance(value, float | np.floating) and value == int(value):
+    if isinstance(value, float | np.floating) and value.is_integer():
         return int(value)
-    if type(value).__name__ == "NAType":
-        return None
     raise InputError(f"key {name}: {value!r} is no whole number, and the entity's keys are")
 
 
 def _text(value: Any, wanted: type, kind: ValueType, name: str) -> Any:
-    if value is None or isinstance(value, wanted):
-        return value
-    if type(value).__name__ == "NAType" or value != value:
+    if _absent(value):
         return None
+    if isinstance(value, wanted):
+        return value
     raise InputError(f"key {name}: {value!r} is a {type(value).__name__}, and the entity's keys are {kind.name}")
+
+
+def _absent(value: Any) -> bool:
+    """None, NaN, NaT, or pandas' NA, which is neither equal to itself nor different."""
+    return value is None or type(value).__name__ == "NAType" or (np.isscalar(value) and bool(value != value))
 
 
 def encode(parts: Sequence[tuple[str, list[Any], ValueType]]) -> list[bytes | None]:

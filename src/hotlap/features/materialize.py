@@ -24,12 +24,13 @@ import polars as pl
 import pyarrow as pa
 
 from hotlap.core import Json
-from hotlap.errors import InputError
+from hotlap.errors import InputError, OutputError
 from hotlap.features import keys as key_forms
 from hotlap.features import lineage, registry, rules, times, wire
 from hotlap.features.job import plain
 from hotlap.features.offline import view_of
 from hotlap.features.online_stores import Rows
+from hotlap.search.folder import written_whole
 
 if TYPE_CHECKING:
     from hotlap.features.asof import View
@@ -216,7 +217,9 @@ def _materialized(
             journal.passed(share)
         if progress:
             progress(view.name, share + 1, shares)
-    registry.note_materialized(store.registry_path, config.project, view.name, window.start or _EPOCH, window.end)
+    # What lies after now is not all there yet: the next run begins where this one can have seen everything.
+    end = max(min(window.end, datetime.now(UTC)), window.start or _EPOCH)
+    registry.note_materialized(store.registry_path, config.project, view.name, window.start or _EPOCH, end)
     journal.end()
     return written, len(done)
 
@@ -294,6 +297,7 @@ class _Journal:
         """How many shares there are, and which are through."""
         lines = self._lines()
         if lines and self.unfinished(identity) == window:
+            self._whole_lines_only(lines)
             return lines[0]["shares"], {line["share"] for line in lines[1:]}
         start = None if window.start is None else window.start.isoformat()
         head = {"identity": identity, "start": start, "end": window.end.isoformat(), "shares": shares}
@@ -313,6 +317,13 @@ class _Journal:
             file.flush()
             os.fsync(file.fileno())
 
+    def _whole_lines_only(self, lines: list[Any]) -> None:
+        """Drop what was cut off, so that the next line does not follow it on the same one."""
+        whole = "".join(json.dumps(line) + "\n" for line in lines)
+        if self.path.read_text() != whole:
+            with written_whole(self.path) as part:
+                part.write_text(whole)
+
     def _lines(self) -> list[Any]:
         """The whole lines; what was cut off by a kill is none."""
         if not self.path.exists():
@@ -324,14 +335,20 @@ class _Journal:
 def _journal(store: Store, view: str) -> Iterator[_Journal]:
     """The view's journal, beside the registry, for one process at a time."""
     folder = store.registry_path.parent / ".hotlap-materialize"
-    folder.mkdir(exist_ok=True)
     name = hashlib.sha256(f"{store.feast.project}\0{view}".encode()).hexdigest()[:16]
-    lock = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        folder.mkdir(exist_ok=True)
+        lock = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: can't be written ({error.strerror}); the journal of what is materialized is kept there"
+        ) from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"view {view} is being materialized by another process; wait for it") from None
         yield _Journal(folder / f"{name}.jsonl")
-    except BlockingIOError:
-        raise InputError(f"view {view} is being materialized by another process; wait for it") from None
     finally:
         os.close(lock)
 

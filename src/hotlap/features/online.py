@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import polars as pl
@@ -116,6 +116,11 @@ def read(
     expired: Expired = "null",
 ) -> Online:
     """See Store.online."""
+    for name, value, allowed in (("down", down, get_args(Down)), ("expired", expired, get_args(Expired))):
+        if value not in allowed:
+            raise InputError(f"{name} is {value!r}; give {' or '.join(allowed)}")
+    if at is not None and not isinstance(at, datetime):
+        raise InputError(f"at is {at!r}; give a datetime")
     given = key_forms.columns(keys)
     asked = features if isinstance(features, str) else tuple(features), full_feature_names, tuple(given)
     plan = store.plans.get(asked)
@@ -309,6 +314,8 @@ def _key_column(name: str, column: list[Any], kind: ValueType | None) -> pa.Arra
         return pa.array(column, key_forms.ARROW.get(kind) if kind else None)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise InputError(f"keys: column {name} mixes values of different types: {error}") from None
+    except (OverflowError, UnicodeEncodeError) as error:
+        raise InputError(f"keys: column {name} holds what no table can: {error}") from None
 
 
 def _microseconds(moment: datetime) -> int:

@@ -28,13 +28,16 @@ if TYPE_CHECKING:
 _FUNCTIONS = ("UserDefinedFunction", "UserDefinedFunctionV2", "SubstraitTransformationV2")
 _CODE = ("on_demand_feature_views", "stream_feature_views", "validation_references")
 """Sections that hold functions; left out whole, and so is the history of views, which are packed into bytes there."""
+_CHECKED = ("feature_views", "label_views", "data_sources", "feature_services", "saved_datasets")
+_FUNCTION = "it is computed by a function that the registry holds"
 
 
 class CheckedRegistryStore(FileRegistryStore):  # type: ignore[misc]
     """A registry file that is only read, and only as data."""
 
     def get_registry_proto(self) -> Registry:
-        return harmless(read(self._filepath))[0]
+        proto: Registry = harmless(read(self._filepath))
+        return proto
 
     def update_registry_proto(self, registry_proto: Registry) -> None:
         raise InputError("this store was opened to read; change its definitions with `feast apply`")
@@ -77,34 +80,36 @@ def _meta(proto: Any, project: str, view: str) -> Any:
     raise InputError(f"view {view} is gone from the registry; apply it again")
 
 
-def harmless(registry: Registry) -> tuple[Registry, dict[str, str]]:
-    """A copy without anything that runs when it is loaded; and the name of each view left out, with the reason."""
+def harmless(registry: Registry) -> Any:
+    """A copy without anything that runs when it is loaded."""
     clean: Any = Registry()
-    left_out = {}
     clean.CopyFrom(registry)
     clean.ClearField("feature_view_version_history")
     for section in _CODE:
-        for one in getattr(clean, section, ()):
-            spec = getattr(one, "spec", None)
-            if spec is not None:
-                left_out[spec.name] = "it is computed by a function that the registry holds"
         clean.ClearField(section)
-    for section in ("feature_views", "label_views", "data_sources", "feature_services", "saved_datasets"):
-        kept = []
-        for one in getattr(clean, section):
-            reason = _reason(one)
-            if reason is None:
-                kept.append(one)
-            else:
-                left_out[getattr(one, "spec", one).name] = reason
+    for section in _CHECKED:
+        kept = [one for one in getattr(clean, section) if _reason(one) is None]
         copies = [type(one).FromString(one.SerializeToString()) for one in kept]
         clean.ClearField(section)
         getattr(clean, section).extend(copies)
-    return clean, left_out
+    return clean
 
 
-def on_demand(registry: Registry, repo: Path) -> tuple[dict[str, OnDemand], dict[str, str]]:
-    """The on-demand views whose function the repository's own source has; and those left out, each with the reason.
+def left_out(registry: Registry, project: str) -> dict[str, str]:
+    """The name of each thing of the project that `harmless` leaves out, with the reason."""
+    reasons = {}
+    for section in (*_CODE, *_CHECKED):
+        for one in getattr(registry, section):
+            spec = getattr(one, "spec", one)
+            reason = _FUNCTION if section in _CODE else _reason(one)
+            if reason is not None and spec.project == project:
+                reasons[spec.name] = reason
+    return reasons
+
+
+def on_demand(registry: Registry, repo: Path, project: str) -> tuple[dict[str, OnDemand], dict[str, str]]:
+    """The project's on-demand views whose function the repository's own source has; and those left out, each with the
+    reason.
 
     The source is imported only where the registry has such views.
     """
@@ -113,7 +118,8 @@ def on_demand(registry: Registry, repo: Path) -> tuple[dict[str, OnDemand], dict
     from hotlap.features import definitions
     from hotlap.features.on_demand import from_registry
 
-    declared: Any = [one for one in registry.on_demand_feature_views if not _names_a_class(one)]
+    own: Any = [one for one in registry.on_demand_feature_views if one.spec.project == project]
+    declared = [one for one in own if not _names_a_class(one)]
     if not declared:
         return {}, {}
     try:
@@ -130,7 +136,7 @@ def _reason(one: Message) -> str | None:
     for message in _messages(one):
         kind = message.DESCRIPTOR.name
         if kind in _FUNCTIONS:
-            return "it is computed by a function that the registry holds"
+            return _FUNCTION
     named = _names_a_class(one)
     return f"its source is read by {named}, a class outside Feast that the registry names" if named else None
 

@@ -135,7 +135,7 @@ def _of_service(store: Store, name: str) -> list[tuple[str, Any, list[str]]]:
     try:
         service = store.feast.get_feature_service(name)
     except FeastObjectNotFoundException:
-        raise InputError(f"no feature service {name}; give one, or features as view:feature") from None
+        raise InputError(f"no feature service {name}; give one, or a list of view:feature") from None
     asked = []
     for projection in service.feature_view_projections:
         view = _found(store, projection.name)

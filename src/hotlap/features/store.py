@@ -222,9 +222,9 @@ def open_store(repo: Path | str = ".", *, timeout_s: float = 2.0, retries: int =
     folder = Path(repo)
     config, path = configuration(folder, "hotlap.features.registry.CheckedRegistryStore")
     proto = registry.read(path)
-    on_demand, unusable = registry.on_demand(proto, folder)
-    _, left_out = registry.harmless(proto)
-    left_out = {**{name: reason for name, reason in left_out.items() if name not in on_demand}, **unusable}
+    on_demand, unusable = registry.on_demand(proto, folder, config.project)
+    carrying_code = registry.left_out(proto, config.project)
+    left_out = {**{name: reason for name, reason in carrying_code.items() if name not in on_demand}, **unusable}
     return Store(
         repo=folder,
         feast=FeatureStore(config=config, repo_path=str(folder)),
@@ -243,6 +243,7 @@ def configuration(folder: Path, registry_store: str) -> tuple[RepoConfig, Path]:
     from feast.errors import FeastError, FeastExtrasDependencyImportError
     from feast.repo_config import FeastConfigError, RegistryConfig, load_repo_config
     from pydantic import ValidationError
+    from yaml import YAMLError  # type: ignore[import-untyped]
 
     yaml = folder / "feature_store.yaml"
     if not yaml.exists():
@@ -256,6 +257,14 @@ def configuration(folder: Path, registry_store: str) -> tuple[RepoConfig, Path]:
     except (FeastConfigError, ValidationError, FeastError) as error:
         # Their messages quote the values they refuse, credentials among them.
         raise InputError(f"{yaml}: not a valid configuration: {_fields(error)}") from None
+    except YAMLError as error:
+        # Its message quotes the line, with what the environment put into it.
+        mark = getattr(error, "problem_mark", None)
+        where = f" from line {mark.line + 1} on" if mark else ""
+        raise InputError(
+            f"{yaml}: can't be read as YAML{where}; put quotes around what comes from the environment, and none of "
+            "that kind in it"
+        ) from None
     if kind != "file" or urlparse(place).netloc:
         raise InputError(f"{yaml}: registry is {kind}; only one in a local file is opened, since it is checked first")
     if offline != "PolarsOfflineStoreConfig":
@@ -264,6 +273,7 @@ def configuration(folder: Path, registry_store: str) -> tuple[RepoConfig, Path]:
         registry_type="file",
         path=place,
         registry_store_type=registry_store,
+        project=config.project,
         enable_online_feature_view_versioning=config.registry.enable_online_feature_view_versioning,
     )
     config.repo_path = folder

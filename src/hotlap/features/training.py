@@ -143,7 +143,12 @@ def _written(slices: Iterator[pa.Table], path: Path, report: Any) -> Json:
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         first = next(slices)
-        with pq.ParquetWriter(part, first.schema) as writer:
+        try:
+            writer = pq.ParquetWriter(part, first.schema)
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise OutputError(f"--out {path}: can't be written ({why}); name another place") from error
+        with writer:
             writer.write_table(first)
             for one in slices:
                 writer.write_table(one.cast(first.schema))

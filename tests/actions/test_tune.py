@@ -95,3 +95,19 @@ def test_what_is_faster_is_proven_on_the_command_line(tmp_path: Path, capsys: py
 def test_a_proof_that_there_is_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["tune", "none.py", "--out", str(tmp_path / "out"), "--prove", "long"]) == 2
     assert capsys.readouterr().err == "hotlap: --prove long: give one of short, full, none\n"
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(1200)
+def test_what_was_found_is_kept_when_its_proof_is_interrupted(tmp_path: Path) -> None:
+    def interrupt(event: Any) -> None:
+        if str(event.get("phase", "")).startswith("proof of"):
+            raise KeyboardInterrupt
+
+    out, target = tmp_path / "out", trainable.write(tmp_path, "rows", add=SLOW_DATA)
+    with pytest.raises(KeyboardInterrupt):
+        hotlap.tune(target, out=out, budget=150, threads=1, device="cpu", prove="short", progress=interrupt)
+    kept = json.loads((out / "result.json").read_text())
+    assert kept["confirmed"]
+    assert kept["proof"] == "pending"
+    assert json.loads((out / "settings.json").read_text())["settings"] == kept["settings"]

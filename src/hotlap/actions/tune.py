@@ -84,7 +84,9 @@ def tune(
             other_batch_sizes=other_batch_sizes,
             tell=tell,
         )
-        found, proven = search(bench, usual), None
+        found = search(bench, usual)
+        # Kept before it is proven, which may take an hour and be interrupted: until then the proof is pending.
+        result = _kept(folder.path, found, named, study, _result(found, study, machine, began, None))
         if prove != "none" and found.best != found.baseline:
             plan = Plan(
                 kind=prove,
@@ -97,14 +99,19 @@ def tune(
                 tell=tell,
             )
             found, proven = _proven(bench, found, plan)
-        result = _result(found, study, machine, began, proven)
-        noted = {"target": named, "workload_digest": study["digest"], "settings": found.best.to_json()}
-        noted["snippets"] = snippets(found.best.to_json())
-        write_whole(folder.path / "settings.json", json.dumps(noted, indent=1).encode() + b"\n")
-        write_result(folder.path / "result.json", result)
-        write_report(folder.path / "result.json")
+            result = _kept(folder.path, found, named, study, _result(found, study, machine, began, proven))
         shutil.rmtree(folder.work, ignore_errors=True)
     tell({"event": "end"})
+    return result
+
+
+def _kept(folder: Path, found: Found, target: str, study: Json, result: Json) -> Json:
+    """Write settings.json, result.json and report.html; gives the result."""
+    noted = {"target": target, "workload_digest": study["digest"], "settings": found.best.to_json()}
+    noted["snippets"] = snippets(found.best.to_json())
+    write_whole(folder / "settings.json", json.dumps(noted, indent=1).encode() + b"\n")
+    write_result(folder / "result.json", result)
+    write_report(folder / "result.json")
     return result
 
 

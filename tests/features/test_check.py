@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -208,6 +210,52 @@ def test_what_cant_be_checked_says_why(served: Path, tmp_path: Path) -> None:
     pl.DataFrame({"x": [1]}).write_parquet(tmp_path / "log/x.parquet")
     with pytest.raises(InputError, match="not a file of logged reads"):
         store.check(log=tmp_path / "log")
+    (tmp_path / "log/x.parquet").write_text("cut off")
+    with pytest.raises(InputError, match=r"x\.parquet: can't be read as Parquet"):
+        store.check(log=tmp_path / "log")
+    with pytest.raises(InputError, match="a log has its own keys and instants"):
+        store.check(log=tmp_path / "log", at=END)
+
+
+def test_no_reads_are_no_proof(served: Path, tmp_path: Path) -> None:
+    store = features.open(served)
+    with pytest.raises(InputError, match="no reads in the keys given, so nothing can be said"):
+        store.check(["trips:rate"], keys=keys(0), at=END)
+    with ReadLog(tmp_path / "log") as log:
+        store.online(keys(0), ["trips:rate"], at=END, log=log)
+    with pytest.raises(InputError, match=r"no reads in .*log, so nothing can be said"):
+        store.check(log=tmp_path / "log")
+
+
+def test_closing_one_log_leaves_the_others_to_be_written_at_the_end(served: Path, tmp_path: Path) -> None:
+    script = f"""
+from hotlap import features
+store = features.open({str(served)!r})
+first, second = (features.ReadLog({str(tmp_path)!r} + "/" + name) for name in ("first", "second"))
+first.close()
+store.online({{"driver_id": [1]}}, ["trips:rate"], log=second)
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True)
+    (kept,) = read_log.reads(tmp_path / "second")
+    assert len(kept.given) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--max-psi", "0.1"], "--training FILE"),
+        (["--max-missing", "5"], "--max-missing 5: give a figure from 0 to 1"),
+        (["--max-stale", "nan"], "--max-stale nan: give a figure from 0 to 1"),
+        (["--keys", "{csv}"], "can't be read as Parquet"),
+    ],
+)
+def test_a_limit_that_can_refuse_nothing_is_refused(
+    served: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
+) -> None:
+    (tmp_path / "keys.csv").write_text("driver_id\n1\n")
+    given = [one.replace("{csv}", str(tmp_path / "keys.csv")) for one in flags]
+    assert run(["features", "check", "--repo", str(served), "--feature", "trips:rate", *given]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_the_command_says_what_differs_and_ends_with_3(

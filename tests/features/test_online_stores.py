@@ -18,7 +18,7 @@ from features.repository import END
 from features.test_online import NAMES, REFS, keys
 
 from hotlap import features
-from hotlap.errors import StoreDown
+from hotlap.errors import InputError, StoreDown
 from hotlap.features.materialize import rows_of
 from hotlap.features.store import Store
 
@@ -133,6 +133,19 @@ def test_a_store_that_is_not_there_is_named_and_its_password_is_not(
         features.open(tmp_path / "repo", timeout_s=0.2).online({"driver_id": [3]}, ["trips:rate"])
     assert "hunter2" not in str(caught.value)
     assert "asked 2 times" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["127.0.0.1,password=hunter2", "redis://:hunter2@127.0.0.1:6379", "127.0.0.1:port,password=hunter2", "db=1"]
+)
+def test_a_connection_string_that_names_no_place_is_said(repo: Path, tmp_path: Path, text: str) -> None:
+    shutil.copytree(repo, tmp_path / "repo")
+    yaml = (repo / "feature_store.yaml").read_text()
+    yaml = yaml.replace(repository.SQLITE, f'{{type: redis, connection_string: "{text}"}}')
+    (tmp_path / "repo/feature_store.yaml").write_text(yaml)
+    with pytest.raises(InputError, match="connection_string does not begin with host:port") as caught:
+        features.open(tmp_path / "repo").online({"driver_id": [3]}, ["trips:rate"])
+    assert "hunter2" not in str(caught.value)
 
 
 def test_a_wrong_password_is_refused_and_not_printed(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,12 +38,18 @@ def check(
     """
     from hotlap import features as package
 
+    if max_psi is not None and training is None:
+        raise InputError("--max-psi limits the shift from training rows; give them with --training FILE")
     page = None if report is None else Path(report)
     if page is not None and not page.parent.is_dir():
         raise OutputError(f"--report {page}: no folder {page.parent}; make it first")
     store = package.open(repo)
     from hotlap.features import consistency, distributions
 
+    for name, limit in (limits or {}).items():
+        most = consistency.MOST_SMAPE if name == "smape" else 1.0
+        if limit is not None and not 0 <= limit <= most:
+            raise InputError(f"--max-{name} {limit:g}: give a figure from 0 to {most:g}; 0.01 is one in a hundred")
     rows = None if training is None else dict(_frame(training, "training").to_dict())
     found = store.check(
         features,
@@ -81,7 +87,10 @@ def _frame(path: Path | str, what: str) -> Any:
 
     if not Path(path).exists():
         raise InputError(f"--{what} {path}: no such file; give a Parquet file")
-    return pl.read_parquet(path)
+    try:
+        return pl.read_parquet(path)
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"--{what} {path}: can't be read as Parquet: {str(error).splitlines()[0]}") from error
 
 
 def _matched(columns: dict[str, Any], features: list[str]) -> dict[str, Any]:

@@ -59,6 +59,8 @@ def check(
         raise InputError("check: give either a log of reads, or features to read now")
     if sample is not None and sample < 1:
         raise InputError(f"check: a sample of {sample} reads says nothing; give 1 or more")
+    if log is not None and (keys is not None or at is not None):
+        raise InputError("check: a log has its own keys and instants; give keys and at with features to read now")
     own = store.feast.config.offline_store
     known = own.known_only if known_only is None else known_only
     parts: Iterable[Reads]
@@ -71,6 +73,8 @@ def check(
     for part in parts:
         for name, told in _replayed(store, part, known, own.memory_gb * 1e9, tolerance).items():
             found.setdefault(name, []).append(told)
+    if not any(len(one.mismatch) for parts in found.values() for one, _, _ in parts):
+        raise InputError(f"check: no reads in {log if log is not None else 'the keys given'}, so nothing can be said")
     report = {
         "reads_of": "log" if log is not None else "now",
         "known_only": known,

@@ -22,6 +22,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -89,8 +90,8 @@ class ReadLog:
         self._wake = threading.Condition()
         self._writer = threading.Thread(target=self._write, name="hotlap-read-log", daemon=True)
         self._writer.start()
-        self._at_exit = weakref.WeakMethod(self.close)
-        atexit.register(_close, self._at_exit)
+        self._at_exit = partial(_close, weakref.WeakMethod(self.close))
+        atexit.register(self._at_exit)
 
     def __enter__(self) -> Self:
         return self
@@ -122,7 +123,7 @@ class ReadLog:
             self._closing = True
             self._wake.notify()
         self._writer.join()
-        atexit.unregister(_close)
+        atexit.unregister(self._at_exit)  # its own: other logs are still open
 
     def _write(self) -> None:
         begun = time.monotonic()
@@ -188,7 +189,10 @@ def reads(folder: Path | str, *, sample: int | None = None, seed: int = 0) -> It
     alike: dict[tuple[str, tuple[str, ...]], list[Path]] = {}
     total = 0
     for path in found:
-        about = pq.read_metadata(path)
+        try:
+            about = pq.read_metadata(path)
+        except pa.ArrowInvalid as error:
+            raise InputError(f"log {path}: can't be read as Parquet: {error}") from error
         asked = (about.metadata or {}).get(METADATA)
         if asked is None or json.loads(asked).get("format") != _FORMAT:
             raise InputError(f"log {path}: not a file of logged reads of this version")

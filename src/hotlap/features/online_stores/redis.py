@@ -17,6 +17,7 @@ from feast.infra.online_stores.helpers import _mmh3, compute_versioned_name
 from feast.infra.online_stores.redis import RedisOnlineStore, RedisType
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from hotlap.errors import InputError
 from hotlap.features import times
 from hotlap.features.online_stores import Answer, Ask, OnlineStore, Reach, Rows
 
@@ -72,6 +73,11 @@ class Redis:
     def __init__(self, reach: Reach) -> None:
         own = reach.config.online_store
         nodes, given = RedisOnlineStore._parse_connection_string(own.connection_string)
+        if not nodes or not nodes[0].get("port", "").isdecimal():
+            raise InputError(
+                f"{reach.config.repo_path}/feature_store.yaml: online_store.connection_string does not begin with "
+                "host:port; write it as redis.example:6379,db=0,password=..."
+            )
         secure = given.pop("ssl", False)
         options = {"socket_timeout": reach.timeout_s, "socket_connect_timeout": reach.timeout_s, **given}
         self._place = f"redis at {nodes[0]['host']}:{nodes[0]['port']}"

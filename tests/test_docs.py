@@ -62,6 +62,7 @@ def test_every_use_of_an_artifact_in_the_docs_runs(page: str, code: str, tmp_pat
     subprocess.run([sys.executable, "-c", begin + code], cwd=tmp_path, check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "code"), blocks("python", "features"))
 def test_every_use_of_features_in_the_docs_runs(page: str, code: str, tmp_path: Path) -> None:
     from features import repository

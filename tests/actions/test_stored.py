@@ -14,6 +14,8 @@ from hotlap.artifact.stored import parse
 from hotlap.core import Signature, TensorSpec, to_json
 from hotlap.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 SIGNATURE = to_json(
     Signature(
         inputs=(TensorSpec(name="x", dtype="float32", shape=("batch", 2)),),

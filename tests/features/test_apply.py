@@ -17,6 +17,8 @@ from hotlap import features
 from hotlap.errors import InputError
 from hotlap.features import registry
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def bare(repo: Path, tmp_path: Path) -> Path:

@@ -25,6 +25,8 @@ from hotlap.errors import InputError
 from hotlap.features import read_log
 from hotlap.features.read_log import ReadLog
 
+pytestmark = pytest.mark.slow
+
 REFS = ["trips:rate", "trips:count", "weather:rain"]
 
 

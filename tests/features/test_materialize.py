@@ -26,6 +26,8 @@ from hotlap import features
 from hotlap.errors import InputError, OutputError
 from hotlap.features import materialize, registry
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def copy(repo: Path, tmp_path: Path) -> Path:

@@ -16,6 +16,8 @@ from hotlap.errors import InputError
 from hotlap.features import definitions, lineage
 from hotlap.features.on_demand import OnDemand
 
+pytestmark = pytest.mark.slow
+
 FUNCTIONS = """
 import numpy as np
 import pandas as pd

@@ -22,6 +22,8 @@ from hotlap.errors import InputError, StoreDown
 from hotlap.features.materialize import rows_of
 from hotlap.features.store import Store
 
+pytestmark = pytest.mark.slow
+
 YAML = {
     "redis": '{type: redis, connection_string: "127.0.0.1:%d,password=${STORE_PASSWORD}"}',
     "postgres": "{type: postgres, host: 127.0.0.1, port: %d, database: postgres, user: taxi, "

@@ -21,6 +21,8 @@ from hotlap.features import described
 from hotlap.features.predict import bind
 from hotlap.workload.features import read_features
 
+pytestmark = pytest.mark.slow
+
 NOW = repository.START + timedelta(hours=220)
 WANTED = {"x": ["trips:rate", ("weather:rain", -1.0), ("trips:count", 0), ("scores:rate", 0.25)]}
 CITY = "Bergen"

@@ -14,6 +14,8 @@ from hotlap import features
 from hotlap.errors import InputError
 from hotlap.features.store import Store
 
+pytestmark = pytest.mark.slow
+
 VIEW = """
 from feast import PushSource
 

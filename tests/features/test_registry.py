@@ -15,6 +15,8 @@ from hotlap import features
 from hotlap.errors import InputError
 from hotlap.features import registry
 
+pytestmark = pytest.mark.slow
+
 
 class Mark:
     """Unpickled, it writes a file."""

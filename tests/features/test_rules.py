@@ -15,6 +15,8 @@ from hotlap.cli.main import run
 from hotlap.errors import InputError
 from hotlap.features import rules
 
+pytestmark = pytest.mark.slow
+
 RULES = """
 import pandera.polars as pa
 import polars as pl

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 from hotlap.report.features_page import html, view
-
-pl = pytest.importorskip("polars")
 
 
 def sample(bad: float = 0.03, features: int = 3) -> dict[str, Any]:

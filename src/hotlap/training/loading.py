@@ -62,21 +62,15 @@ def source_of(training: Any, workload: Workload, settings: Settings, *, rank: in
     return BatchesSource(training, workload, settings, rank=rank, world=world)
 
 
-class DatasetSource:
-    """Windows of a map-style Dataset, whose order and randomness depend on the seed and the place alone."""
+class _ByPlace:
+    """A source whose every batch depends on the seed and its place alone: begun at a place, it is read on from it."""
 
-    locked: tuple[str, ...] = ()
+    windows: int | None
+    _reading: Windows | None = None
 
-    def __init__(self, dataset: Any, workload: Workload, settings: Settings, *, rank: int = 0, world: int = 1) -> None:
-        with running("training"):
-            self.examples: int | None = len(dataset)
-        if not self.examples:
-            raise WorkloadError("the workload's `training` is empty; give at least one example")
-        self.windows: int | None = windows_in(self.examples, settings.batch_size)
-        self.warnings = changing(dataset)
-        self._dataset, self._workload, self._settings = dataset, workload, settings
-        self._rank, self._world = rank, world
-        self._reading: Windows | None = None
+    def _start(self, epoch: int, first: int) -> Windows:
+        """All windows from that place to the end of the training."""
+        raise NotImplementedError
 
     def epoch(self, number: int, first: int) -> Iterator[Window]:
         """The windows of an epoch from `first` on; loader processes read on into the next epoch meanwhile."""
@@ -94,6 +88,22 @@ class DatasetSource:
         """End the loader processes."""
         if self._reading is not None:
             self._reading.close()
+
+
+class DatasetSource(_ByPlace):
+    """Windows of a map-style Dataset, whose order and randomness depend on the seed and the place alone."""
+
+    locked: tuple[str, ...] = ()
+
+    def __init__(self, dataset: Any, workload: Workload, settings: Settings, *, rank: int = 0, world: int = 1) -> None:
+        with running("training"):
+            self.examples: int | None = len(dataset)
+        if not self.examples:
+            raise WorkloadError("the workload's `training` is empty; give at least one example")
+        self.windows: int | None = windows_in(self.examples, settings.batch_size)
+        self.warnings = changing(dataset)
+        self._dataset, self._workload, self._settings = dataset, workload, settings
+        self._rank, self._world = rank, world
 
     def _start(self, epoch: int, first: int) -> Windows:
         settings = self._settings
@@ -123,7 +133,7 @@ class DatasetSource:
 BATCHES_LOCK = ("batch_size", "micro_batch", "workers", "prefetch", "pin")
 
 
-class LoaderSource:
+class LoaderSource(_ByPlace):
     """Windows of a DataLoader (torchdata's too) over a map-style Dataset, `accumulation` of its batches in each.
 
     Each epoch's order is what its sampler gives once all generators are seeded for that epoch; its Dataset, its
@@ -144,24 +154,6 @@ class LoaderSource:
         readable = _is_of_torch(loader.sampler) and (loader.worker_init_fn is None or not loader.num_workers)
         self.warnings = changing(loader.dataset) if readable else ()
         self._sampler = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
-        self._reading: Windows | None = None
-
-    def epoch(self, number: int, first: int) -> Iterator[Window]:
-        """The windows of an epoch from `first` on; its loader processes read on into the next epoch meanwhile."""
-        assert self.windows is not None
-        for _ in range(first, self.windows):
-            if self._reading is None:
-                self._reading = self._start(number, first)
-            yield self._reading.next()
-
-    def state(self) -> Json:
-        """Nothing: epoch and window say it all."""
-        return None
-
-    def close(self) -> None:
-        """End the loader processes."""
-        if self._reading is not None:
-            self._reading.close()
 
     def _start(self, epoch: int, first: int) -> Windows:
         loader = self._loader

@@ -181,9 +181,26 @@ def test_every_lie_is_found(artifact, where, change, failing, reason):
     assert result["trust"] == "digests only"
 
 
-def test_the_interval_is_of_the_confidence_that_its_try_had(artifact):
+def test_the_interval_is_of_the_confidence_that_its_try_had_or_of_what_all_had_once(artifact):
+    def claim(confidence: float) -> None:
+        interval = to_json(statistics.speedup(STARTS, confidence=confidence))
+        lie(artifact, "result", lambda result: result.update(speedup=interval))
+
     lie(artifact, "evidence", lambda found: found.update(confidence=0.99))
+    earlier = detail(verify(artifact), "speedup")
+    assert earlier.endswith("over 4 starts, at 95% confidence, as earlier versions told it")
+    claim(0.99)
+    assert detail(verify(artifact), "speedup").endswith("over 4 starts")
+    claim(0.97)
     assert outcomes(verify(artifact))["speedup"] == "failed"
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.9, 1.0])
+def test_a_confidence_that_no_search_works_at_is_refused(artifact, confidence):
+    lie(artifact, "evidence", lambda found: found.update(confidence=confidence))
+    result = verify(artifact)
+    assert outcomes(result) == {**dict.fromkeys(NAMES, "passed"), "verdict": "failed", "speedup": "failed"}
+    assert "not a number from 0.95 to 0.9999" in detail(result, "speedup")
 
 
 def test_evidence_that_cannot_be_read_fails_what_rests_on_it(artifact):

@@ -53,7 +53,7 @@ def test_read_as_written():
         ({"starts": [{"baseline_ms": [1.0]}]}, r"starts\[0\] has no 'candidate_ms'"),
         ({"same_class": 3}, "same_class is 3, not a whole number from 0 to 2"),
         ({"compared": -1}, "compared is -1, not a whole number"),
-        ({"confidence": 2}, "confidence is 2, not a number from 0.5 to 1"),
+        ({"confidence": 2}, "confidence is 2, not a number from 0.95 to 0.9999"),
         ({"differences": [1]}, "differences is a list, not an object"),
     ],
 )

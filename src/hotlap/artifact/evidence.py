@@ -14,6 +14,8 @@ MOST_BYTES = 2**30
 """A million examples take some 40 MB."""
 _MOST_DEPTH = 64
 _MOST_MS = 1e9
+_CONFIDENCES = (0.95, 0.9999)
+"""A search confirms at 95% at the least; less would make a verdict and an interval look surer than one of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +80,7 @@ def _evidence(parsed: Json) -> Evidence:
         else fields.whole(given["same_class"], "same_class", 0, compared),
         compared=compared,
         max_drop=None if given["max_drop"] is None else fields.number(given["max_drop"], "max_drop", 0.0, 1e300),
-        confidence=fields.number(given["confidence"], "confidence", 0.5, 1.0),
+        confidence=fields.number(given["confidence"], "confidence", *_CONFIDENCES),
     )
 
 

@@ -236,3 +236,38 @@ def test_agreement_where_there_is_no_evaluation(tmp_path: Path) -> None:
     answer = loaded(ids=np.ones((3, 7), np.int64), weights=np.ones((3, 7), np.float32))
     assert answer["scores"].shape == (3, 4)
     assert answer["rest"][1].shape == (3, 7, 32)
+
+
+DYING = models.CONVOLUTIONS.replace(
+    "    def forward(self, image):",
+    """    def forward(self, image):
+        if die.exists() and any(frame.filename.endswith("timing.py") for frame in traceback.extract_stack()):
+            die.unlink()
+            os.abort()""",
+).replace(
+    "class Net",
+    """
+import os, traceback
+from pathlib import Path
+die = Path(__file__).with_suffix(".die")
+
+class Net""",
+)
+"""Where a file says so its process dies while it is timed."""
+
+
+def test_an_original_that_dies_while_it_is_timed_costs_one_candidate_its_turn(tmp_path: Path) -> None:
+    (tmp_path / "dying.py").write_text(DYING)
+    out = tmp_path / "out"
+    process = start(str(tmp_path / "dying.py"), out)
+    until_candidates(process, out, 1)
+    (tmp_path / "dying.die").touch()
+    assert process.communicate()[1] is not None
+    assert process.returncode == 0
+    result = result_of(out)
+    told = "the original's process ended while this was timed against it, so that it tells nothing; --resume tries it"
+    (lost,) = [one for one in result["candidates"] if told in one.get("reason", "")]
+    assert lost["status"] == "skipped"
+    assert "SIGABRT" in lost["reason"]
+    assert lost["name"] not in [event["candidate"]["name"] for event in events(out, "candidate")]
+    assert result["confirmed"]

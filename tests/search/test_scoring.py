@@ -1,4 +1,4 @@
-"""Of a slow model fewer examples choose; all that confirm still do."""
+"""Of a slow model fewer examples choose, and of a very slow one fewer confirm."""
 
 from pathlib import Path
 from typing import Any
@@ -45,3 +45,22 @@ def test_outputs_that_are_kept_are_not_computed_again(target: str, tmp_path: Pat
     monkeypatch.setattr("hotlap.search.work.originals.original_outputs", None)
     again = scoring.score_original(process, seconds=1e9, **shared)
     np.testing.assert_array_equal(first["scores"], again["scores"])
+
+
+def test_a_very_slow_original_ends_before_it_can_tell_candidates_apart(target: str, tmp_path: Path) -> None:
+    process: dict[str, Any] = {}
+    shared = {"target": target, "work": str(tmp_path), "seed": 0, "threads": 1}
+    one = scoring.score_original(process, role="selection", seconds=0.0, most_seconds=0.0, **shared)
+    assert one["batches"] == 1
+    assert 0 < one["examples"] < 16
+    again = scoring.score_original(process, role="selection", seconds=1e9, batches=3, **shared)
+    assert again["batches"] == 3
+
+    candidate = to_json(Candidate(runtime="onnxruntime", threads=1, name="onnxruntime"))
+    built = building.build(process, candidate=candidate, **shared)["folder"]
+    told = {"candidate": candidate, "built": built, "max_drop": 0.01, "confidence": 0.95, **shared}
+    examples = {"selection": one["examples"], "confirmation": 40}
+    part = scoring.confirm(process, roles=["confirmation"], examples=examples, **told)
+    assert 40 <= part["compared"] == len(part["scores"]) == len(part["original_scores"]) < 56
+    both = scoring.confirm(process, roles=["selection", "confirmation"], examples=examples, **told)
+    assert both["compared"] == one["examples"] + part["compared"]

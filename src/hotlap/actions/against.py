@@ -9,6 +9,7 @@ from typing import Any
 
 from hotlap.actions.compare import compare
 from hotlap.core import Candidate, Json, Verdict, to_json
+from hotlap.measure.required import required
 from hotlap.search.confirm import judge
 from hotlap.search.setting import start_worker
 
@@ -52,7 +53,7 @@ def as_accurate(
     artifact: Path, target: str, candidate: Candidate, *, max_drop: float | None, confidence: float, threads: int
 ) -> Verdict:
     """The verdict that the target's data gives now, by the rule and within the tolerance it was made with."""
-    with start_worker(threads, None) as worker:
+    with required(f"{artifact} can't be scored beside {target}"), start_worker(threads, None) as worker:
         found = worker.call(
             "hotlap.actions.against:accuracy",
             target=target,
@@ -76,6 +77,5 @@ def as_fast(
     found = compare(target, artifact, batch=batch, threads=threads, progress=progress)
     interval = found["speedup"]
     said = f"{interval['estimate']:.2f}x ({interval['low']:.2f} to {interval['high']:.2f}) the speed of {target}"
-    if claimed:
-        said += f"; it was {claimed['estimate']:.2f}x when it was made"
+    said += f"; it was {claimed['estimate']:.2f}x when it was made" if claimed else ", and it claims no more"
     return claimed is None or found["verdict"] == "faster", said

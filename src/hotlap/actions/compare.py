@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hotlap.actions.sides import is_artifact
 from hotlap.core import Array, Json, Start, to_json
 from hotlap.machine.facts import facts
 from hotlap.measure import pairs, statistics
+from hotlap.measure.required import required
 from hotlap.measure.worker import Worker
 from hotlap.search.setting import LOAD_SECONDS, start_worker
 from hotlap.workload.target import target_of
@@ -40,28 +42,30 @@ def compare(
     where = device or ("cuda" if machine.gpus else "cpu")
     sides = [target_of(side) for side in (a, b)]
     source = next((side for side in sides if not is_artifact(side)), sides[0])
-    with start_worker(count, None) as worker:
+    with required(f"{source} can't be opened"), start_worker(count, None) as worker:
         arrays = worker.call(f"{_SIDES}:inputs", target=source, batch=batch, threads=count, timeout=LOAD_SECONDS)[
             "arrays"
         ]
 
     def hold(side: str) -> Worker:
-        worker = start_worker(count, None)
-        try:
+        with required(f"{side} can't be loaded"), ExitStack() as stack:
+            worker = stack.enter_context(start_worker(count, None))
             worker.call(
                 f"{_SIDES}:hold", target=side, arrays=arrays, batch=batch, threads=count, device=where,
                 timeout=LOAD_SECONDS,
             )  # fmt: skip
-        except BaseException:
-            worker.close()
-            raise
+            stack.pop_all()
         return worker
 
+    # Both are loaded before any is timed, so that what is wrong with the second is said at once.
+    tell({"event": "phase", "phase": f"loading {sides[1]}"})
+    hold(sides[1]).close()
     end = time.monotonic() + budget
     tell({"event": "phase", "phase": f"timing {sides[0]} against itself"})
-    with hold(sides[0]) as first, hold(sides[0]) as again:
+    with required(f"{sides[0]} can't be timed"), hold(sides[0]) as first, hold(sides[0]) as again:
         floor = statistics.noise_floor([pairs.measure(first, again, pairs.SCREENING)[0]])
-    starts = _starts(hold, sides, floor, end, tell)
+    with required(f"{sides[0]} and {sides[1]} can't be timed in turn"):
+        starts = _starts(hold, sides, floor, end, tell)
     interval = statistics.speedup(starts)
     warning = statistics.spread_warning(starts)
     return {

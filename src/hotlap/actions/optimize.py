@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -13,14 +14,15 @@ from typing import Any, Literal
 import numpy as np
 
 from hotlap import gate, runtimes
+from hotlap.actions import begin
 from hotlap.actions.finish import finish
-from hotlap.actions.stored import checked_features
 from hotlap.artifact.keys import own_key
 from hotlap.artifact.sign import read_key
 from hotlap.core import Json, Signature
-from hotlap.errors import CandidateFailed, InputError, OutputError
+from hotlap.errors import CandidateFailed, InputError
 from hotlap.machine.facts import Machine, facts
 from hotlap.machine.limits import Limits, limits
+from hotlap.measure.required import required
 from hotlap.measure.worker import Worker
 from hotlap.report.schema import read_result
 from hotlap.search import noise, space
@@ -35,14 +37,8 @@ from hotlap.workload.workload import Workload
 _WORK = "hotlap.search.work"
 _BATCHES: dict[Objective, int] = {"latency": 1, "throughput": 16, "size": 1}
 _MOST_EXAMPLES = 1_000_000
-_EVALUATION_SHARE = 0.1
-"""Evaluation data that eats more than this share of the budget in one pass is refused."""
-_SELECTION_SHARE = 0.05
-"""Of slow models no more examples choose than the original gives outputs for in this share of the budget."""
 _LEAST_PROFILE_SECONDS, _PROFILE_SHARE = 60.0, 0.4
 """A profile may take so long, or this share of the time left; it only spares tries, so the search goes on without."""
-_NOISE_STARTS = 1
-"""What is usual counts as four more (measure/statistics.py), so that a second would hardly move the floor."""
 
 
 def optimize(
@@ -99,11 +95,14 @@ def optimize(
         try:
             with start_worker(settings["threads"], machine.memory_limit, folder.work) as student:
                 tell({"event": "phase", "phase": "opening the workload"})
-                study = _study(student, settings, folder.work, budget, max_evaluation_examples)
+                study = begin.study_of(student, settings, folder.work, budget, max_evaluation_examples)
+                begun = begin.same_run(journal, settings, study["digest"])
+                study = begin.with_scores(student, study, settings, folder.work, budget, begun)
                 student.pause()
-                _begin(journal, settings, study["digest"], resume)
+                begin.note(journal, settings, study)
                 tell({"event": "phase", "phase": "measuring the machine's limits"})
-                limit = limits(machine, device=where, threads=settings["threads"])
+                with required("the machine's limits can't be measured", longer="try again when the machine is quiet"):
+                    limit = limits(machine, device=where, threads=settings["threads"])
                 setting = _setting(settings, study, folder.work, machine, began + budget, tell)
                 setting = _with_profile(setting, student, limit)
             setting, baseline = _with_noise(setting)
@@ -136,71 +135,6 @@ def _check_names(only: Sequence[str], skip: Sequence[str]) -> None:
         if unknown:
             known = ", ".join(space.names())
             raise InputError(f"{flag} {unknown[0]}: no such technique, runtime or precision; there are {known}")
-
-
-def _study(student: Worker, settings: Json, work: Path, budget: float, most_examples: int) -> Json:
-    """What the workload is, what its features are in their repository, and the original's scores on selection data."""
-    shared = {
-        "target": settings["target"],
-        "work": str(work),
-        "seed": settings["seed"],
-        "threads": settings["threads"],
-    }
-    patience = max(120.0, 2 * budget)
-    study: Json = student.call(
-        f"{_WORK}.opening:study",
-        **shared,
-        batch=settings["batch"],
-        most_examples=most_examples,
-        seconds=_EVALUATION_SHARE * budget,
-        timeout=patience,
-    )
-    stored = checked_features(study["features"], study["signature"], settings["target"])
-    scored = student.call(
-        f"{_WORK}.scoring:score_original",
-        **shared,
-        role="selection",
-        seconds=_SELECTION_SHARE * budget,
-        timeout=patience,
-    )
-    return {
-        **study,
-        "stored": stored,
-        "selection": scored["examples"] if study["evaluation"] else study["selection"],
-        "selection_batches": scored["batches"],
-        "selection_scores": scored["scores"],
-        "score_seconds": scored["seconds"],
-        "warnings": [*study["warnings"], *_fewer(study, scored)],
-    }
-
-
-def _fewer(study: Json, scored: Json) -> list[str]:
-    """Says so where fewer examples choose than there are."""
-    if not study["evaluation"] or scored["examples"] >= study["selection"]:
-        return []
-    return [
-        f"{scored['examples']:,} of {study['selection']:,} selection examples choose, since the original takes "
-        f"{1000 * scored['seconds'] / scored['examples']:.3g} ms each; all that confirm do; more --budget uses more"
-    ]
-
-
-def _begin(journal: Journal, settings: Json, digest: str, resume: bool) -> None:
-    """Note what this run is; a resumed one must be the same."""
-    event = {"settings": settings, "digest": digest}
-    earlier = next((e for e in journal.events if e["event"] == "begin"), None)
-    if earlier is None:
-        journal.append("begin", **event)
-        return
-    if earlier["digest"] != digest:
-        raise OutputError("--resume: the workload has changed since that run; start over with --force")
-    for name, value in settings.items():
-        if earlier["settings"][name] != value:
-            flag = name.replace("_", "-")
-            raise OutputError(
-                f"--resume: that run had {flag} {earlier['settings'][name]!r}, this one {value!r}; give the same, "
-                "or start over with --force"
-            )
-    journal.append("resumed")
 
 
 def _setting(
@@ -251,20 +185,21 @@ def _with_profile(setting: Setting, student: Worker, limit: Limits) -> Setting:
 
 
 def _with_noise(setting: Setting) -> tuple[Setting, Worker]:
-    """The noise floor, and the process that the search goes on with as its baseline."""
+    """The noise floor, and the process that the search goes on with as its baseline.
+
+    One pair is enough: what is usual counts as four more (measure/statistics.py).
+    """
     setting.progress({"event": "phase", "phase": "timing the original against itself"})
     began = time.monotonic()
-    baseline, *others = setting.loaded(*[setting.original] * (1 + _NOISE_STARTS))
-    try:
-        found = noise.against_itself([baseline, *others])
-        start_seconds = (time.monotonic() - began) / _NOISE_STARTS
+    with required("the original can't be timed"), ExitStack() as stack:
+        baseline, other = setting.loaded(setting.original, setting.original)
+        stack.callback(other.close)
+        held = stack.enter_context(ExitStack())
+        held.callback(baseline.close)
+        found = noise.against_itself([baseline, other])
+        start_seconds = time.monotonic() - began
         peak = baseline.call(f"{_WORK}.holding:peak_memory", timeout=60.0)
-    except BaseException:
-        baseline.close()
-        raise
-    finally:
-        for other in others:
-            other.close()
+        held.pop_all()
     study = {
         **setting.study,
         "baseline_ms": float(np.median(found[0].baseline_ms)),

@@ -12,6 +12,7 @@ from hotlap.actions.sides import is_artifact
 from hotlap.core import Array, Device, Json, to_json
 from hotlap.machine.facts import facts
 from hotlap.machine.limits import limits
+from hotlap.measure.required import required
 from hotlap.search import explain
 from hotlap.search.setting import start_worker
 from hotlap.workload.target import target_of
@@ -43,7 +44,7 @@ def profile(
     count = threads or machine.cores
     named = target_of(target)
     found: dict[str, Any] = {"batch": batch, "threads": count, "device": where, "machine": machine.to_json()}
-    with start_worker(count, machine.memory_limit) as worker:
+    with required(f"{named} can't be profiled"), start_worker(count, machine.memory_limit) as worker:
         if is_artifact(named):
             tell({"event": "phase", "phase": "timing the artifact's operations"})
             answer = worker.call(

@@ -123,6 +123,11 @@ class Worker:
             self._guard.wait()
         os.close(self._report)
 
+    @property
+    def ended(self) -> bool:
+        """Whether the process is gone, by `close` or by itself as far as a call has found out."""
+        return self._closed
+
     def __enter__(self) -> Worker:
         return self
 

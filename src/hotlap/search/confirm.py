@@ -76,6 +76,7 @@ def accuracy(setting: Setting, candidate: Candidate, built: str, confidence: flo
             roles=["selection", "confirmation"] if candidate.same_numbers else ["confirmation"],
             max_drop=setting.max_drop,
             confidence=confidence,
+            examples=setting.study["confirming"],
             timeout=max(_LEAST_SCORING, 4 * setting.seconds_left),
         )
         return found

@@ -51,6 +51,8 @@ def _loaded(setting: Setting, records: Sequence[Json], stack: ExitStack) -> dict
 
 def order(times: dict[str, list[float]]) -> dict[str, float]:
     """Each one's time as a share of its round's geometric mean: the median over the rounds."""
+    if not times:
+        return {}
     keys = list(times)
     logs = np.log([times[key] for key in keys])
     shares = np.median(logs - logs.mean(axis=0), axis=1)

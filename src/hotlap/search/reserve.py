@@ -27,6 +27,16 @@ def confirming_seconds(
     return _SLACK * (scoring + (starts + _OTHER_STARTS) * start_seconds)
 
 
+def examples_to_confirm(*, score_seconds: float, selection: int, confirmation: int, budget: float) -> int:
+    """How many of the `confirmation` examples confirm: all, or as many as the time that confirming may take allows.
+
+    score_seconds: what the original took on `selection` examples. Only their time chooses, never their scores.
+    """
+    if score_seconds * confirmation <= _MOST_SHARE * budget * selection:
+        return confirmation
+    return max(1, int(_MOST_SHARE * budget * selection / score_seconds))
+
+
 def reserve(confirming: float | None, budget: float) -> float:
     """Seconds of the budget to keep: for the best so far, which takes `confirming`; None where there is none yet."""
     return min(max(LEAST_SECONDS, confirming or 0.0), _MOST_SHARE * budget)

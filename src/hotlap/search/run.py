@@ -10,6 +10,7 @@ from typing import Any
 from hotlap import gate
 from hotlap.core import Candidate, Interval, Json, to_json
 from hotlap.measure import statistics
+from hotlap.measure.required import required
 from hotlap.measure.worker import Worker
 from hotlap.search import alike, strategy
 from hotlap.search.confirm import confirm
@@ -28,6 +29,7 @@ _SHORT_TURN, _MOST_OF_A_LONG_REST = 45.0, 0.5
 _FINALISTS = 5
 """So many of the best are timed against each other before one is confirmed."""
 _BYTES = "base64"
+_GONE = "the original's process ended while this was timed against it, so that it tells nothing; --resume tries it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,9 @@ def search(setting: Setting, space: Space, journal: Journal, baseline: Worker, *
             record = turn.take(
                 baseline, leaders=queue.leaders, twin=twin, ahead=ahead, seconds=queue.seconds_for_a_turn
             )
+            if baseline.ended:
+                record |= {"status": "skipped", "unfinished": True, "reason": f"{_GONE} ({record['reason']})"}
+                baseline = _again(setting)
             if not record.get("unfinished"):
                 journal.append("candidate", **record)
             done[turn.candidate.key] = record
@@ -74,6 +79,14 @@ def search(setting: Setting, space: Space, journal: Journal, baseline: Worker, *
             "key": candidate.key, "candidate": to_json(candidate), "status": "skipped", "reason": reason
         }  # fmt: skip
     return _confirm_best(setting, done, journal)
+
+
+def _again(setting: Setting) -> Worker:
+    """A new process that holds the original."""
+    with required("the original can't be timed any more; what was done is kept for --resume"):
+        (baseline,) = setting.loaded(setting.original)
+    baseline.pause()
+    return baseline
 
 
 class _Queue:

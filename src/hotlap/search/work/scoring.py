@@ -23,23 +23,34 @@ _LEAST_EXAMPLES = 300
 
 
 def score_original(
-    state: dict[str, Any], *, target: str, work: str, role: str, seed: int, threads: int, seconds: float
+    state: dict[str, Any],
+    *,
+    target: str,
+    work: str,
+    role: str,
+    seed: int,
+    threads: int,
+    seconds: float,
+    most_seconds: float = math.inf,
+    batches: int | None = None,
 ) -> Json:
     """Score the original on one role's examples and keep its outputs for `score` to compare with.
 
-    Where it is slow it ends after `seconds`, but not before it has seen enough to tell candidates apart. `batches` and
-    `examples` say how far it came: candidates are scored on the same.
+    Where it is slow it ends after `seconds`, but not before it has seen enough to tell candidates apart, unless that
+    takes longer than `most_seconds`. `batches` and `examples` say how far it came: candidates are scored on the same.
+    Given `batches`, as a run that is taken up has them, it sees so many whatever time they take.
     """
     began = time.perf_counter()
     opened = opened_workload(state, target, threads)
     least = _LEAST_EXAMPLES if opened.workload.evaluation is not None else math.inf
-    scored, batches, examples = _Scored(), 0, 0
+    scored, seen, examples = _Scored(), 0, 0
     for batch, outputs in originals.keep(opened, _kept(work, role), _batches(opened, role, seed)):
         scored.add(opened, batch, outputs)
-        batches, examples = batches + 1, examples + len(batch.rows)
-        if examples >= least and time.perf_counter() - began >= seconds:
+        seen, examples = seen + 1, examples + len(batch.rows)
+        took = time.perf_counter() - began
+        if (took >= most_seconds or (examples >= least and took >= seconds)) if batches is None else seen == batches:
             break
-    return {**scored.answer(), "batches": batches, "examples": examples, "seconds": time.perf_counter() - began}
+    return {**scored.answer(), "batches": seen, "examples": examples, "seconds": time.perf_counter() - began}
 
 
 def score(
@@ -78,22 +89,24 @@ def confirm(
     roles: list[str],
     max_drop: float | None,
     confidence: float,
+    examples: dict[str, int] | None = None,
 ) -> Json:
     """Score original and candidate on data that chose nothing, in this fresh process.
 
     The original's outputs come first, all of them: threads of two runtimes that wait side by side slow each other.
-    With the workload's own `metric` the verdict is made here, where the metric is.
+    With the workload's own `metric` the verdict is made here, where the metric is. `examples`: about how many of each
+    role where the original is too slow for all; all of them unless given.
     """
     opened = opened_workload(state, target, threads)
     chosen = Candidate.from_json(candidate)
     for role in roles:
         if not originals.are_kept(_kept(work, role)):
-            for _ in originals.keep(opened, _kept(work, role), _batches(opened, role, seed)):
+            for _ in originals.keep(opened, _kept(work, role), _some(_batches(opened, role, seed), examples, role)):
                 pass
     session = loaded_session(state, chosen, Path(built), opened.signature)
     before, after, compared = _Scored(), _Scored(), _Compared(opened.signature)
     for role in roles:
-        for index, batch, arrays in _batches(opened, role, seed):
+        for index, batch, arrays in _some(_batches(opened, role, seed), examples, role):
             original, outputs = originals.outputs(opened, _kept(work, role), index, arrays), session(arrays)
             compared.add(arrays, outputs, original)
             before.add(opened, batch, original)
@@ -120,6 +133,18 @@ def confirm(
         "original_rows": before.rows or None,
         "verdict": verdict,
     }
+
+
+def _some(
+    batches: Iterator[tuple[int, Any, list[Array]]], examples: dict[str, int] | None, role: str
+) -> Iterator[tuple[int, Any, list[Array]]]:
+    """The first batches, until they hold so many examples of the role."""
+    left = math.inf if examples is None else examples[role]
+    for index, batch, arrays in batches:
+        yield index, batch, arrays
+        left -= len(batch.rows)
+        if left <= 0:
+            return
 
 
 def _kept(work: str, role: str) -> Path:

@@ -188,7 +188,7 @@ def _check_numbers(outputs: Any, again: Any) -> None:
         if a.shape != b.shape or not _close(a, b):
             raise WorkloadError(
                 f"the original model gives other numbers in output {index} when it is given the same inputs twice; "
-                "take the randomness out of forward"
+                "take the randomness, or what it keeps from call to call, out of forward"
             )
 
 

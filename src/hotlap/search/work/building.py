@@ -14,6 +14,7 @@ from typing import Any
 from hotlap import forms, runtimes, techniques
 from hotlap.core import Array, Candidate, Context, Form, Json, Model, to_json
 from hotlap.errors import Unsupported
+from hotlap.search.work import calibration
 from hotlap.search.work.holding import DONE
 from hotlap.search.work.opening import opened_workload
 
@@ -24,21 +25,18 @@ def build(state: dict[str, Any], *, target: str, candidate: Json, work: str, see
     folder = Path(work) / "built" / built_key(chosen)
 
     def make(partial: Path) -> None:
-        from hotlap.workload import roles
-
         began = time.perf_counter()
         opened = opened_workload(state, target, threads)
         example = opened.example_arrays(2)
 
-        def calibration() -> Iterable[list[Array]]:
-            # Read only by those who ask: it takes a pass over the user's data.
-            found, _, reason = roles.calibration_arrays(opened, seed=seed)
+        def batches() -> Iterable[list[Array]]:
+            found, reason = calibration.kept(opened, Path(work), seed=seed)
             if found is None:
                 raise Unsupported(reason or "there is no calibration data")
             return found()
 
         scratch = emptied(folder.with_suffix(".scratch"))
-        context = Context(folder=scratch, example=example, calibration=calibration, seed=seed, threads=threads)
+        context = Context(folder=scratch, example=example, calibration=batches, seed=seed, threads=threads)
         model = _changed(Model(form="module", value=opened.model, signature=opened.signature), chosen, context, work)
         files = runtimes.of(chosen).build(model, partial, dict(chosen.options), example)
         size = sum((partial / name).stat().st_size for name in files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from hotlap.core import Array, Device, Json, to_json
@@ -43,6 +44,7 @@ def study(
     seconds: float,
 ) -> Json:
     """Open the workload, check what it gives, and say what the search has to know about it."""
+    from hotlap.search.work import calibration
     from hotlap.workload import roles
     from hotlap.workload.features import to_ask
 
@@ -53,7 +55,7 @@ def study(
     facts = None
     if has_evaluation:
         facts = roles.check_evaluation(opened, seed=seed, max_examples=most_examples, seconds=seconds)
-    _, count, missing = roles.calibration_arrays(opened, seed=seed)
+    count, missing = calibration.keep(opened, Path(work), seed=seed, facts=facts)
     ranks = tuple(len(spec.shape) for spec in opened.signature.inputs)
     leaves = [type(leaf).__name__ for leaf in opened.model.modules() if not any(True for _ in leaf.children())]
     arrays = opened.example_arrays(batch)

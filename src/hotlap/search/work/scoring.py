@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hotlap.core import Array, Candidate, Json, Signature, to_json
-from hotlap.search.work import originals
+from hotlap.search.work import calibration, originals
 from hotlap.search.work.checking import check_outputs, cut_rows
 from hotlap.search.work.holding import loaded_session
 from hotlap.search.work.opening import opened_workload
@@ -44,7 +44,7 @@ def score_original(
     opened = opened_workload(state, target, threads)
     least = _LEAST_EXAMPLES if opened.workload.evaluation is not None else math.inf
     scored, seen, examples = _Scored(), 0, 0
-    for batch, outputs in originals.keep(opened, _kept(work, role), _batches(opened, role, seed)):
+    for batch, outputs in originals.keep(opened, _kept(work, role), _batches(opened, work, role, seed)):
         scored.add(opened, batch, outputs)
         seen, examples = seen + 1, examples + len(batch.rows)
         took = time.perf_counter() - began
@@ -70,7 +70,7 @@ def score(
     chosen = Candidate.from_json(candidate)
     session = loaded_session(state, chosen, Path(built), opened.signature)
     scored, compared = _Scored(), _Compared(opened.signature)
-    for index, batch, arrays in islice(_batches(opened, role, seed), batches):
+    for index, batch, arrays in islice(_batches(opened, work, role, seed), batches):
         outputs = session(arrays)
         compared.add(arrays, outputs, originals.outputs(opened, _kept(work, role), index, arrays))
         scored.add(opened, batch, outputs)
@@ -101,12 +101,14 @@ def confirm(
     chosen = Candidate.from_json(candidate)
     for role in roles:
         if not originals.are_kept(_kept(work, role)):
-            for _ in originals.keep(opened, _kept(work, role), _some(_batches(opened, role, seed), examples, role)):
+            for _ in originals.keep(
+                opened, _kept(work, role), _some(_batches(opened, work, role, seed), examples, role)
+            ):
                 pass
     session = loaded_session(state, chosen, Path(built), opened.signature)
     before, after, compared = _Scored(), _Scored(), _Compared(opened.signature)
     for role in roles:
-        for index, batch, arrays in _some(_batches(opened, role, seed), examples, role):
+        for index, batch, arrays in _some(_batches(opened, work, role, seed), examples, role):
             original, outputs = originals.outputs(opened, _kept(work, role), index, arrays), session(arrays)
             compared.add(arrays, outputs, original)
             before.add(opened, batch, original)
@@ -158,7 +160,7 @@ def _measured(opened: Any, candidate: Candidate) -> list[Array]:
     return arrays
 
 
-def _batches(opened: Any, role: Any, seed: int) -> Iterator[tuple[int, Any, list[Array]]]:
+def _batches(opened: Any, work: str, role: Any, seed: int) -> Iterator[tuple[int, Any, list[Array]]]:
     """Batches of one role with their flat arrays. Without evaluation data: calibration or example inputs."""
     from types import SimpleNamespace
 
@@ -170,8 +172,8 @@ def _batches(opened: Any, role: Any, seed: int) -> Iterator[tuple[int, Any, list
         for index, batch in enumerate(roles.evaluation_rows(opened, role, seed=seed)):
             yield index, batch, to_arrays(flatten_inputs(batch.inputs, names))
         return
-    calibration, _, _ = roles.calibration_arrays(opened, seed=seed)
-    batches = calibration() if calibration else (opened.example_arrays(size) for size in (2, 3, 5, 8))
+    found, _ = calibration.kept(opened, Path(work), seed=seed)
+    batches = found() if found else (opened.example_arrays(size) for size in (2, 3, 5, 8))
     for index, arrays in enumerate(batches):
         yield index, SimpleNamespace(inputs=None, targets=None, rows=range(len(arrays[0]))), arrays
 

@@ -231,7 +231,7 @@ FORWARD = "class M(nn.Module):\n    def forward(self, x): return {}\n"
         ),
         (
             workload("M()", before=FORWARD.format("x + torch.rand(4)")),
-            r"gives other numbers in output 0 when it is given the same inputs twice; take the randomness, or what it keeps",
+            r"gives other numbers in output 0 when it is given the same inputs twice; take the randomness, or",
         ),
         (
             workload("M()", before=FORWARD.format("(x, 'label')")),

@@ -99,7 +99,18 @@ def test_the_size_objective_speaks_of_size(sample: dict[str, Any]) -> None:
 
 def test_the_throughput_objective(sample: dict[str, Any]) -> None:
     sample["objective"] = "throughput"
-    assert headline(sample).title == "15.2× the throughput, accuracy held"
+    sample["batch"] = 16
+    sample["best"] |= {"median_ms": 4.0, "options": {}}
+    sample["baseline"]["median_ms"] = 60.8
+    told = headline(sample)
+    assert told.title == "15.2× the throughput, accuracy held"
+    assert "gives 4.00 k examples/s where" in told.lead
+    assert "gives 263 examples/s" in told.lead
+    assert "at once" not in told.lead
+    sample["best"]["options"] = {"streams": 2}
+    assert headline(sample).lead.endswith(
+        " That is of 2 calls at once: by the loaded model's map, or from as many threads."
+    )
 
 
 def test_pruning_is_over_the_same_runtime(sample: dict[str, Any]) -> None:

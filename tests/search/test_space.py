@@ -79,3 +79,17 @@ def test_long_calls_get_no_single_thread() -> None:
     assert counts(8, 9.0) == {1, 4, 8}
     assert counts(8, 11.0) == {4, 8}
     assert counts(1, 11.0) == {1}
+
+
+def test_several_streams_are_tried_for_throughput_where_the_runtime_has_them() -> None:
+    assert not [c for c in space(batch=4).candidates if "streams" in dict(c.options)]
+    found = space(batch=4, streams=True).candidates
+    several = [c for c in found if "streams" in dict(c.options)]
+    assert {c.runtime for c in several} == {"onnxruntime", "openvino"}
+    assert {(c.threads, dict(c.options)["streams"]) for c in several} == {(2, 2)}
+    assert all("2 streams" in c.name and "micro_batch" not in dict(c.options) for c in several)
+    assert len({c.name for c in found}) == len(found)
+    more = build_space(IMAGES, threads=8, fixed_axes={"batch": 4}, unavailable={}, streams=True).candidates
+    assert {dict(c.options).get("streams") for c in more} == {None, 8, 4}
+    alone = build_space(IMAGES, threads=1, fixed_axes={"batch": 4}, unavailable={}, streams=True).candidates
+    assert {dict(c.options).get("streams") for c in alone} == {None}

@@ -224,6 +224,7 @@ def _space(setting: Setting, machine: Machine, study: Json, only: Sequence[str],
         fixed_axes=study["sizes"],
         unavailable=_unavailable(setting),
         baseline_ms=setting.study["baseline_ms"],
+        streams=setting.objective == "throughput",
         only=only,
         skip=skip,
     )

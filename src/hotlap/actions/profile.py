@@ -77,11 +77,13 @@ def profile_artifact(state: dict[str, Any], *, artifact: str, batch: int, thread
     from hotlap.actions.sides import inputs
     from hotlap.artifact.check import check_artifact
     from hotlap.artifact.load import load
+    from hotlap.runtimes.streams import to_time
 
     model = load(artifact, threads=threads)
     candidate = model.manifest.candidate
     arrays: list[Array] = inputs(state, target=artifact, batch=batch, threads=threads)["arrays"]
-    total = _median_ms(lambda: model.call_flat(arrays))
+    call, calls_in_one = to_time(model.call_flat, dict(candidate.options), arrays)
+    total = _median_ms(call) / calls_in_one
     operations = [
         to_json(one)
         for one in runtimes.of(candidate).operations(

@@ -9,6 +9,7 @@ import numpy as np
 
 from hotlap.core import Array, Json, to_json
 from hotlap.errors import InputError
+from hotlap.runtimes.streams import to_time
 from hotlap.search.work.holding import load_original
 from hotlap.search.work.opening import opened_workload
 
@@ -50,6 +51,5 @@ def hold(state: dict[str, Any], *, target: str, arrays: list[Array], batch: int,
     given = [(str(array.dtype), array.ndim) for array in arrays]
     if wanted != given:
         raise InputError(f"{target} takes {wanted} (dtype, axes) and the other side {given}: they can't be compared")
-    copies = [array.copy() for array in arrays]
-    state["call"] = lambda: model.call_flat(copies)
+    state["call"], state["calls_in_one"] = to_time(model.call_flat, dict(model.manifest.candidate.options), arrays)
     state["call"]()

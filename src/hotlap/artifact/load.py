@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,21 @@ from hotlap.artifact.manifest import GOLDEN, Manifest
 from hotlap.artifact.sign import Trust, Wanted
 from hotlap.core import Array, Device, Session, Signature
 from hotlap.errors import ArtifactRefused, InputError, MissingExtra
+from hotlap.runtimes.streams import Streams, streams
 from hotlap.workload.inputs import nest
 
 
 class LoadedModel:
     """A loaded artifact, called with NumPy arrays as the model is with tensors: `m(x)`, `m(a, b)`, `m(name=x)`.
 
-    It gives NumPy arrays nested as the model's outputs are. Calls from several threads at once are not safe with
-    every runtime; load it once a thread for that.
+    It gives NumPy arrays nested as the model's outputs are. Up to `streams` threads may call it at once, and `map`
+    does; where that is 1, load it once a thread for that.
     """
 
     def __init__(self, manifest: Manifest, trust: Trust, session: Session, golden: Sequence[Case]) -> None:
         self.manifest, self.trust, self.golden = manifest, trust, golden
         self._session = session
+        self._lanes: Streams | None = None
 
     @property
     def signature(self) -> Signature:
@@ -42,6 +44,21 @@ class LoadedModel:
     def call_flat(self, arrays: list[Array]) -> list[Array]:
         """Outputs in signature order for arrays in signature order, which are taken as they are, unchecked."""
         return self._session(arrays)
+
+    @property
+    def streams(self) -> int:
+        """How many calls it is made to run at the same time: 1 unless it was chosen for its throughput."""
+        return streams(dict(self.manifest.candidate.options))
+
+    def map(self, calls: Iterable[Any]) -> Iterator[Any]:
+        """Outputs for many calls, in their order, as many side by side as it has streams.
+
+        Each call is what the model takes: an array, a tuple of arrays, or a dict of them by name.
+        """
+        if self._lanes is None:
+            self._lanes = Streams(self._session, self.streams)
+        bound = (bind(self.signature, *_arguments(call)) for call in calls)
+        return (nest(self.signature.output_tree, outputs) for outputs in self._lanes.map(bound))
 
     def __repr__(self) -> str:
         inputs = ", ".join(f"{s.name}: {s.dtype}{list(s.shape)}" for s in self.signature.inputs)
@@ -142,6 +159,12 @@ def _brief(error: Exception) -> str:
     line = next((line for line in str(error).splitlines() if line.strip()), "")
     shown = "".join(c if c.isprintable() else "?" for c in line[:300])
     return f"{type(error).__name__}: {shown}"
+
+
+def _arguments(call: Any) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    if isinstance(call, Mapping):
+        return (), call
+    return (call if isinstance(call, tuple) else (call,)), {}
 
 
 def bind(signature: Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Array]:

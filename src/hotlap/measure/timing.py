@@ -20,7 +20,8 @@ _LEAST_CALLS = ((0.02, 5), (0.1, 3))
 def block(state: dict[str, Any], *, seconds: float) -> dict[str, Any]:
     """Time calls of `state["call"]` for about `seconds`; give their times in ms and what warming up took.
 
-    `state["call"]` takes nothing and comes back when its answer is there.
+    `state["call"]` takes nothing and comes back when its answer is there; where it makes several calls,
+    `state["calls_in_one"]` says how many, and a time is one call's share.
     """
     call: Callable[[], Any] = state["call"]
     began = time.perf_counter()
@@ -45,6 +46,7 @@ def block(state: dict[str, Any], *, seconds: float) -> dict[str, Any]:
         gc.enable()
     state["call_seconds"] = float(np.median(times)) / 1e9
     return {
-        "times_ms": np.asarray(times, np.float64) / 1e6,
+        "times_ms": np.asarray(times, np.float64) / 1e6 / state.get("calls_in_one", 1),
+        "timed_seconds": (last - start) / 1e9,
         "warming_seconds": start / 1e9 - began,
     }

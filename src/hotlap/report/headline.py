@@ -88,10 +88,23 @@ def _lead(result: Json) -> str:
     settings = f" ({settings})" if settings else ""
     if not changed(result):
         return f"{baseline['name']} takes {wording.milliseconds(baseline['median_ms'])} {call}{settings}."
+    if result.get("objective") == "throughput" and "batch" in result:
+        now, before = (
+            wording.rate(1000 * result["batch"] / side["median_ms"], "examples") for side in (best, baseline)
+        )
+        return f"{best['name']} gives {now} where {baseline['name']} gives {before}{settings}.{_at_once(best)}"
     return (
         f"{best['name']} takes {wording.milliseconds(best['median_ms'])} {call} where {baseline['name']} "
         f"takes {wording.milliseconds(baseline['median_ms'])}{settings}."
     )
+
+
+def _at_once(best: Json) -> str:
+    """How to call what was chosen for several calls at once; without that its figures don't hold."""
+    count = number(at(best, "options", "streams"))
+    if not count:
+        return ""
+    return f" That is of {count:.0f} calls at once: by the loaded model's map, or from as many threads."
 
 
 def _threads(threads: Json) -> str:

@@ -104,6 +104,8 @@ def loading(result: Json) -> dict[str, str] | None:
     if not artifact:
         return None
     code = f"import hotlap\n\nmodel = hotlap.load({json.dumps(artifact)})\noutputs = model(x)"
+    if at(result, "best", "options", "streams"):
+        code += "\nfor outputs in model.map(batches):  # several calls at once\n    ..."
     return {"code": code, "verify": f"hotlap verify {shlex.quote(artifact)}", "folder": str(artifact)}
 
 

@@ -200,7 +200,7 @@ def _prefixed(value: Json, unit: str) -> str:
     while abs(figure) >= 999.5 and step < len(_PREFIXES) - 1:
         figure, step = figure / 1000, step + 1
     prefix = _PREFIXES[step]
-    gap = "" if unit.startswith("B") else " "
+    gap = " " if prefix and not unit.startswith("B") else ""
     return f"{significant(figure)} {prefix}{gap}{unit}".rstrip()
 
 

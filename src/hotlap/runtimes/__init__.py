@@ -34,6 +34,9 @@ class Runtime(Protocol):
     """Options that change the built files; the others only change how they are loaded."""
     MICRO_BATCHES: bool
     """Whether `load` takes the option `micro_batch`: so many rows of the fixed batch in each part, side by side."""
+    STREAMS: bool
+    """Whether `load` takes the option `streams`: a session that so many threads may call at once, each stream with its
+    share of the threads."""
 
     def unavailable(self, device: Device) -> str | None:
         """Why this runtime can't run here on that device and how to get it, or None where it can."""

@@ -14,6 +14,7 @@ PACKAGES = ("torch",)
 CODE = True
 BUILD_OPTIONS: tuple[str, ...] = ()
 MICRO_BATCHES = False
+STREAMS = False
 
 _FILE = "model.pt2"
 

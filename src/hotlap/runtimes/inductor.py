@@ -17,6 +17,7 @@ PACKAGES = ("torch",)
 CODE = True
 BUILD_OPTIONS: tuple[str, ...] = ("freezing",)
 MICRO_BATCHES = False
+STREAMS = False
 
 _FILE = "model.pt2"
 

@@ -16,6 +16,7 @@ from hotlap.core import Array, Device, Json, Model, Operation, Session, Signatur
 from hotlap.errors import Unsupported
 from hotlap.runtimes.fixed_shapes import fixed_axes, fixed_shapes
 from hotlap.runtimes.micro_batches import micro_batches
+from hotlap.runtimes.streams import streams, threads_each
 from hotlap.workload.examples import BATCH
 
 TAKES = "onnx"
@@ -23,6 +24,7 @@ PACKAGES = ("onnxruntime",)
 CODE = False
 BUILD_OPTIONS: tuple[str, ...] = ()
 MICRO_BATCHES = True
+STREAMS = True
 
 _FILE = "model.onnx"
 _EXTERNAL = "model.onnx.data"
@@ -83,7 +85,8 @@ class _OnnxSession:
         options: Mapping[str, Json],
         profile: str | None = None,
     ) -> None:
-        self._files, self._device, self._threads, self._profile = files, device, threads, profile
+        self._streams = streams(options)
+        self._files, self._device, self._threads, self._profile = files, device, threads_each(options, threads), profile
         self._signature = signature
         fixed = fixed_axes(options)
         self._shapes = fixed_shapes(signature, fixed)
@@ -117,8 +120,8 @@ class _OnnxSession:
 
     @property
     def side_by_side(self) -> int:
-        """How many parts of a batch run at the same time."""
-        return min(self._threads, self._micro.count) if self._micro else 1
+        """How many parts of a batch, or calls, run at the same time."""
+        return min(self._threads, self._micro.count) if self._micro else self._streams
 
 
 class _Run:

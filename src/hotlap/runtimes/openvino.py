@@ -6,12 +6,15 @@ import shutil
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Lock
 from typing import Any
 
 from hotlap.core import Array, Device, Json, Model, Operation, Session, Signature
 from hotlap.errors import Unsupported
 from hotlap.runtimes.fixed_shapes import fixed_axes, fixed_shapes
 from hotlap.runtimes.micro_batches import MicroBatches, micro_batches
+from hotlap.runtimes.streams import streams
 from hotlap.workload.examples import BATCH
 
 TAKES = "openvino"
@@ -19,6 +22,7 @@ PACKAGES = ("openvino",)
 CODE = False
 BUILD_OPTIONS: tuple[str, ...] = ()
 MICRO_BATCHES = True
+STREAMS = True
 
 _XML, _BIN = "model.xml", "model.bin"
 _QUANTIZE = {"FakeQuantize", "Quantize", "Dequantize"}
@@ -134,6 +138,28 @@ class _Parted:
         return [node for request in self._requests for node in request.get_profiling_info()]
 
 
+class _Streams:
+    """A compiled model that several threads may call at once, each taking a request that is free."""
+
+    def __init__(self, compiled: Any, count: int) -> None:
+        self.side_by_side = count
+        self._free: SimpleQueue[_Whole] = SimpleQueue()
+        for _ in range(count):
+            self._last = _Whole(compiled)
+            self._free.put(self._last)
+
+    def __call__(self, arrays: list[Array]) -> list[Array]:
+        one = self._free.get()
+        try:
+            return one(arrays)
+        finally:
+            self._last = one
+            self._free.put(one)
+
+    def profiling(self) -> Any:
+        return self._last.profiling()
+
+
 class _OpenVinoSession:
     """One compiled model for every shape, and one more for the measured shapes where `static` asks for it."""
 
@@ -149,12 +175,17 @@ class _OpenVinoSession:
         self._files, self._options, self._threads, self._profile = files, options, threads, profile
         self._signature, self._fixed = signature, fixed_axes(options)
         self._shapes = fixed_shapes(signature, self._fixed)
+        self._streams, self._compiling = streams(options), Lock()
         self._special = self._specialized(micro_batches(signature, options)) if self._fixed else None
-        self._general = None if self._special else _Whole(self._compile({}))
+        self._general = None if self._special else self._whole({})
 
-    def _specialized(self, micro: MicroBatches | None) -> _Whole | _Parted:
+    def _whole(self, fixed: Mapping[str, int]) -> _Whole | _Streams:
+        compiled = self._compile(fixed, self._streams)
+        return _Whole(compiled) if self._streams == 1 else _Streams(compiled, self._streams)
+
+    def _specialized(self, micro: MicroBatches | None) -> _Whole | _Streams | _Parted:
         if micro is None:
-            return _Whole(self._compile(self._fixed))
+            return self._whole(self._fixed)
         return _Parted(self._compile({**self._fixed, BATCH: micro.rows}, streams=self._threads), micro, self._threads)
 
     def _compile(self, fixed: Mapping[str, int], streams: int = 1) -> Any:
@@ -173,12 +204,13 @@ class _OpenVinoSession:
         except RuntimeError as error:
             raise Unsupported(f"OpenVINO can't compile the model: {error}") from error
 
-    def pick(self, arrays: list[Array]) -> _Whole | _Parted:
+    def pick(self, arrays: list[Array]) -> _Whole | _Streams | _Parted:
         """What runs arrays of these shapes."""
         if self._special is not None and [array.shape for array in arrays] == self._shapes:
             return self._special
-        if self._general is None:
-            self._general = _Whole(self._compile({}))
+        with self._compiling:
+            if self._general is None:
+                self._general = self._whole({})
         return self._general
 
     def __call__(self, arrays: list[Array]) -> list[Array]:

@@ -1,7 +1,7 @@
 """Candidates that are one thing run in different ways: what was found of one need not be found again. Pure.
 
-Threads, fixed shapes and micro-batches change when numbers are computed, not which; selection data is scored in
-batches of the user's own sizes, so that it would see the same outputs again. Confirmation takes nothing over.
+Threads, fixed shapes, micro-batches and streams change when numbers are computed, not which; selection data is scored
+in batches of the user's own sizes, so that it would see the same outputs again. Confirmation takes nothing over.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from statistics import median
 from hotlap.core import Candidate, Json, to_json
 
 _AS_FAST = 0.97
-_HOW_IT_RUNS = ("static", "fixed_axes", "micro_batch")
+_HOW_IT_RUNS = ("static", "fixed_axes", "micro_batch", "streams")
 _JUDGED = ("score", "differences", "drop", "gate", "status", "reason", "distance", "chance")
 
 

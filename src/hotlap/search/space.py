@@ -32,12 +32,14 @@ def build_space(
     fixed_axes: Mapping[str, int],
     unavailable: Mapping[str, str | None],
     baseline_ms: float = 0.0,
+    streams: bool = False,
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
 ) -> Space:
     """Every chain that fits together.
 
-    `baseline_ms`: the original's call, by which threads are chosen. `fixed_axes`: sizes of the named axes in the
+    `baseline_ms`: the original's call, by which threads are chosen. `streams`: whether several calls may run at the
+    same time. `fixed_axes`: sizes of the named axes in the
     measured call. `unavailable`: why each runtime can't run here, or None. `only`, `skip`: names of techniques,
     runtimes or precisions to keep or leave out.
     """
@@ -54,7 +56,7 @@ def build_space(
             if reason:
                 left_out.append((" ".join([runtime, *names]), reason))
                 continue
-            for candidate in _variants(runtime, names, facts, counts, fixed_axes):
+            for candidate in _variants(runtime, names, facts, counts, fixed_axes, streams):
                 if _wanted(candidate, only, skip):
                     found.setdefault(candidate.key, candidate)
     return Space(candidates=tuple(found.values()), left_out=tuple(left_out))
@@ -84,7 +86,12 @@ def _fits(chain: tuple[str, ...], takes: Form) -> bool:
 
 
 def _variants(
-    runtime: str, names: tuple[str, ...], facts: ModelFacts, counts: Sequence[int], fixed_axes: Mapping[str, int]
+    runtime: str,
+    names: tuple[str, ...],
+    facts: ModelFacts,
+    counts: Sequence[int],
+    fixed_axes: Mapping[str, int],
+    streams: bool,
 ) -> list[Candidate]:
     threads = counts[0]
     precision = _narrowest([techniques.get(name).PRECISION for name in names])
@@ -100,14 +107,18 @@ def _variants(
         for labels, steps in chains:
             options = {**given, "fixed_axes": dict(fixed_axes)} if given.get("static") else dict(given)
             narrowest = _narrowest([precision, options.pop("precision", None)])
-            cuts = _micro_batches(options, threads) if runtimes.get(runtime).MICRO_BATCHES else []
-            for count, rows in [(count, None) for count in counts] + cuts:
+            ways: list[tuple[int, str, dict[str, Json]]] = [(count, "", {}) for count in counts]
+            if runtimes.get(runtime).MICRO_BATCHES:
+                ways += _micro_batches(options, threads)
+            if streams and runtimes.get(runtime).STREAMS and facts.device == "cpu":
+                ways += _streams(threads)
+            for count, way, more in ways:
                 words = [runtime, narrowest if precision != narrowest or not names else ""]
                 words += [f"{name} {text}".strip() for name, text in zip(names, labels, strict=True)]
                 words += [
                     label if label != narrowest else "",
                     f"{count} thread{'s' if count > 1 else ''}" if count != threads else "",
-                    f"micro-batches of {rows}" if rows else "",
+                    way,
                 ]
                 found.append(
                     Candidate(
@@ -115,7 +126,7 @@ def _variants(
                         runtime=runtime,
                         device=facts.device,
                         threads=count,
-                        options=_pairs({**options, "micro_batch": rows} if rows else options),
+                        options=_pairs({**options, **more}),
                         precision=narrowest,
                         same_numbers=narrowest == "fp32",
                         name=", ".join(filter(None, words)).replace("_", " "),
@@ -135,11 +146,21 @@ def _thread_counts(threads: int, device: Device, baseline_ms: float) -> list[int
     return [threads, *sorted({count for count in (threads // 2, 1) if least <= count < threads}, reverse=True)]
 
 
-def _micro_batches(options: Mapping[str, Json], threads: int) -> list[tuple[int, int | None]]:
-    """All our threads, each with rows of its own: one at a time, or its whole share. Each (threads, rows)."""
+def _micro_batches(options: Mapping[str, Json], threads: int) -> list[tuple[int, str, dict[str, Json]]]:
+    """All our threads, each with rows of its own: one at a time, or its whole share. Each (threads, label, option)."""
     batch = options.get("fixed_axes", {}).get(BATCH, 1)
     shares = dict.fromkeys([1, batch // threads])
-    return [(threads, rows) for rows in shares if 1 <= rows < batch and batch % rows == 0]
+    return [
+        (threads, f"micro-batches of {rows}", {"micro_batch": rows})
+        for rows in shares
+        if 1 <= rows < batch and batch % rows == 0
+    ]
+
+
+def _streams(threads: int) -> list[tuple[int, str, dict[str, Json]]]:
+    """A thread each, and two each where there are four and more. Each (threads, label, option)."""
+    counts = [count for count in (threads, threads // 2) if count > 1]
+    return [(threads, f"{count} streams", {"streams": count}) for count in counts]
 
 
 def _narrowest(precisions: Sequence[str | None]) -> str:

@@ -42,8 +42,9 @@ _TAKEN_OUT = "without_worst"
 _FIXED, _FEWER_THREADS = 1.05, 0.8
 _CUT = {"onnxruntime": 1.15, "openvino": 1.03}
 _CUT_INTO_ROWS = {"openvino": 0.95}
-"""The same for shapes fixed, fewer threads, the batch cut, and cut into single rows, until two that differ in nothing
-else have been measured (docs/log.md)."""
+_MORE_STREAMS = 1.1
+"""The same for shapes fixed, fewer threads, the batch cut, cut into single rows, and several calls at once, until two
+that differ in nothing else have been measured (docs/log.md)."""
 _HOPELESS = 0.6
 """A candidate expected to reach less than this share of the best is left to the end."""
 _ALIKE = 2
@@ -132,6 +133,7 @@ def _ways(candidate: Candidate) -> dict[str, int]:
         "threads": candidate.threads,
         "static": int(bool(options.get("static"))),
         "micro_batch": options.get("micro_batch") or 0,
+        "streams": options.get("streams") or 1,
     }
 
 
@@ -155,6 +157,8 @@ def _guess(change: _Change, row: Row) -> float:
         return fewer if after < before else 1 / fewer
     if way == "static":
         return _FIXED if after else 1 / _FIXED
+    if way == "streams":
+        return _MORE_STREAMS if after > before else 1 / _MORE_STREAMS
     return _cut(runtime, after) / _cut(runtime, before)
 
 

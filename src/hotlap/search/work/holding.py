@@ -10,6 +10,7 @@ from typing import Any
 
 from hotlap import runtimes
 from hotlap.core import Array, Candidate, Device, Json, Signature, to_json
+from hotlap.runtimes.streams import to_time
 from hotlap.search.work.opening import opened_workload
 
 DONE = "built.json"
@@ -47,8 +48,7 @@ def load(state: dict[str, Any], *, candidate: Json, built: str, signature: Json,
     """Load built files and hold their callable with `arrays` as its inputs, ready to be timed."""
     began = time.perf_counter()
     session = loaded_session(state, Candidate.from_json(candidate), Path(built), Signature.from_json(signature))
-    copies = [array.copy() for array in arrays]
-    state["call"] = lambda: session(copies)
+    state["call"], state["calls_in_one"] = to_time(session, dict(Candidate.from_json(candidate).options), arrays)
     state["call"]()
     return {"seconds": time.perf_counter() - began}
 

@@ -30,8 +30,10 @@ from procedure import (
     A_LITTLE_MORE,
     ALLOWED_ERROR,
     CANDIDATES,
+    FEW,
     LEAST_FAVOURABLE,
     MIXED,
+    MOST_SPEED,
     NOISE,
     SELECTION,
     Case,
@@ -99,8 +101,11 @@ def run(trials: int) -> Json:
         count = trials if case.scores == "flips" else max(trials // 5, 100)
         for name, drops, line in (
             ("least favourable", LEAST_FAVOURABLE, "flattered"),
+            ("mixed", MIXED, "expected"),
             ("mixed, likely first", MIXED, "likely"),
             ("mixed, fastest first", MIXED, "fastest"),
+            ("few", FEW, "expected"),
+            ("few, likely first", FEW, "likely"),
         ):
             outcome = simulate(case, drops, Procedure(upper=gate_upper, line=line), trials=count, seed=len(cases))
             cases.append({"case": asdict(case), "candidates": name, **_figures(outcome)})
@@ -194,6 +199,8 @@ def provenance() -> Json:
             "confidences": gate.confirmation_confidences(),
             "least_favourable": A_LITTLE_MORE,
             "mixed": MIXED.tolist(),
+            "few": FEW.tolist(),
+            "most_speed": MOST_SPEED,
             "noise": NOISE,
         },
     }

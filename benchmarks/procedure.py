@@ -61,16 +61,16 @@ class Case:
 class Procedure:
     """How candidates are chosen and confirmed; the defaults are hotlap's.
 
-    `line`: `flattered` puts first what lost least on selection data, whatever that is. `likely` takes those that would
-    pass if the examples that confirm flipped at the rates of those that choose: the fastest (later candidates are
-    faster) of those that are likely to pass, then the others by likelihood. `fastest` takes the same, the fastest
-    first. Without `confirming` the first in line is judged by all examples, those that chose it among them (0/1 scores
-    only).
+    `line`: `flattered` puts first what lost least on selection data, whatever that is. The others take those that would
+    pass if the examples that confirm flipped at the rates of those that choose: `expected` in hotlap's order, for the
+    most speed that the tries promise together; `likely` the fastest of those that are likely to pass, then the others
+    by likelihood; `fastest` the fastest first. Later candidates are faster. Without `confirming` the first in line is
+    judged by all examples, those that chose it among them (0/1 scores only).
     """
 
     upper: Upper
     confidences: tuple[float, ...] = gate.confirmation_confidences()
-    line: str = "likely"
+    line: str = "expected"
     confirming: bool = True
 
 
@@ -78,6 +78,7 @@ class Procedure:
 class Outcome:
     """What came of the trials. `wrong`: one that loses more than allowed passed. `good_first`: the first in line loses
     no more than allowed; `good_refused`: and it was refused; `empty_handed`: nothing passed, though a good one tried.
+    `speedup`: the geometric mean of what the trials ended with, 1 where nothing passed.
     """
 
     trials: int
@@ -86,11 +87,16 @@ class Outcome:
     good_first: int
     good_refused: int
     empty_handed: int
+    speedup: float
 
 
 LEAST_FAVOURABLE = np.full(CANDIDATES, A_LITTLE_MORE)
 MIXED = np.repeat([0.0, 0.2, 0.5, 0.9, A_LITTLE_MORE, 1.5, 3.0], [8, 8, 8, 7, 7, 6, 6])
 """True drops of the 50 candidates, in multiples of what is allowed. The faster, the more is lost."""
+FEW = np.array([0.0, 0.05, 0.1, 0.3, 0.3, 0.6, 1.2])
+"""The same of seven, about as many as a search has time to score."""
+MOST_SPEED = 8.0
+"""The fastest candidate's speed-up; the others' lie between it and 1, in equal ratios."""
 
 
 def gate_upper(original: Array, candidate: Array, confidence: float) -> float:
@@ -134,6 +140,7 @@ def simulate(case: Case, drops: Array, procedure: Procedure, *, trials: int, see
     won = passes.any(axis=1)
     winner = np.take_along_axis(lose, passes.argmax(axis=1)[:, None], axis=1)[:, 0]
     good = (lose <= case.max_drop) & (tried >= 0)
+    chosen = np.take_along_axis(places, passes.argmax(axis=1)[:, None], axis=1)[:, 0]
     return Outcome(
         trials=trials,
         wrong=int((won & (winner > case.max_drop)).sum()),
@@ -141,6 +148,7 @@ def simulate(case: Case, drops: Array, procedure: Procedure, *, trials: int, see
         good_first=int(good[:, 0].sum()),
         good_refused=int((good[:, 0] & ~passes[:, 0]).sum()),
         empty_handed=int((good.any(axis=1) & ~won).sum()),
+        speedup=float(np.exp(np.where(won, log_speeds(len(drops))[chosen], 0.0).mean())),
     )
 
 
@@ -159,25 +167,50 @@ def at_least(count: int, trials: int, rate: float) -> float:
     return max(0.0, 1.0 - sum(map(math.exp, logs)))
 
 
+def log_speeds(candidates: int) -> Array:
+    """Logarithms of the candidates' speed-ups, rising."""
+    return math.log(MOST_SPEED) * np.arange(1, candidates + 1) / candidates
+
+
 def _in_line(case: Case, drops: Array, squares: Array, procedure: Procedure) -> Array:
     """The candidates in the order in which they are tried, [trials, candidates]; -1 for none."""
     if procedure.line == "flattered":
         return np.argsort(drops, axis=1, kind="stable")
+    chances = np.stack([_chances(case, drops, squares, confidence) for confidence in procedure.confidences], axis=-1)
+    # Below one half the limit would be above what is allowed.
+    passes = chances[..., 0] >= 0.5
+    if procedure.line == "expected":
+        return _best_tries(chances, passes)
+    speeds = np.arange(drops.shape[1])
+    ranks = np.where(chances[..., 0] >= gate.LIKELY, speeds, chances[..., 0] - 1)
+    ranks = np.where(passes, speeds if procedure.line == "fastest" else ranks, -np.inf)
+    order = np.argsort(-ranks, axis=1, kind="stable")
+    return np.where(np.take_along_axis(ranks, order, axis=1) > -np.inf, order, -1)
+
+
+def _chances(case: Case, drops: Array, squares: Array, confidence: float) -> Array:
     chance = partial(
         chance_from,
         seen=case.selection,
         largest=1.0,
         examples=case.confirmation,
         max_drop=case.max_drop,
-        confidence=procedure.confidences[0],
+        confidence=confidence,
     )
-    chances = np.vectorize(chance)(drops, squares)
-    speeds = np.arange(drops.shape[1])
-    ranks = speeds if procedure.line == "fastest" else np.where(chances >= gate.LIKELY, speeds, chances - 1)
-    # Below one half the limit would be above what is allowed.
-    ranks = np.where(chances >= 0.5, ranks, -np.inf)
-    order = np.argsort(-ranks, axis=1, kind="stable")
-    return np.where(np.take_along_axis(ranks, order, axis=1) > -np.inf, order, -1)
+    return np.vectorize(chance)(drops, squares)
+
+
+def _best_tries(chances: Array, passes: Array) -> Array:
+    """hotlap's tries, and after them those that are left by likelihood, [trials, candidates]; -1 for none."""
+    gains = log_speeds(chances.shape[1]).tolist()
+    found = np.full(passes.shape, -1)
+    for trial, (each, there) in enumerate(zip(chances, passes, strict=True)):
+        known = np.flatnonzero(there)
+        first = known[gate.order_of_tries(each[known].tolist(), [gains[place] for place in known])].astype(int)
+        rest = [place for place in known[np.argsort(-each[known, 0], kind="stable")] if place not in first]
+        line = [*first.tolist(), *rest]
+        found[trial, : len(line)] = line
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -281,8 +281,9 @@ def test_the_command_says_what_differs_and_ends_with_3(
     said = capsys.readouterr()
     assert "trips:rate: missing" in said.err
     assert "above the limit of 1.00%" in said.err
-    assert "weather:rain: 1,000 reads: mismatch 0.00%" in said.out
-    assert run(["features", "check", *at, "--max-missing", "1"]) == 0
+    assert "weather:rain: 1,000 reads, " in said.out
+    assert run(["features", "check", *at, "--max-missing", "1"]) == 3
+    assert "trips:rate: no read had a value both online and offline" in capsys.readouterr().err
     assert run(["features", "check", "--repo", str(own)]) == 2
 
 
@@ -292,4 +293,40 @@ def test_now_is_the_instant_where_none_is_given(served: Path) -> None:
     found = features.open(served).check(["trips:rate"], sample=20)
     assert found.report["features"]["trips:rate"]["both"] == 0
     assert before > END.replace(tzinfo=UTC) + timedelta(days=2)
-    assert found.breaches() == []
+
+
+def test_a_check_that_compared_nothing_does_not_pass(
+    served: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Everything expired long ago, both online and offline: no rate is above its limit, and nothing was shown."""
+    page = tmp_path / "page.html"
+    given = ["--repo", str(served), "--feature", "trips:rate", "--sample", "20", "--report", str(page)]
+    assert run(["features", "check", *given]) == 3
+    said = capsys.readouterr()
+    assert "trips:rate: no read had a value both online and offline, so nothing was compared" in said.err
+    assert "20 reads, 0 with a value on both sides" in said.out
+    assert b"1 feature not compared" in page.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (["trips__rate"], "weather:rain: its shift from training can't be told: {training} has no column of it"),
+        (
+            ["trips__rate", "empty"],
+            "weather:rain: its shift from training can't be told: {training} has no value",
+        ),
+    ],
+)
+def test_a_limit_on_shifts_is_not_kept_where_there_is_nothing_to_compare(
+    served: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], columns: list[str], message: str
+) -> None:
+    given = ["--repo", str(served), "--at", END.isoformat(), "--feature", "trips:rate", "--feature", "weather:rain"]
+    file = tmp_path / "training.parquet"
+    rows = pl.from_arrow(features.open(served).training(repository.asked(500), REFS).read())
+    assert isinstance(rows, pl.DataFrame)
+    rows = rows.rename({"rate": "trips__rate"}).with_columns(empty=pl.lit(None, pl.Float64)).select(columns)
+    rows.rename({"empty": "weather__rain"}, strict=False).write_parquet(file)
+    assert run(["features", "check", *given, "--training", str(file), "--max-psi", "50"]) == 3
+    assert message.format(training=file) in capsys.readouterr().err
+    assert run(["features", "check", *given, "--training", str(file)]) == 0

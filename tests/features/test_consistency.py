@@ -146,6 +146,7 @@ def test_nothing_wrong_breaches_nothing_and_says_what_may_be() -> None:
 def test_a_breach_says_how_far_and_how_sure() -> None:
     told = {name: {"estimate": 0.0, "low": 0.0, "high": 0.1} for name in (*consistency.RATES, "smape")}
     told["stale"] = {"estimate": 0.5, "low": 0.4, "high": 0.6}
+    told["both"] = 90
     told["missing"] = {"estimate": 0.02, "low": 0.001, "high": 0.1}
     found = consistency.breaches({"trips:rate": told}, Limits())
     assert [(one.figure, one.sure) for one in found] == [("stale", True), ("missing", False)]

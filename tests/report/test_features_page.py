@@ -53,7 +53,7 @@ def test_says_what_is_wrong_and_escapes_what_it_is_told() -> None:
 def test_says_that_all_is_well() -> None:
     page = html(sample(bad=0.0)).decode()
     assert "Serving gives what training saw" in page
-    assert "Above a limit" not in page
+    assert "or not compared" not in page
     assert "Reads that differ" not in page
 
 
@@ -65,6 +65,18 @@ def test_very_many_features_are_cut_to_under_two_megabytes() -> None:
     page = html(result)
     assert len(page) < 2_000_000
     assert b"more features" in page
+
+
+def test_says_what_was_not_compared() -> None:
+    result = sample(bad=0.0)
+    for told in result["features"].values():
+        told["both"] = 0
+    result["breaches"] = [{"feature": name, "figure": "both", "sentence": "..."} for name in result["features"]]
+    found = view(result, 10, 10)
+    assert found["title"] == "3 features not compared"
+    assert [one["value"] for one in found["answers"][:2]] == ["Not compared"] * 2
+    result["not_in_training"] = ["view9:rate"]
+    assert b"Not in the training rows, so not compared with them: view9:rate." in html(result)
 
 
 def test_without_training_rows_it_says_so() -> None:

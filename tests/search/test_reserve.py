@@ -16,6 +16,7 @@ def test_it_grows_with_what_there_is_to_score_and_to_time() -> None:
     assert confirming_seconds(**{**USUAL, "confirmation": 7000}) > usual
     assert confirming_seconds(**{**USUAL, "start_seconds": 60.0}) > usual
     assert confirming_seconds(**{**USUAL, "speedup": 8.0}) < usual
+    assert confirming_seconds(**USUAL, is_first=False) < usual - 10 * 7 / 3
 
 
 def test_without_evaluation_data_only_timing_is_left() -> None:

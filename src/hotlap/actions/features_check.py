@@ -34,6 +34,9 @@ def check(
     there, as HTML.
 
     The result has `breaches`, each with the feature, the figure and its limit; none means that all is within limits.
+    What can't be compared is no pass: a feature without a read that has a value on both sides is a breach, and with
+    `max_psi` so is one that `training` has not, or that has no values on one side. `not_in_training`: the features
+    that were not compared with training, for want of a column.
     Raises InputError for what is not there.
     """
     from hotlap import features as package
@@ -73,7 +76,10 @@ def check(
         shifts = distributions.compare(_matched(rows, list(found.values)), found.values)
         result["training"] = str(training)
         result["distributions"] = shifts
-        result["breaches"] += _shifted(shifts, max_psi)
+        result["not_in_training"] = [feature for feature in found.values if feature not in shifts]
+        if max_psi is not None:
+            result["breaches"] += _shifted(shifts, max_psi)
+            result["breaches"] += _not_compared(shifts, result["not_in_training"], str(training), max_psi)
     if page is not None:
         from hotlap.report.features_page import html
         from hotlap.search.folder import write_whole
@@ -106,13 +112,33 @@ def _matched(columns: dict[str, Any], features: list[str]) -> dict[str, Any]:
     return matched or columns
 
 
-def _shifted(shifts: dict[str, Json], max_psi: float | None) -> list[Json]:
+def _shifted(shifts: dict[str, Json], max_psi: float) -> list[Json]:
     found = []
     for feature, told in shifts.items():
         psi = told["psi"]
-        if max_psi is None or psi is None or psi["estimate"] <= max_psi:
+        if psi is None or psi["estimate"] <= max_psi:
             continue
         doubt = "" if psi["low"] > max_psi else f" (its interval begins at {psi['low']:.4g}: more rows would settle it)"
         sentence = f"{feature}: psi {psi['estimate']:.4g}, above the limit of {max_psi:.4g}{doubt}"
         found.append({"feature": feature, "figure": "psi", **psi, "limit": max_psi, "sentence": sentence})
     return found
+
+
+def _not_compared(shifts: dict[str, Json], not_in_training: list[str], training: str, max_psi: float) -> list[Json]:
+    """A limit that could not be held against a feature was not kept."""
+    reasons = dict.fromkeys(not_in_training, f"{training} has no column of it; give training rows that have it")
+    for feature, told in shifts.items():
+        if told["psi"] is None:
+            side = "serving" if told["serving_missing"] == 1.0 else training
+            reasons[feature] = f"{side} has no value of it; give rows that have some"
+    unknown = {"estimate": None, "low": None, "high": None}
+    return [
+        {
+            "feature": feature,
+            "figure": "psi",
+            **unknown,
+            "limit": max_psi,
+            "sentence": f"{feature}: its shift from training can't be told: {reason}, or leave it out of the check",
+        }
+        for feature, reason in reasons.items()
+    ]

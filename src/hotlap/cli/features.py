@@ -148,7 +148,7 @@ def check_lines(result: Json) -> list[str]:
             for rate in ("mismatch", "missing", "extra", "stale")
         )
         smape = f", SMAPE {one['smape']['estimate']:.4g}" if one["smape"] else ""
-        told.append(f"{name}: {one['reads']:,} reads: {rates}{smape}")
+        told.append(f"{name}: {one['reads']:,} reads, {one['both']:,} with a value on both sides: {rates}{smape}")
         for shown in one["examples"][:2]:
             kinds = " and ".join(shown["kinds"])
             told.append(f"    {kinds}: {shown['keys']} at {shown['at']}")
@@ -158,6 +158,8 @@ def check_lines(result: Json) -> list[str]:
         size = f"PSI {psi['estimate']:.3g} ({psi['low']:.3g} to {psi['high']:.3g})" if psi else "no values to compare"
         told.append(f"{name} against training: {one['verdict']}; {size}; missing {one['serving_missing']:.2%}, in "
                     f"training {one['training_missing']:.2%}")  # fmt: skip
+    if result.get("not_in_training"):
+        told.append(f"not in the training rows, so not compared with them: {', '.join(result['not_in_training'])}")
     return told
 
 

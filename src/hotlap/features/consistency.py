@@ -30,6 +30,7 @@ TOLERANCE = 1e-6
 """Relative; a float32 keeps seven digits."""
 RATES = ("mismatch", "missing", "extra", "stale")
 MOST_SMAPE = 2.0
+NOTHING_COMPARED = "both"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +82,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Breach:
-    """A figure above its limit. `sure`: its whole interval is."""
+    """A figure above its limit. `sure`: its whole interval is.
+
+    `figure` is "both" for a feature of which no read had a value on both sides, so that nothing was compared.
+    """
 
     feature: str
     figure: str
@@ -92,9 +96,14 @@ class Breach:
 
     @property
     def sure(self) -> bool:
-        return self.low > self.limit
+        return self.figure == NOTHING_COMPARED or self.low > self.limit
 
     def sentence(self) -> str:
+        if self.figure == NOTHING_COMPARED:
+            return (
+                f"{self.feature}: no read had a value both online and offline, so nothing was compared; "
+                "materialize it, read keys that have values, or leave it out of the check"
+            )
         share = f"{self.estimate:.4g}" if self.figure == "smape" else f"{self.estimate:.2%} of reads"
         limit = f"{self.limit:.4g}" if self.figure == "smape" else f"{self.limit:.2%}"
         doubt = "" if self.sure else f" (its interval begins at {self.low:.4g}: more reads would settle it)"
@@ -102,8 +111,8 @@ class Breach:
 
 
 def breaches(features: dict[str, Json], limits: Limits) -> list[Breach]:
-    """Every figure of a report that is above its limit, the furthest above first."""
-    found = []
+    """Every figure of a report that is above its limit, the furthest above first; then what was not compared at all."""
+    found, nothing = [], []
     for feature, told in features.items():
         for figure in (*RATES, "smape"):
             limit, value = getattr(limits, figure), told[figure]
@@ -111,7 +120,9 @@ def breaches(features: dict[str, Json], limits: Limits) -> list[Breach]:
                 continue
             ends = {end: value[end] for end in ("estimate", "low", "high")}
             found.append(Breach(feature=feature, figure=figure, limit=limit, **ends))
-    return sorted(found, key=lambda one: one.limit - one.estimate)
+        if not told["both"] and all(one.feature != feature for one in found):
+            nothing.append(Breach(feature=feature, figure=NOTHING_COMPARED, estimate=0.0, low=0.0, high=0.0, limit=0.0))
+    return [*sorted(found, key=lambda one: one.limit - one.estimate), *nothing]
 
 
 def compare(

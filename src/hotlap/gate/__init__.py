@@ -7,7 +7,7 @@ metric of a whole set), slices.py.
 
 from hotlap.gate.allowance import confirmation_confidences, tolerance
 from hotlap.gate.drop import drop_interval, is_binary, score_bounds
-from hotlap.gate.foresight import LIKELY, chance_to_pass
+from hotlap.gate.foresight import LIKELY, chance_to_pass, order_of_tries
 from hotlap.gate.resampled import metric_drop_interval
 from hotlap.gate.verdicts import judge_agreement, judge_drop, judge_equivalence
 
@@ -21,6 +21,7 @@ __all__ = [
     "judge_drop",
     "judge_equivalence",
     "metric_drop_interval",
+    "order_of_tries",
     "score_bounds",
     "tolerance",
 ]

@@ -38,6 +38,7 @@ def html(result: Json) -> bytes:
 def view(result: Json, features: int, drawn: int) -> dict[str, Any]:
     """What the template needs, of so many features and bars of so many. Pure."""
     shifts = result.get("distributions") or {}
+    not_in_training = result.get("not_in_training") or []
     over = {(one["feature"], one["figure"]) for one in result["breaches"]}
     rows = [_row(name, told, over) for name, told in result["features"].items()]
     rows.sort(key=lambda row: (-row["worst"], row["name"]))
@@ -45,13 +46,14 @@ def view(result: Json, features: int, drawn: int) -> dict[str, Any]:
         "result": result,
         "title": _title(result),
         "lead": _lead(result),
-        "answers": [_values(result, over), _freshness(result, over), _distributions(shifts)],
+        "answers": [_values(result, over), _freshness(result, over), _distributions(shifts, not_in_training)],
         "rates": _RATES,
         "rows": rows[:features],
         "left_out": max(0, len(rows) - features),
         "examples": [
             {"feature": name, **shown} for name, told in result["features"].items() for shown in told["examples"][:2]
         ][:60],
+        "not_in_training": not_in_training,
         "shifts": _shifts(shifts, over)[:features],
         "drawn": [_bars(name, told) for name, told in list(shifts.items())[:drawn] if told["bars"]],
         "created": wording.moment(result["made_at"]),
@@ -59,10 +61,19 @@ def view(result: Json, features: int, drawn: int) -> dict[str, Any]:
 
 
 def _title(result: Json) -> str:
-    count = len(result["breaches"])
-    if count:
-        return f"{count} figure{'' if count == 1 else 's'} above {'its limit' if count == 1 else 'their limits'}"
+    unknown = {one["feature"] for one in result["breaches"] if _is_unknown(one)}
+    above = sum(not _is_unknown(one) for one in result["breaches"])
+    said = [f"{above} figure{'' if above == 1 else 's'} above {'its limit' if above == 1 else 'their limits'}"]
+    if unknown:
+        said = [*said[:above], f"{len(unknown)} feature{'' if len(unknown) == 1 else 's'} not compared"]
+    if above or unknown:
+        return ", ".join(said)
     return "Serving gives what training saw" if not _shifted(result) else "Serving gives what training saw, shifted"
+
+
+def _is_unknown(breach: Json) -> bool:
+    """No figure above its limit, but one that could not be found."""
+    return breach["figure"] == "both" or breach.get("estimate", 0.0) is None
 
 
 def _shifted(result: Json) -> bool:
@@ -89,6 +100,7 @@ def _most(result: Json, rates: tuple[str, ...]) -> tuple[str, str, float, float]
 
 
 def _answer(title: str, rates: tuple[str, ...], result: Json, over: set[tuple[str, str]]) -> dict[str, str]:
+    nothing = [feature for feature, told in result["features"].items() if not told["both"]]
     name, rate, estimate, high = _most(result, rates)
     bad = any(figure in rates for _, figure in over)
     value = "Not within limits" if bad else "Yes" if not estimate else "Within limits"
@@ -96,6 +108,10 @@ def _answer(title: str, rates: tuple[str, ...], result: Json, over: set[tuple[st
         about = f"At worst {_share(estimate)} of reads: {name}, {rate}."
     else:
         about = f"None differed. With 95% confidence fewer than {_share(high)} of all reads do."
+    if nothing and not bad:
+        value = "Not compared" if len(nothing) == len(result["features"]) else "Not all compared"
+        about = f"{len(nothing)} of {len(result['features'])} features have no read with a value on both sides."
+        return {"title": title, "value": value, "look": "no", "about": about}
     return {"title": title, "value": value, "look": "no" if bad else "yes", "about": about}
 
 
@@ -107,7 +123,7 @@ def _freshness(result: Json, over: set[tuple[str, str]]) -> dict[str, str]:
     return _answer("Are they as fresh?", ("stale",), result, over)
 
 
-def _distributions(shifts: Json) -> dict[str, str]:
+def _distributions(shifts: Json, not_in_training: list[str]) -> dict[str, str]:
     title = "Is serving like training?"
     if not shifts:
         return {"title": title, "value": "Not compared", "look": "quiet", "about": "No training rows were given."}
@@ -120,6 +136,10 @@ def _distributions(shifts: Json) -> dict[str, str]:
     if "unsettled" in found:
         about = f"No shift is sure, but {found.count('unsettled')} of {len(found)} features have too few rows to say."
         return {"title": title, "value": "Not settled", "look": "unproven", "about": about}
+    left_out = found.count("empty") + len(not_in_training)
+    if left_out:
+        about = f"{left_out} of {len(found) + len(not_in_training)} features have no values on one side to compare."
+        return {"title": title, "value": "Not all compared", "look": "unproven", "about": about}
     return {"title": title, "value": "Yes", "look": "yes", "about": f"All {len(found)} features within a PSI of 0.1."}
 
 
@@ -135,7 +155,8 @@ def _row(name: str, told: Json, over: set[tuple[str, str]]) -> dict[str, Any]:
     return {
         "name": name,
         "reads": told["reads"],
-        "worst": max(told[rate]["estimate"] for rate in _RATES),
+        "both": told["both"],
+        "worst": max(told[rate]["estimate"] for rate in _RATES) if told["both"] else 1.0,
         "cells": [cell(rate, told[rate]) for rate in _RATES],
         "smape": cell("smape", told["smape"]) if told["smape"] else None,
     }

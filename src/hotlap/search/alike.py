@@ -14,7 +14,7 @@ from hotlap.core import Candidate, Json, to_json
 
 _AS_FAST = 0.97
 _HOW_IT_RUNS = ("static", "fixed_axes", "micro_batch", "streams")
-_JUDGED = ("score", "differences", "drop", "gate", "status", "reason", "distance", "chance")
+_JUDGED = ("score", "differences", "drop", "gate", "status", "reason", "distance", "chances")
 
 
 def numbers(candidate: Candidate) -> str:

@@ -14,16 +14,24 @@ _OTHER_STARTS = 2
 
 
 def confirming_seconds(
-    *, score_seconds: float, selection: int, confirmation: int, speedup: float, start_seconds: float, starts: int
+    *,
+    score_seconds: float,
+    selection: int,
+    confirmation: int,
+    speedup: float,
+    start_seconds: float,
+    starts: int,
+    is_first: bool = True,
 ) -> float:
     """How long confirming a candidate is likely to take.
 
     score_seconds: what the original took on the `selection` examples. confirmation: examples that confirm; original
     and candidate see them, and a candidate that changes no numbers sees the others again. speedup: the candidate's.
     start_seconds: what a pair of processes takes to load and to be timed. starts: the least number of pairs.
+    is_first: the original's outputs are not kept yet from an earlier try.
     """
     share = confirmation / max(selection, 1)
-    scoring = score_seconds * (share + (share + 1) / max(speedup, 1.0))
+    scoring = score_seconds * (share * is_first + (share + 1) / max(speedup, 1.0))
     return _SLACK * (scoring + (starts + _OTHER_STARTS) * start_seconds)
 
 

@@ -27,6 +27,7 @@ _LEAST_TURN, _LEAST_FIRST_TURN = 10.0, 60.0
 _SHORT_TURN, _MOST_OF_A_LONG_REST = 45.0, 0.5
 """A turn may take all the time there is up to so many seconds, and no more than this share of what is longer."""
 _FINALISTS = 5
+_SURE = (1.0,) * len(gate.confirmation_confidences())
 """So many of the best are timed against each other before one is confirmed."""
 _BYTES = "base64"
 _GONE = "the original's process ended while this was timed against it, so that it tells nothing; --resume tries it"
@@ -108,19 +109,26 @@ class _Queue:
 
     @property
     def seconds_left(self) -> float:
-        """For trying: what is left of the budget without what confirming the best so far is likely to take."""
-        confirming = None
-        best, study = self.best, self._setting.study
-        if best and best.speedup:
-            confirming = confirming_seconds(
+        """For trying: what is left of the budget without what confirming is likely to take.
+
+        The first in line is tried, and the second where the first may well fail.
+        """
+        study, leaders = self._setting.study, self.leaders
+        tries = leaders[: 1 if leaders and leaders[0].chance >= gate.LIKELY else 2]
+        confirming = [
+            confirming_seconds(
                 score_seconds=study["score_seconds"],
                 selection=study["selection"],
                 confirmation=study["confirmation"],
-                speedup=best.speedup.estimate,
+                speedup=row.speedup.estimate,
                 start_seconds=study["start_seconds"],
                 starts=statistics.LOOKS.at[0],
+                is_first=place == 0,
             )
-        return self._setting.seconds_left - reserve(confirming, self._budget)
+            for place, row in enumerate(tries)
+            if row.speedup
+        ]
+        return self._setting.seconds_left - reserve(sum(confirming) or None, self._budget)
 
     @property
     def seconds_for_a_turn(self) -> float:
@@ -209,7 +217,8 @@ def _ranked(setting: Setting, done: Mapping[str, Json], journal: Journal) -> lis
     ranked = [done[row.candidate.key] for row in found]
     if setting.objective != "size":
         timed = head_to_head(setting, ranked)
-        ranked = [done[row.candidate.key] for row in strategy.in_line([row_of(record) for record in timed])]
+        line = strategy.in_line([row_of(record) for record in timed], objective=setting.objective)
+        ranked = [done[row.candidate.key] for row in line]
     ranked = [done[key] for key in spent] + ranked
     journal.append("finalists", keys=[record["key"] for record in ranked])
     return ranked
@@ -225,7 +234,7 @@ def row_of(record: Json) -> Row:
         speedup=Interval(**speedup) if speedup else None,
         median_ms=record.get("median_ms"),
         bytes=record.get("bytes"),
-        chance=record.get("chance", 1.0),
+        chances=tuple(record.get("chances") or _SURE),
     )
 
 

@@ -5,6 +5,7 @@ The expectations below only order the work; they never enter a result.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
@@ -55,7 +56,8 @@ _ALIKE = 2
 class Row:
     """What is known of one candidate after its turn. `speedup` is over the baseline.
 
-    `chance`: how likely it is to be confirmed; 1 where nothing but the drop of scores could say otherwise.
+    `chances`: how likely it is to be confirmed as the first try, the second, and so on; 1 where nothing but the drop of
+    scores could say otherwise.
     """
 
     candidate: Candidate
@@ -64,7 +66,12 @@ class Row:
     speedup: Interval | None = None
     median_ms: float | None = None
     bytes: int | None = None
-    chance: float = 1.0
+    chances: tuple[float, ...] = (1.0,) * len(gate.confirmation_confidences())
+
+    @property
+    def chance(self) -> float:
+        """How likely it is to be confirmed if it is tried first."""
+        return self.chances[0]
 
     @property
     def good(self) -> bool:
@@ -276,28 +283,36 @@ def _speed(row: Row) -> float:
 
 
 def finalists(rows: Sequence[Row], *, objective: str, count: int) -> list[Row]:
-    """The best rows within the gate, first those likely to be confirmed: by speed, or by size; see `in_line`."""
+    """The best rows within the gate, first those to be tried for confirmation; see `in_line`."""
     good = [row for row in rows if row.good]
     if objective == "size":
         good.sort(key=lambda row: (row.bytes or 0, -_speed(row)))
     else:
         good.sort(key=lambda row: -_speed(row))
-    line = in_line(good)
-    chosen, others = line[:count], line[count:]
-    # What gives the same numbers fails alike; one that gives others is kept in hand.
-    spare = next((row for row in others if not _alike(row, line[0])), None)
-    if count > 1 and spare and all(_alike(row, line[0]) for row in chosen):
-        chosen[-1] = spare
-    return chosen
+    return in_line(good, objective=objective)[:count]
 
 
-def _alike(one: Row, other: Row) -> bool:
-    return alike.numbers(one.candidate) == alike.numbers(other.candidate)
+def in_line(rows: Sequence[Row], *, objective: str) -> list[Row]:
+    """The order in which to confirm rows that come best first.
 
-
-def in_line(rows: Sequence[Row]) -> list[Row]:
-    """The order in which to confirm: those likely to pass as they come, then the others by likelihood."""
-    return sorted(rows, key=lambda row: 0.0 if row.chance >= gate.LIKELY else -row.chance + 1.0)
+    First the tries that promise most together (gate.order_of_tries); of those that give the same numbers, which pass or
+    fail alike, the best stands for all. Then others with the numbers of those tries, which may yet turn out faster,
+    then the rest by likelihood.
+    """
+    heads: dict[str, Row] = {}
+    for row in rows:
+        heads.setdefault(alike.numbers(row.candidate), row)
+    leaders = list(heads.values())
+    largest = max((row.bytes or 1 for row in rows), default=1)
+    gains = [
+        math.log(2 * largest / (row.bytes or 1)) if objective == "size" else math.log(_speed(row)) for row in leaders
+    ]
+    # They come best first, by a finer measurement than the one that the gains are of.
+    gains = [max(gains[place:]) for place in range(len(gains))]
+    first = [leaders[place] for place in gate.order_of_tries([row.chances for row in leaders], gains)]
+    numbers = {alike.numbers(row.candidate) for row in first}
+    rest = [row for row in rows if row not in first]
+    return first + sorted(rest, key=lambda row: (alike.numbers(row.candidate) not in numbers, -row.chance))
 
 
 def pareto(points: Sequence[tuple[str, float, float]]) -> list[str]:

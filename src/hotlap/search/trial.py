@@ -192,14 +192,17 @@ def judge_selection(setting: Setting, candidate: Candidate, found: Json) -> Json
     elif scores is not None and setting.max_drop is not None:
         original = np.asarray(setting.study["selection_scores"])
         answer["drop"] = _drop(setting, scores)
-        answer["chance"] = gate.chance_to_pass(
-            original,
-            scores,
-            examples=setting.study["confirmation"],
-            max_drop=setting.max_drop,
-            confidence=gate.confirmation_confidences()[0],
-            bounds=gate.score_bounds(original),
-        )
+        answer["chances"] = [
+            gate.chance_to_pass(
+                original,
+                scores,
+                examples=setting.study["confirmation"],
+                max_drop=setting.max_drop,
+                confidence=confidence,
+                bounds=gate.score_bounds(original),
+            )
+            for confidence in gate.confirmation_confidences()
+        ]
         count = max(setting.study["confirmation"], len(scores))
         # The interval that confirmation would find if its examples flipped at the rate of these.
         verdict = gate.judge_drop(

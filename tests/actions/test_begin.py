@@ -13,6 +13,7 @@ from hotlap.actions import begin
 from hotlap.errors import InputError, OutputError
 from hotlap.measure.worker import Worker
 from hotlap.search.journal import Journal
+from hotlap.search.result import figures_of_baseline
 from hotlap.search.setting import start_worker
 
 pytestmark = pytest.mark.slow
@@ -86,3 +87,20 @@ def test_an_original_that_gives_no_answer_is_named(
     told = "the original can't be scored on one batch of selection data: no answer within 0 s; more --budget gives it"
     with pytest.raises(InputError, match=told):
         begin.with_scores(student, study, settings, tmp_path, 1.0, None)
+
+
+@pytest.mark.parametrize(("convert", "format_"), [("", "fp32"), (".half()", "fp16"), (".double()", "fp64")])
+def test_the_originals_own_number_format_is_named(
+    convert: str, format_: str, settings: dict[str, Any], student: Worker, tmp_path: Path
+) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(
+        models.HEAD
+        + f"workload = Workload(name='own', model=lambda: seeded(lambda: nn.Linear(4, 2)){convert},\n"
+        + f"    example=lambda batch: noise(batch, 4){convert})\n"
+    )
+    study = begin.study_of(student, {**settings, "target": str(file)}, tmp_path, 1000.0, 10**6)
+    found = figures_of_baseline(study, threads=1, median_ms=1.0, score=None, multiply_adds=None, peak_memory_bytes=None)
+    assert (found["name"], found["precision"]) == (f"eager, {format_} (the original)", format_)
+    told = [text for text in study["warnings"] if text.startswith(f"most of the model's weights are {format_}; in")]
+    assert bool(told) == (format_ != "fp32")

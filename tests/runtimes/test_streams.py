@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import hotlap
 from hotlap.core import Candidate
-from hotlap.errors import InputError
+from hotlap.errors import ArtifactRefused, InputError
 from hotlap.measure import timing
 from hotlap.runtimes.streams import Streams, streams, threads_each, to_time
 
@@ -126,3 +126,12 @@ def test_map_takes_calls_as_the_model_does(count: int, tmp_path: Path) -> None:
         np.testing.assert_array_equal(got, model(x))
     with pytest.raises(InputError, match="the model has no input 'z'"):
         list(model.map([{"z": x}]))
+
+
+@pytest.mark.parametrize("count", [0, -1, 10**9, 1.5, True, "2", None])
+@pytest.mark.parametrize("runtime", FILES)
+def test_an_artifact_that_asks_for_endless_streams_is_refused(runtime: str, count: Any, tmp_path: Path) -> None:
+    folder = artifact(tmp_path, runtime, 1)
+    tiny_artifact.reseal(folder, lambda manifest: manifest["candidate"].update(options=[["streams", count]]))
+    with pytest.raises(ArtifactRefused, match=r"streams is .*, not a whole number from 1 to 1,024"):
+        hotlap.load(folder)

@@ -12,16 +12,24 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from hotlap.core import Array, Json, Session
+from hotlap.errors import Unsupported
 
 _WAITING = 2
 """Calls begun for each stream: one runs and one waits, so that no stream stands still."""
+_MOST = 1024
 _TIMED = 4
 """Calls for each stream that are timed as one, since the first to end waits for the last."""
 
 
 def streams(options: Mapping[str, Json]) -> int:
-    """How many calls the option `streams` runs at the same time; 1 where it is not given."""
-    return int(options.get("streams", 1))
+    """How many calls the option `streams` runs at the same time; 1 where it is not given.
+
+    Raises Unsupported for what is no such number: each stream takes memory, and an artifact may say anything.
+    """
+    count = options.get("streams", 1)
+    if type(count) is not int or not 1 <= count <= _MOST:
+        raise Unsupported(f"streams is {count!r:.40}, not a whole number from 1 to {_MOST:,}")
+    return count
 
 
 def threads_each(options: Mapping[str, Json], threads: int) -> int:

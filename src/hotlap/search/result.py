@@ -22,9 +22,9 @@ def figures_of_baseline(
 ) -> dict[str, Any]:
     """The original's figures."""
     found = {
-        "name": "eager, fp32 (the original)",
+        "name": f"eager, {study['precision']} (the original)",
         "runtime": "eager",
-        "precision": "fp32",
+        "precision": study["precision"],
         "threads": threads,
         "median_ms": median_ms,
         "score": score,

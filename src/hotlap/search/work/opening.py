@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hotlap.core import Array, Device, Json, to_json
+
+_OTHER_FORMAT = "most of the model's weights are {}; in the names of candidates fp32 stands for the model's own format"
 
 
 def opened_workload(state: dict[str, Any], target: str, threads: int) -> Any:
@@ -66,6 +70,7 @@ def study(
         if isinstance(name, str)
     }
     parameters = list(opened.model.parameters())
+    own = number_format(parameters)
     return {
         "name": opened.loaded.name,
         "digest": opened.loaded.digest,
@@ -83,9 +88,19 @@ def study(
         "sliced": workload.slices is not None,
         "parameters": sum(parameter.numel() for parameter in parameters),
         "bytes": sum(parameter.numel() * parameter.element_size() for parameter in parameters),
-        "warnings": list(opened.warnings),
+        "precision": own,
+        "warnings": [*opened.warnings, *([] if own == "fp32" else [_OTHER_FORMAT.format(own)])],
         "features": features,
     }
+
+
+def number_format(parameters: Sequence[Any]) -> str:
+    """The number format of most of a model's weights; fp32 where it has none."""
+    numbers: Counter[str] = Counter()
+    for one in parameters:
+        numbers[str(one.dtype).removeprefix("torch.")] += one.numel()
+    most = max(numbers, key=lambda name: numbers[name], default="float32")
+    return {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}.get(most, most)
 
 
 def profile(state: dict[str, Any], *, target: str, batch: int, threads: int, limits: Json, device: Device) -> Json:

@@ -118,3 +118,12 @@ def test_tags_and_descriptions_are_no_definition(repo: Path, tmp_path: Path) -> 
     told = repository.DEFINITIONS.replace('name="rain", dtype', 'name="rain", description="mm", tags={"a": "b"}, dtype')
     other = applied(tmp_path, told)
     described.require_same(features.open(other), stored)
+
+
+def test_a_function_of_very_many_views_is_told_in_a_text_that_a_manifest_takes() -> None:
+    inputs = [f"a_view_with_a_long_name_{place} as 0123456789abcdef" for place in range(60)]
+    told = described._shortened(inputs)
+    assert len(told) < 900
+    assert told.endswith(" more")
+    assert told.count(" as ") + int(told.split()[-2]) == 60
+    assert described._shortened(inputs[:2]) == ", ".join(inputs[:2])

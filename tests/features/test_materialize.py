@@ -203,6 +203,14 @@ def test_an_end_that_lies_ahead_leaves_nothing_out_of_the_next_run(copy: Path) -
     assert noted <= datetime.now(UTC)
 
 
+def test_an_end_that_feast_noted_ahead_of_now_hides_nothing(copy: Path) -> None:
+    """Feast notes the end that it was given, though rows may come until then."""
+    store = features.open(copy)
+    ahead = datetime.now(UTC) + timedelta(days=365)
+    registry.note_materialized(store.registry_path, "taxi", "trips", START.replace(tzinfo=UTC), ahead)
+    assert store.materialize(["trips"])["views"]["trips"]["rows"] > 30
+
+
 @pytest.mark.parametrize(
     ("views", "start", "end", "message"),
     [

@@ -126,6 +126,7 @@ def test_a_nullable_pandas_column_holds_na(materialized: Path) -> None:
         ({"city": ["Oslo"]}, ["trips:rate"], "view trips is joined on driver_id, which the keys lack"),
         ({"driver_id": [1, 2], "city": ["Oslo"]}, ["scores:rate"], r"differ in length \(driver_id 2, city 1\)"),
         ([{"driver_id": 1}, {"city": "Oslo"}], ["trips:rate"], "the rows have different names"),
+        ([], ["trips:rate"], "keys: an empty list, so not even their names are known"),
         ("driver_id", ["trips:rate"], "keys: a str; give a dict of columns"),
         (
             {"driver_id": [1], "city": ["Oslo"]},

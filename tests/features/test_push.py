@@ -12,6 +12,7 @@ from features.repository import END, START
 
 from hotlap import features
 from hotlap.errors import InputError
+from hotlap.features.push import To
 from hotlap.features.store import Store
 
 pytestmark = pytest.mark.slow
@@ -101,6 +102,9 @@ def test_rows_that_break_a_rule_go_nowhere(store: Store) -> None:
         ("clicked", rows([1], [5], [1]).drop("clicked"), "no column clicked"),
         ("clicked", rows([1], [5], [1]).with_columns(at=pl.lit(None, pl.Datetime)), "1 pushed rows have no at"),
         ("clicked", rows([1], [5], [1]).with_columns(clicked=pl.lit("x")), "clicked"),
+        ("clicked", rows([1], [5], [1]).with_columns(clicked=pl.lit(1.7)), "clicked"),
+        ("clicked", rows([1], [5], [1]).with_columns(clicked=pl.lit(float("nan"))), "clicked"),
+        ("clicked", rows([1], [5], [1]).with_columns(clicked=pl.lit(2**63, pl.UInt64)), "clicked"),
     ],
 )
 def test_what_cant_be_pushed_says_why_and_changes_nothing(
@@ -111,3 +115,16 @@ def test_what_cant_be_pushed_says_why_and_changes_nothing(
         store.push(source, frame)
     assert (store.repo / "data/clicks.parquet").read_bytes() == before
     assert online(store, 1) == [None]
+
+
+@pytest.mark.parametrize("to", ["online", "offline", "both"])
+@pytest.mark.parametrize("value", [1.7, float("nan"), float("inf"), 1e300])
+def test_a_fraction_is_never_cut_off_to_fit_whole_numbers(store: Store, to: To, value: float) -> None:
+    frame = rows([1], [5], [1]).with_columns(clicked=pl.lit(value))
+    before = (store.repo / "data/clicks.parquet").read_bytes()
+    with pytest.raises(InputError, match=r"clicked|column '?n\b"):
+        store.push("clicked", frame, to=to)
+    assert (store.repo / "data/clicks.parquet").read_bytes() == before
+    assert online(store, 1) == [None]
+    store.push("clicked", frame.with_columns(clicked=pl.lit(2.0)), to=to)
+    assert online(store, 1) == ([2] if to != "offline" else [None])

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import dill
 import pytest
@@ -82,6 +86,8 @@ def test_a_store_that_was_opened_to_read_changes_no_registry(repo: Path) -> None
     ("yaml", "message"),
     [
         (None, "no feature_store.yaml there"),
+        ("", r"feature_store.yaml is empty; write settings by name"),
+        ("- project: taxi\n", r"feature_store.yaml holds a list; write settings by name"),
         ("project: taxi\nprovider: local\nregistry: r.db\n", "offline_store is DaskOfflineStoreConfig; set"),
         ("project: taxi\nprovider: local\nregistry: s3://bucket/r.db\n", "only one in a local file is opened"),
         (repository.CONFIG % "", "no registry there; run `feast apply`"),
@@ -124,3 +130,29 @@ def test_bytes_that_are_no_registry_are_refused(tmp_path: Path) -> None:
     (tmp_path / "r.db").write_bytes(b"\xff\xff\xffnonsense")
     with pytest.raises(InputError, match="is not a Feast registry"):
         registry.read(tmp_path / "r.db")
+
+
+NOTING = """
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from hotlap.features import registry
+path, view, times = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+for number in range(times):
+    moment = datetime(2026, 1, 1, 0, 0, number, tzinfo=UTC)
+    registry.note_materialized(path, "taxi", view, moment, moment)
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_change_a_registry_at_once_lose_nothing(repo: Path, tmp_path: Path) -> None:
+    """Two note materializations of two views, while a third applies the definitions again."""
+    own = Path(shutil.copytree(repo, tmp_path / "repo"))
+    path, python = own / "data/registry.db", [sys.executable, "-W", "ignore"]
+    notes = [subprocess.Popen([*python, "-c", NOTING, str(path), view, "40"]) for view in ("trips", "weather")]
+    apply = [*python, "-m", "hotlap", "features", "apply", "--repo", str(own), "--quiet"]
+    assert subprocess.run(apply, check=False).returncode == 0
+    assert [one.wait() for one in notes] == [0, 0]
+    held: Any = registry.read(path)
+    counts = {one.spec.name: len(one.meta.materialization_intervals) for one in held.feature_views}
+    assert counts == {"trips": 40, "weather": 40, "scores": 0}

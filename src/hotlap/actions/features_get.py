@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import math
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +28,9 @@ def get(
 
     keys: columns of texts, or a Parquet, CSV or JSON-lines file. Gives `at`, and `rows`: each with its `keys` and for
     each feature its `value`, its `status` and its `age_seconds` (null where there is no row; both null for what an
-    on-demand view computes). Raises InputError for what is not there, StoreDown where the store does not answer.
+    on-demand view computes). All of it is JSON: instants as ISO 8601, bytes in base64, and what JSON has no number for
+    as "NaN", "Infinity" or "-Infinity". Raises InputError for what is not there, StoreDown where the store does not
+    answer.
     """
     from hotlap import features as package
 
@@ -40,10 +45,10 @@ def get(
         "at": online.at.isoformat(),
         "rows": [
             {
-                "keys": {name: plain[row][name] for name in columns},
+                "keys": {name: _in_json(plain[row][name]) for name in columns},
                 "features": {
                     name: {
-                        "value": plain[row][name],
+                        "value": _in_json(plain[row][name]),
                         "status": status[name][row] if name in status else None,
                         "age_seconds": ages[name][row] if name in ages else None,
                     }
@@ -53,6 +58,20 @@ def get(
             for row in range(len(plain))
         ],
     }
+
+
+def _in_json(value: Any) -> Json:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, list | tuple):
+        return [_in_json(one) for one in value]
+    if isinstance(value, dict):
+        return {str(name): _in_json(one) for name, one in value.items()}
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return value if isinstance(value, str | int | float) or value is None else str(value)
 
 
 def _from_file(path: Path) -> dict[str, list[Any]]:
@@ -65,7 +84,11 @@ def _from_file(path: Path) -> dict[str, list[Any]]:
         raise InputError(f"--keys {path}: give a .parquet, .csv or .jsonl file")
     if not path.exists():
         raise InputError(f"--keys {path}: no such file")
-    return readers[path.suffix](path).to_dict(as_series=False)
+    try:
+        return readers[path.suffix](path).to_dict(as_series=False)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        told = str(error).splitlines()[0]
+        raise InputError(f"--keys {path}: can't be read as {path.suffix[1:]}: {told}") from error
 
 
 def _typed(store: Store, keys: dict[str, list[str]]) -> dict[str, list[Any]]:

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,13 +54,19 @@ def materialize(
         print(json.dumps(result))
     elif not quiet:
         for name, one in result["views"].items():
+            if one["start"] and datetime.fromisoformat(one["start"]) > datetime.fromisoformat(one["end"]):
+                print(f"{name}: nothing to do, materialized until {one['start']} already; --from goes over it again")
+                continue
             since = f"from {one['start']} " if one["start"] else ""
             again = f"; went on after {one['resumed_after_shares']} shares" if one["resumed_after_shares"] else ""
             print(f"{name}: {one['rows']:,} keys {since}to {one['end']} in {one['seconds']:.1f} s{again}")
 
 
 def get(
-    key: Annotated[list[str] | None, typer.Option("--key", help="NAME=VALUE; the same name again: a row more.")] = None,
+    key: Annotated[
+        list[str] | None,
+        typer.Option("--key", help="NAME=VALUE; the same name again: a row more. None for views without entities."),
+    ] = None,
     keys: Annotated[str | None, typer.Option("--keys", help="A .parquet, .csv or .jsonl file of keys.")] = None,
     features: Annotated[list[str] | None, typer.Option("--feature", help="view:feature; once for each.")] = None,
     service: Annotated[str | None, typer.Option("--service", help="A feature service, instead of --feature.")] = None,
@@ -73,14 +80,14 @@ def get(
 
     if bool(features) == bool(service):
         raise InputError("give either --feature (once for each) or --service")
-    if bool(key) == bool(keys):
+    if key and keys:
         raise InputError("give either --key NAME=VALUE (once for each) or --keys FILE")
     asked = Path(keys) if keys else _columns(key or [])
     result = run(
         repo, asked, service or features or [], full_feature_names=full_names, timeout_s=seconds(timeout, "--timeout")
     )
     if as_json:
-        print(json.dumps(result, default=str))
+        print(json.dumps(result, allow_nan=False))
     else:
         _print_rows(result["rows"])
 

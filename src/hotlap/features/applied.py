@@ -11,7 +11,7 @@ from feast.protos.feast.core.Registry_pb2 import Registry
 from hotlap.core import Json
 from hotlap.errors import InputError
 from hotlap.features import definitions
-from hotlap.features.registry import CheckedRegistryStore, read
+from hotlap.features.registry import CheckedRegistryStore, changing, read
 from hotlap.search.folder import written_whole
 
 _KEPT = ("validation_references", "feature_view_version_history")
@@ -69,18 +69,19 @@ def apply(repo: Path | str = ".") -> Json:
     from hotlap.features.store import configuration
 
     folder = Path(repo).resolve()
-    config, _ = configuration(folder, "hotlap.features.applied.AppliedRegistryStore")
+    config, path = configuration(folder, "hotlap.features.applied.AppliedRegistryStore")
     objects = _defined(folder)
-    store = FeatureStore(config=config, repo_path=str(folder))
     _check(objects, config.project)
-    gone = _gone(store, objects)
-    try:
-        with warnings.catch_warnings():
-            # Feast's own retrieval of on-demand features is slow; hotlap's is another.
-            warnings.filterwarnings("ignore", "On demand feature view is an experimental feature", RuntimeWarning)
-            store.apply(objects, objects_to_delete=gone, partial=False)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{folder}: {error}") from error
+    with changing(path):
+        store = FeatureStore(config=config, repo_path=str(folder))
+        gone = _gone(store, objects)
+        try:
+            with warnings.catch_warnings():
+                # Feast's own retrieval of on-demand features is slow; hotlap's is another.
+                warnings.filterwarnings("ignore", "On demand feature view is an experimental feature", RuntimeWarning)
+                store.apply(objects, objects_to_delete=gone, partial=False)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{folder}: {error}") from error
     return {"applied": _names(objects), "deleted": _names(gone)}
 
 

@@ -18,6 +18,9 @@ from hotlap.workload.features import Feature, Features
 if TYPE_CHECKING:
     from hotlap.features.store import Store
 
+_MOST_TOLD = 800
+"""Characters of the inputs that an on-demand view's source is told with."""
+
 
 def describe(store: Store, features: Features) -> StoredFeatures:
     """The features with their null rules, as the repository defines them. Raises InputError for what it lacks."""
@@ -116,7 +119,7 @@ def _computed(view: OnDemand, stored: Mapping[str, Any], features: Mapping[str, 
     """An on-demand view, whose definition is its function's and its input views'."""
     inputs = {one.name: lineage.definition_digest(stored[one.name]) for one in view.views if one.name in stored}
     parts = [lineage.function_digest(view), *inputs.values()]
-    told = ", ".join(f"{name} as {digest[:16]}" for name, digest in inputs.items())
+    told = _shortened([f"{name} as {digest[:16]}" for name, digest in inputs.items()])
     return StoredView(
         definition=hashlib.sha256("".join(parts).encode()).hexdigest(),
         keys=tuple(view.request),
@@ -126,6 +129,18 @@ def _computed(view: OnDemand, stored: Mapping[str, Any], features: Mapping[str, 
         created=None,
         features=_features(_kinds(view), features),
     )
+
+
+def _shortened(inputs: list[str]) -> str:
+    """The first inputs, and how many more: a manifest takes no longer text. The definition's digest is of all."""
+    told: list[str] = []
+    length = 0
+    for one in inputs:
+        length += len(one) + 2
+        if length > _MOST_TOLD:
+            return ", ".join([*told, f"{len(inputs) - len(told)} more"])
+        told.append(one)
+    return ", ".join(told)
 
 
 def _features(types: Mapping[str, str], features: Mapping[str, float | None]) -> dict[str, StoredFeature]:

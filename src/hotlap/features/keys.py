@@ -60,7 +60,10 @@ def _from_rows(rows: Sequence[Any]) -> dict[str, list[Any]]:
         raise InputError("keys: a list of something else than dicts; give a dict for each row, or a dict of columns")
     if any(row.keys() != rows[0].keys() for row in rows):
         raise InputError("keys: the rows have different names; give each row the same keys")
-    return {str(name): [row[name] for row in rows] for name in rows[0]} if rows else {}
+    if not rows:
+        raise InputError("keys: an empty list, so not even their names are known; give a dict of columns, such as "
+                         '{"driver_id": []}')  # fmt: skip
+    return {str(name): [row[name] for row in rows] for name in rows[0]}
 
 
 def _listed(column: Any) -> list[Any]:

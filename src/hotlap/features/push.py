@@ -101,11 +101,25 @@ def _for_source(store: Store, view: Any, frame: pl.DataFrame, path: Path) -> pl.
     absent = [name for name in schema if name not in frame.columns]
     if absent:
         raise InputError(f"view {view.name}: the pushed rows have no column {absent[0]}, which its source {path} has")
+    for name, kind in schema.items():
+        _check_whole(view, frame[name], kind)
     try:
         return frame.select(_like(frame.schema[name], kind, name) for name, kind in schema.items())
     except pl.exceptions.PolarsError as error:
         first = str(error).splitlines()[0]
         raise InputError(f"view {view.name}: the pushed rows are not of its source's types: {first}") from None
+
+
+def _check_whole(view: Any, column: pl.Series, kind: pl.DataType) -> None:
+    """Raises InputError where a fraction, or NaN, would be cut off to fit a column of whole numbers."""
+    if not (kind.is_integer() and column.dtype.is_float()):
+        return
+    cut = column.drop_nulls().filter(column.drop_nulls() != column.drop_nulls().floor())
+    if len(cut):
+        raise InputError(
+            f"view {view.name}: column {column.name} has {cut[0]:g}, and its source holds whole numbers ({kind}); push "
+            "whole ones, or make the source's column one of floats"
+        )
 
 
 def _like(mine: pl.DataType, theirs: pl.DataType, name: str) -> pl.Expr:

@@ -9,8 +9,10 @@ text is the registered one. The classes that a data source may name are Feast's 
 
 from __future__ import annotations
 
+import fcntl
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,7 @@ from feast.infra.registry.file import FileRegistryStore
 from feast.protos.feast.core.Registry_pb2 import Registry
 from google.protobuf.message import DecodeError, Message
 
-from hotlap.errors import InputError
+from hotlap.errors import InputError, OutputError
 from hotlap.search.folder import written_whole
 
 if TYPE_CHECKING:
@@ -55,22 +57,47 @@ def read(path: Path) -> Registry:
     return proto
 
 
+@contextmanager
+def changing(path: Path) -> Iterator[None]:
+    """For one process at a time: reading the registry file, changing what was read and writing it again.
+
+    A lock file beside it, since the registry itself is replaced. Feast's own commands don't know it.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.with_name(f".{path.name}.lock").open("w")
+    except OSError as error:
+        raise OutputError(f"{path}: can't be changed ({error.strerror}); its folder must be writable") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def materialized_until(path: Path, project: str, view: str) -> datetime | None:
-    """The latest end of a view's materializations, as Feast and hotlap note them."""
-    ends = [one.end_time for one in _meta(read(path), project, view).materialization_intervals]
-    return max((end.ToDatetime(tzinfo=UTC) for end in ends), default=None)
+    """The latest end of a view's materializations, as Feast and hotlap note them.
+
+    An end that lies ahead, as Feast notes it where it was given one, says nothing of rows that came since: only what
+    lies before such a run's start is sure to be through.
+    """
+    now = datetime.now(UTC)
+    ends = []
+    for one in _meta(read(path), project, view).materialization_intervals:
+        start, end = (moment.ToDatetime(tzinfo=UTC) for moment in (one.start_time, one.end_time))
+        ends.append(end if end <= now else min(start, now))
+    return max(ends, default=None)
 
 
 def note_materialized(path: Path, project: str, view: str, start: datetime, end: datetime) -> None:
     """Note that a view was materialized, where Feast notes it. The rest of the registry stays as it is, unread."""
-    proto: Any = read(path)
-    interval = _meta(proto, project, view).materialization_intervals.add()
-    interval.start_time.FromDatetime(start)
-    interval.end_time.FromDatetime(end)
-    proto.version_id = str(uuid.uuid4())
-    proto.last_updated.FromDatetime(datetime.now(UTC))
-    with written_whole(path) as part:
-        part.write_bytes(proto.SerializeToString())
+    with changing(path):
+        proto: Any = read(path)
+        interval = _meta(proto, project, view).materialization_intervals.add()
+        interval.start_time.FromDatetime(start)
+        interval.end_time.FromDatetime(end)
+        proto.version_id = str(uuid.uuid4())
+        proto.last_updated.FromDatetime(datetime.now(UTC))
+        with written_whole(path) as part:
+            part.write_bytes(proto.SerializeToString())
 
 
 def _meta(proto: Any, project: str, view: str) -> Any:

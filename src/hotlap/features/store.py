@@ -248,6 +248,7 @@ def configuration(folder: Path, registry_store: str) -> tuple[RepoConfig, Path]:
     yaml = folder / "feature_store.yaml"
     if not yaml.exists():
         raise InputError(f"{folder}: no feature_store.yaml there; give the folder of a Feast repository")
+    _check_settings(yaml)
     try:
         config = load_repo_config(folder, yaml)
         kind, place = config.registry.registry_type, str(config.registry.path)
@@ -278,6 +279,21 @@ def configuration(folder: Path, registry_store: str) -> tuple[RepoConfig, Path]:
     )
     config.repo_path = folder
     return config, Path(place) if Path(place).is_absolute() else folder / place
+
+
+def _check_settings(path: Path) -> None:
+    """Raises InputError for a file that holds no settings by name. What is no YAML at all is told by who reads it."""
+    from yaml import YAMLError, safe_load
+
+    try:
+        held = safe_load(path.read_text())
+    except (UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path}: can't be read as text ({type(error).__name__}); write it in UTF-8") from None
+    except YAMLError:
+        return
+    if not isinstance(held, dict):
+        what = "is empty" if held is None else f"holds a {type(held).__name__}"
+        raise InputError(f"{path} {what}; write settings by name, such as `project: NAME` and `registry: FILE`")
 
 
 def _fields(error: Exception) -> str:

@@ -61,11 +61,11 @@ class Case:
 class Procedure:
     """How candidates are chosen and confirmed; the defaults are hotlap's.
 
-    `line`: `flattered` puts first what lost least on selection data, whatever that is. The others take those that would
-    pass if the examples that confirm flipped at the rates of those that choose: `expected` in hotlap's order, for the
-    most speed that the tries promise together; `likely` the fastest of those that are likely to pass, then the others
-    by likelihood; `fastest` the fastest first. Later candidates are faster. Without `confirming` the first in line is
-    judged by all examples, those that chose it among them (0/1 scores only).
+    `line`: `flattered` puts first what lost least on selection data, whatever that is. The others take those
+    that are worth a try, going by how likely the examples that confirm let them pass: `expected` in hotlap's order, for
+    the most speed that the tries promise together; `likely` the fastest of those that are likely to pass, then the
+    others by likelihood; `fastest` the fastest first. Later candidates are faster. Without `confirming` the first in
+    line is judged by all examples, those that chose it among them (0/1 scores only).
     """
 
     upper: Upper
@@ -177,8 +177,7 @@ def _in_line(case: Case, drops: Array, squares: Array, procedure: Procedure) -> 
     if procedure.line == "flattered":
         return np.argsort(drops, axis=1, kind="stable")
     chances = np.stack([_chances(case, drops, squares, confidence) for confidence in procedure.confidences], axis=-1)
-    # Below one half the limit would be above what is allowed.
-    passes = chances[..., 0] >= 0.5
+    passes = chances[..., 0] >= gate.WORTH_A_TRY
     if procedure.line == "expected":
         return _best_tries(chances, passes)
     speeds = np.arange(drops.shape[1])

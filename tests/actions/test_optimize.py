@@ -170,23 +170,18 @@ def test_ctrl_c_keeps_what_was_done(tmp_path: Path) -> None:
 
 
 CRASHING = models.CONVOLUTIONS.replace(
-    "calibration=lambda: iter(data(3)[0].split(16))", "calibration=calibration"
-).replace(
-    "workload = Workload(",
+    "    return (outputs.argmax(1) == labels).float()\n",
     """
-import os
-from pathlib import Path
+    import os
 
-def calibration():
-    # The first process that looks (it studies the workload) lives; every one that builds with it dies.
-    seen = Path(__file__).with_suffix(".seen")
-    if seen.exists() and seen.read_text() != str(os.getpid()):
+    # Whoever gives other numbers than the model itself dies of being scored.
+    away = (outputs[:, None] - seeded(Net)(data(2)[0])).abs().amax(2).amin(1)
+    if away.max() > 1e-5:
         os.abort()
-    seen.write_text(str(os.getpid()))
-    return iter(data(3)[0].split(16))
-
-workload = Workload(""",
+    return (outputs.argmax(1) == labels).float()
+""",
 )
+assert CRASHING != models.CONVOLUTIONS
 
 
 def test_candidates_whose_process_dies_are_rows_and_the_rest_goes_on(tmp_path: Path) -> None:

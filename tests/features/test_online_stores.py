@@ -155,3 +155,63 @@ def test_a_wrong_password_is_refused_and_not_printed(running: Running, monkeypat
     with pytest.raises(StoreDown, match=r"invalid|authentication failed") as caught:
         features.open(running[0]).online({"driver_id": [3]}, ["trips:rate"])
     assert "guessed-wrong" not in str(caught.value)
+
+
+def refused(running: Running, spoil: Any, mend: Any) -> str:
+    """What is said of a write while the server is spoiled; it takes the same write before and after."""
+    store = features.open(running[0], timeout_s=10)
+    frame = pl.DataFrame({"driver_id": [501], "rate": [1.0], "count": [1], "at": [END], "made": [END]})
+    rows = rows_of(store.feast.get_feature_view("trips"), "taxi_trips", frame)
+    store.reach.store().write(rows)
+    spoil()
+    try:
+        with pytest.raises(StoreDown) as caught:
+            features.open(running[0], timeout_s=10).reach.store().write(rows)
+    finally:
+        mend()
+    features.open(running[0], timeout_s=10).reach.store().write(rows)
+    assert servers.PASSWORD not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("running", ["redis"], indirect=True)
+@pytest.mark.parametrize(
+    ("spoil", "mend", "said"),
+    [
+        (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0"), "give it more memory"),
+        (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE"), "give the address of the primary"),
+        (
+            ("CONFIG", "SET", "min-replicas-to-write", "1"),
+            ("CONFIG", "SET", "min-replicas-to-write", "0"),
+            "too few replicas",
+        ),
+    ],
+    ids=["full", "replica", "replicas missing"],
+)
+def test_a_redis_that_takes_no_writes_says_what_helps(
+    running: Running, spoil: tuple[str, ...], mend: tuple[str, ...], said: str
+) -> None:
+    import redis
+
+    own = features.open(running[0]).feast.config.online_store
+    port = int(own.connection_string.partition(":")[2].partition(",")[0])
+    with redis.Redis(port=port, password=servers.PASSWORD) as client:
+        told = refused(running, lambda: client.execute_command(*spoil), lambda: client.execute_command(*mend))
+    assert f"redis at 127.0.0.1:{port} refuses: " in told
+    assert said in told
+
+
+@pytest.mark.parametrize("running", ["postgres"], indirect=True)
+def test_a_postgres_that_may_only_be_read_says_what_helps(running: Running) -> None:
+    import psycopg
+
+    own = features.open(running[0]).feast.config.online_store
+    place = {"host": own.host, "port": own.port, "dbname": own.database, "user": own.user, "password": own.password}
+
+    def only_read(value: str) -> None:
+        with psycopg.connect(**place, options="-c default_transaction_read_only=off") as connection:
+            connection.execute(f"ALTER USER taxi SET default_transaction_read_only = {value}")
+
+    told = refused(running, lambda: only_read("on"), lambda: only_read("off"))
+    assert "postgres at 127.0.0.1" in told
+    assert "refuses: cannot execute INSERT in a read-only transaction; it is a replica, or its user may only" in told

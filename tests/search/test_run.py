@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hotlap.core import Candidate, Interval, to_json
-from hotlap.search import run
+from hotlap.search import result, run
 from hotlap.search.journal import Journal
 from hotlap.search.trial import judge_selection
 
@@ -108,3 +108,18 @@ def test_what_gives_the_numbers_of_one_that_failed_is_not_confirmed() -> None:
     assert line(lost) == ["openvino 2", "onnxruntime 2"]
     assert line(slow) == ["openvino 2", "openvino 1", "onnxruntime 2"]
     assert line(lost, earlier=(twin["key"],)) == ["openvino 2", "openvino 1", "onnxruntime 2"]
+
+
+@pytest.mark.parametrize(("lost", "status"), [(0, "passed"), (5, "passed"), (25, "rejected")])
+def test_what_may_yet_be_confirmed_is_worth_a_try(lost: int, status: str) -> None:
+    """Five of 1,000 lost would be refused if other examples were just like these; they may be kinder."""
+    scores = np.ones(1000)
+    scores[:lost] = 0
+    setting: Any = SimpleNamespace(study={"selection_scores": np.ones(1000), "confirmation": 1000}, max_drop=0.01)
+    candidate = Candidate(runtime="openvino", threads=1, precision="int8", same_numbers=False, name="x")
+    found = judge_selection(setting, candidate, {"scores": scores, "differences": {}})
+    assert found["status"] == status
+    assert ("distance" in found) == (lost > 0)
+    assert ("chances in 100" in found["reason"]) == (lost == 5)
+    told = result.row({**record("x", 1), **found}, status=None, reason=None, operations=None, limit_ms=None)
+    assert told["status"] == ("rejected" if lost else "passed")

@@ -165,6 +165,8 @@ def test_until_something_passed_what_loses_no_accuracy_comes_next() -> None:
     assert strategy.choose(waiting, [], trying=first, **arguments) == waiting[1]
     assert strategy.choose(waiting, [row(first, "rejected", 6.0)], **arguments) == waiting[1]
     assert strategy.choose(waiting, [row(first, "passed", 6.0)], **arguments) == waiting[0]
+    unsure = replace(row(first, "passed", 6.0), chances=(0.5, 0.4, 0.3))
+    assert strategy.choose(waiting, [unsure], **arguments) == waiting[1]
 
 
 def test_a_format_is_expected_to_bring_no_more_than_the_machine_has_for_it() -> None:

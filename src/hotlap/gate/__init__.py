@@ -7,12 +7,13 @@ metric of a whole set), slices.py.
 
 from hotlap.gate.allowance import confirmation_confidences, tolerance
 from hotlap.gate.drop import drop_interval, is_binary, score_bounds
-from hotlap.gate.foresight import LIKELY, chance_to_pass, order_of_tries
+from hotlap.gate.foresight import LIKELY, WORTH_A_TRY, chance_to_pass, order_of_tries
 from hotlap.gate.resampled import metric_drop_interval
 from hotlap.gate.verdicts import judge_agreement, judge_drop, judge_equivalence
 
 __all__ = [
     "LIKELY",
+    "WORTH_A_TRY",
     "chance_to_pass",
     "confirmation_confidences",
     "drop_interval",

@@ -20,6 +20,9 @@ from hotlap.gate.drop import checked, drop_interval, scale_of
 
 LIKELY = 0.9
 """Where candidates at least that likely to be confirmed are at hand, slower ones are no longer looked for."""
+WORTH_A_TRY = 0.2
+"""A candidate less likely to be confirmed is not tried. Those that would fail if other examples were like those that
+choose (less than one half) pass often enough to be worth it, where a surer one stands behind them (docs/log.md)."""
 _SUREST = 0.99
 """Nothing is surer: something may always fail."""
 

@@ -91,7 +91,7 @@ def row(
     candidate = record["candidate"]
     found: dict[str, Any] = {
         "name": candidate["name"],
-        "status": status or record["status"],
+        "status": status or ("rejected" if "distance" in record else record["status"]),
         "reason": reason or record.get("reason"),
         "key": record["key"],
         "runtime": candidate["runtime"],
@@ -132,7 +132,7 @@ def nearest_miss(records: Sequence[Json], confirmations: Sequence[Json]) -> dict
     ] or [
         {"name": r["candidate"]["name"], "reason": r["reason"], "distance": r.get("distance")}
         for r in records
-        if r["status"] == "rejected"
+        if "distance" in r
     ]
     missed.sort(key=lambda item: item["distance"] if item["distance"] is not None else float("inf"))
     return missed[0] if missed else None

@@ -199,11 +199,12 @@ def choose(
     best = _speed(fastest) if fastest else 1.0
     known = {_family(row.candidate) for row in rows} | ({_family(trying)} if trying else set())
     untried = [c for c in affordable if _family(c) not in known]
-    if not good and known and not any(family[1] != "int8" for family in known):
-        # Until something has passed, what hardly loses accuracy comes next: int8 may fail in all its forms.
-        untried = [c for c in untried if c.precision != "int8"] or untried
     lessons = learned(rows)
     promise = {c.key: expected(c, rows, rates, lessons) for c in affordable}
+    sure = [c for c in untried if c.precision != "int8"]
+    if sure and known and not any(row.chance >= gate.LIKELY for row in good) and {one[1] for one in known} == {"int8"}:
+        # Until something is likely to be confirmed, what hardly loses accuracy comes next: int8 may fail in all forms.
+        return max(sure, key=lambda c: promise[c.key])
     ranked = sorted(affordable, key=lambda c: -promise[c.key])
     promising = [c for c in ranked if promise[c.key] >= _HOPELESS * best]
     # Another way of running the best takes a few seconds: it is neither built nor scored again.

@@ -181,7 +181,10 @@ def _is_behind(record: Json, row: Row, share: float) -> bool:
 
 
 def judge_selection(setting: Setting, candidate: Candidate, found: Json) -> Json:
-    """What selection data says: status, reason and the drop expected. It proves nothing: confirmation does."""
+    """What selection data says: status, reason and the drop expected. It proves nothing: confirmation does.
+
+    `passed` is what may be confirmed; with a `distance` it would not be if other examples were just like these.
+    """
     scores = None if found["scores"] is None else np.asarray(found["scores"])
     answer: dict[str, Any] = {"score": None if scores is None else float(scores.mean())}
     answer["differences"] = found["differences"]
@@ -223,10 +226,14 @@ def judge_selection(setting: Setting, candidate: Candidate, found: Json) -> Json
             max_drop=setting.max_drop,
             confidence=gate.confirmation_confidences()[0],
         )
-    answer |= {"gate": verdict.rule, "status": "passed" if verdict.passed else "rejected", "reason": verdict.reason}
-    if not verdict.passed:
-        answer["distance"] = verdict.distance
-    return answer
+    answer |= {"gate": verdict.rule, "status": "passed", "reason": verdict.reason}
+    if verdict.passed:
+        return answer
+    answer["distance"] = verdict.distance
+    likely = answer.get("chances", [0.0])[0]
+    if likely < gate.WORTH_A_TRY:
+        return {**answer, "status": "rejected"}
+    return {**answer, "reason": f"{verdict.reason}; other examples confirm it with {100 * likely:.0f} chances in 100"}
 
 
 def _drop(setting: Setting, scores: Any) -> Json:

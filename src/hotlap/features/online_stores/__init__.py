@@ -20,6 +20,20 @@ STORES = {
     "RedisOnlineStoreConfig": "redis",
     "PostgreSQLOnlineStoreConfig": "postgres",
 }
+_WAYS_OUT = {
+    "used memory > 'maxmemory'": "give it more memory (maxmemory), or let keys expire (key_ttl_seconds)",
+    "can't write against a read only replica": "it is a replica; give the address of the primary",
+    "read-only transaction": "it is a replica, or its user may only read; give the primary, or a user that may write",
+    "NOREPLICAS": "it takes no writes while it has too few replicas; start them",
+    "MISCONF": "it can't save to its disk, and so takes no writes; its log says why",
+    "No permissions": "give its user the right to it",
+    "NOPERM": "give its user the right to it",
+    "permission denied": "give its user the right to it",
+    "too many clients": "lower `connections` of those who read, or raise the server's limit",
+    "max number of clients": "lower `connections` of those who read, or raise the server's limit",
+    "No space left": "free space on the server's disk",
+}
+"""What helps, by what a server's message has in it."""
 _Result = TypeVar("_Result")
 
 
@@ -96,14 +110,27 @@ class Reach:
                 self._store = made.open_store(self)
             return self._store
 
-    def asked(self, ask: Callable[[bool], _Result], place: str, down: tuple[type[Exception], ...]) -> _Result:
-        """`ask(again)`, tried `retries` times more where it raises one of `down`; then StoreDown, without secrets."""
+    def asked(
+        self,
+        ask: Callable[[bool], _Result],
+        place: str,
+        down: tuple[type[Exception], ...],
+        refused: tuple[type[Exception], ...] = (),
+    ) -> _Result:
+        """`ask(again)`, tried `retries` times more where it raises one of `down`; then StoreDown, without secrets.
+
+        `refused`: what the server answers with where it won't do it, which asking again does not change.
+        """
         for again in range(self.retries + 1):
             try:
                 return ask(again > 0)
+            except refused as error:
+                told = self._hidden(" ".join(str(error).split()))
+                raise StoreDown(f"online store {place} refuses: {told}{_way_out(told)}") from None
             except down as error:
                 failed = error
         told = self._hidden(" ".join(str(failed).split())) or type(failed).__name__
+        told += _way_out(told)
         times_ = "once" if not self.retries else f"{self.retries + 1} times, each within {self.timeout_s:g} s"
         raise StoreDown(f"online store {place} does not answer; asked {times_}: {told}") from None
 
@@ -117,3 +144,7 @@ class Reach:
         for secret in filter(None, secrets):
             text = text.replace(secret, "***")
         return text
+
+
+def _way_out(told: str) -> str:
+    return next((f"; {helps}" for part, helps in _WAYS_OUT.items() if part.lower() in told.lower()), "")

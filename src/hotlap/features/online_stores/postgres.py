@@ -21,6 +21,7 @@ from hotlap.features.online_stores import Answer, Ask, Reach, Rows
 from hotlap.features.online_stores.found import Found
 from hotlap.features.online_stores.pool import Pool
 
+_REFUSED = (psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.InsufficientPrivilege)
 _EPOCH = datetime(1970, 1, 1)
 _CREATED = sql.SQL("COALESCE({}.created_ts, '-infinity')")
 
@@ -83,7 +84,7 @@ class Postgres:
 
     def _asked(self, run: Any) -> Any:
         try:
-            return self._reach.asked(run, self._place, (psycopg.OperationalError, TimeoutError))
+            return self._reach.asked(run, self._place, (psycopg.OperationalError, TimeoutError), _REFUSED)
         except psycopg.errors.UndefinedTable as error:
             first = str(error).splitlines()[0]
             raise InputError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from hotlap.features import times
 from hotlap.features.online_stores import Answer, Ask, OnlineStore, Reach, Rows
 
 _DOWN = (redis.ConnectionError, redis.TimeoutError)
+_REFUSED = (redis.ResponseError,)
 _BATCH = 2_000
 """Rows written in one go."""
 
@@ -100,7 +102,7 @@ class Redis:
             fields = [field for ask in members for field in _fields(self._name(ask.view), ask.features)]
             commands += _commands([key + self._project for key in keys], fields)
         message = b"".join(commands)
-        replies = self._reach.asked(lambda again: self._exchange(message, len(commands)), self._place, _DOWN)
+        replies = self._reach.asked(partial(self._answered, message, len(commands)), self._place, _DOWN, _REFUSED)
         answers: dict[int, Answer] = {}
         start = 0
         for keys, members in groups:
@@ -132,11 +134,14 @@ class Redis:
                 parts = (key + self._project, stamp, made, *numbers, stamp, _stamp(event), *pairs)
                 commands.append(_packed(b"EVALSHA", _SHA, b"1", *parts))
             message, count = b"".join(commands), len(commands)
-            self._reach.asked(lambda again, m=message, n=count: self._exchange(m, n), self._place, _DOWN)  # type: ignore[misc]
+            self._reach.asked(partial(self._answered, message, count), self._place, _DOWN, _REFUSED)
 
     def _name(self, view: Any) -> str:
         name: str = compute_versioned_name(view, self._reach.config.registry.enable_online_feature_view_versioning)
         return name
+
+    def _answered(self, message: bytes, replies: int, again: bool) -> list[Any]:
+        return self._exchange(message, replies)
 
     def _exchange(self, message: bytes, replies: int) -> list[Any]:
         with self._connected() as connection:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
 import pytest
-from features import repository
+from features import repository, servers
 from features.repository import END, START
+from features.test_online_stores import YAML
 
 from hotlap import features
 from hotlap.errors import InputError
@@ -44,6 +46,18 @@ def store(tmp_path: Path) -> Store:
     return features.open(repository.write(tmp_path, more=VIEW, rows=50))
 
 
+@pytest.fixture(params=["redis", "postgres"])
+def elsewhere(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """The same with another online store, in a server of its own."""
+    monkeypatch.setenv("STORE_PASSWORD", servers.PASSWORD)
+    (tmp_path / "data").mkdir()
+    first = pl.DataFrame({"driver_id": [1, 2], "at": [START] * 2, "made": [START] * 2, "n": [10, 20]})
+    first.write_parquet(tmp_path / "data/clicks.parquet")
+    with getattr(servers, request.param)() as (port, _):
+        repo = repository.write(tmp_path, more=VIEW, rows=50, online=YAML[request.param] % port)
+        yield features.open(repo, timeout_s=10)
+
+
 def rows(driver: list[int], hours: list[float], clicked: list[int]) -> pl.DataFrame:
     at = [START + timedelta(hours=hour) for hour in hours]
     return pl.DataFrame({"driver_id": driver, "at": at, "clicked": clicked})
@@ -68,6 +82,13 @@ def test_a_late_row_goes_into_history_and_replaces_nothing(store: Store) -> None
     found = store.check(["clicks:clicked"], keys={"driver_id": [1, 2, 3, 4]}, at=END)
     assert found.breaches() == []
     assert found.report["features"]["clicks:clicked"]["both"] == 3
+
+
+def test_redis_and_postgres_take_pushed_rows_alike_and_a_check_finds_what_is_only_online(elsewhere: Store) -> None:
+    test_a_late_row_goes_into_history_and_replaces_nothing(elsewhere)
+    elsewhere.push("clicked", rows([1], [8], [99]), to="online")
+    told = elsewhere.check(["clicks:clicked"], keys={"driver_id": [1, 2]}, at=END).report["features"]["clicks:clicked"]
+    assert (told["both"], told["mismatch"]["count"], told["newer"]) == (2, 1, 1)
 
 
 def test_equal_events_are_decided_by_when_they_were_made(store: Store) -> None:

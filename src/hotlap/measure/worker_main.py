@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import socket
 import sys
 import traceback
@@ -35,10 +36,15 @@ def serve(connection: socket.socket) -> None:
         messages.send(connection, answer)
 
 
+_PLACE = re.compile(r"(Exception from|Check .* failed at) \S+:\d+:?$")
+"""Lines in which OpenVINO says where in its own source an error was raised, before it says what it was."""
+
+
 def _describe(error: BaseException) -> dict[str, Any]:
     message = str(error).strip()
     if not isinstance(error, HotlapError):
-        message = next((line.strip() for line in message.splitlines() if line.strip()), type(error).__name__)
+        lines = [line.strip() for line in message.splitlines() if line.strip()]
+        message = next((line for line in lines if not _PLACE.match(line)), (lines or [type(error).__name__])[0])
     return {
         "type": type(error).__name__,
         "message": message[:2000],

@@ -111,3 +111,19 @@ def test_what_was_found_is_kept_when_its_proof_is_interrupted(tmp_path: Path) ->
     assert kept["confirmed"]
     assert kept["proof"] == "pending"
     assert json.loads((out / "settings.json").read_text())["settings"] == kept["settings"]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(1200)
+def test_an_interrupted_search_confirms_what_was_best_by_then(tmp_path: Path) -> None:
+    def interrupt(event: Any) -> None:
+        if event["event"] == "done" and event["status"] == "passed":
+            raise KeyboardInterrupt
+
+    out, target = tmp_path / "out", trainable.write(tmp_path, "rows", add=SLOW_DATA)
+    result = hotlap.tune(target, out=out, budget=150, threads=1, device="cpu", progress=interrupt)
+    assert result["confirmed"]
+    assert result["proof"] == "pending"
+    assert [one["status"] for one in result["candidates"]].count("chosen") == 1
+    assert "the tuning was interrupted" in {one.get("reason") for one in result["candidates"]}
+    assert json.loads((out / "settings.json").read_text())["settings"] == result["settings"]

@@ -150,3 +150,14 @@ def test_without_a_mask_zeros_are_padding() -> None:
 def test_what_may_be_more_than_padding_stays(inputs: Any, targets: Any) -> None:
     given_batch = batch(inputs, targets)
     assert trimming.trimmed(given_batch, 1) is given_batch
+
+
+def test_a_gradient_on_one_side_alone_is_a_difference() -> None:
+    plain, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    for model in (plain, other):
+        model.weight.grad = torch.ones(2, 2)
+    assert trimming._gradients_difference(plain, other) == 0.0
+    other.bias.grad = torch.full((2,), 3.0)
+    assert trimming._gradients_difference(plain, other) == pytest.approx(18**0.5 / 2)
+    plain.weight.grad = other.weight.grad = None
+    assert trimming._gradients_difference(plain, other) > 1

@@ -111,10 +111,14 @@ def _difference(plain: Parts, other: Parts, window: Window) -> float:
 def _gradients_difference(plain: torch.nn.Module, other: torch.nn.Module) -> float:
     import torch
 
+    def gradient(one: torch.nn.Parameter) -> torch.Tensor:
+        return torch.zeros_like(one) if one.grad is None else one.grad
+
     pairs = zip(plain.parameters(), other.parameters(), strict=True)
-    both = [(a.grad, b.grad) for a, b in pairs if a.grad is not None and b.grad is not None]
+    both = [(gradient(a), gradient(b)) for a, b in pairs if a.grad is not None or b.grad is not None]
     norm = torch.nn.utils.get_total_norm([a for a, _ in both])
-    return float(torch.nn.utils.get_total_norm([a - b for a, b in both]) / norm) if float(norm) else 0.0
+    apart = torch.nn.utils.get_total_norm([a - b for a, b in both])
+    return float(apart / norm) if float(norm) else float(apart)
 
 
 def _without_randomness(model: torch.nn.Module) -> None:

@@ -27,6 +27,7 @@ _PEAK_STEPS = 3
 """The first step makes the optimizer's state, and the heap is full after the third."""
 SCREENING = Blocks(pairs=6, seconds=0.3, timeout=300.0, enough_seconds=4.0)
 CONFIRMING = Blocks(pairs=4, seconds=0.3, timeout=300.0, least_pairs=2, enough_seconds=4.0)
+_INTERRUPTED = "the tuning was interrupted"
 _CONFIRMING_SHARES = 0.35, 0.75
 """So much of the time is kept for the confirmation, at least and at most."""
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
@@ -150,24 +151,34 @@ def tune(bench: Bench, usual: Settings) -> Found:
 def _climbed(
     bench: Bench, baseline: Settings, own: Worker, tried: Sequence[Change], floor: float, until: float
 ) -> tuple[Settings, list[dict[str, Any]]]:
-    """Each change upon the best so far: what came out best, and a row for each."""
-    best, ratio = baseline, 1.0
+    """Each change upon the best so far: what came out best, and a row for each.
+
+    Interrupted, it tries nothing more, and what is best by then goes on to be confirmed.
+    """
+    best, ratio, stopped = baseline, 1.0, False
     rows, taken = list[dict[str, Any]](), set[str]()
     for change in tried:
-        reason = change.reason or ("the budget was spent" if time.monotonic() > until else None)
+        reason = change.reason or (_INTERRUPTED if stopped else None)
+        reason = reason or ("the budget was spent" if time.monotonic() > until else None)
         if change.upon and not taken & set(change.upon):
             reason = reason or f"{' and '.join(change.upon)} brought nothing"
         row: dict[str, Any] = {"name": change.name, "settings": dict(change.settings)}
         if reason:
             rows.append({**row, "status": "skipped", "reason": reason})
             continue
-        bench.tell({"event": "start", "name": change.name})
-        row |= _screened(bench, baseline, own, replace(best, **change.settings), ratio * (1 + floor))
-        rows.append(row)
-        bench.tell({"event": "done", **row})
-        if row["status"] == "passed":
-            best, ratio = replace(best, **change.settings), row["speedup"]["estimate"]
-            taken.add(change.name)
+        try:
+            bench.tell({"event": "start", "name": change.name})
+            row |= _screened(bench, baseline, own, replace(best, **change.settings), ratio * (1 + floor))
+            if row["status"] == "passed":
+                best, ratio = replace(best, **change.settings), row["speedup"]["estimate"]
+                taken.add(change.name)
+            rows.append(row)
+            bench.tell({"event": "done", **row})
+        except KeyboardInterrupt:
+            stopped = True
+            if not rows or rows[-1] is not row:
+                rows.append({**row, "status": "skipped", "reason": _INTERRUPTED})
+            bench.tell({"event": "phase", "phase": "interrupted: the best so far is confirmed; once more ends at once"})
     return best, rows
 
 

@@ -383,6 +383,7 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="run cases that have a result, too")
     parser.add_argument("--budget", type=float, default=300.0, help="seconds that each search may take")
     parser.add_argument("--threads", type=int, default=facts.facts().cores)
+    parser.add_argument("--note", help="what a reader has to know of the machine at that hour; kept with the result")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
     unknown = [name for name in given.cases if not any(name in (case.name, case.key) for case in CASES)]
@@ -398,7 +399,7 @@ def main() -> int:
     behind = []
     for case in waiting:
         found = run(case, budget=given.budget, threads=given.threads)
-        write(given.out / f"{case.key}.json", found)
+        write(given.out / f"{case.key}.json", found | ({"note": given.note} if given.note else {}))
         if given.out == RESULTS:
             tables.write_pages(RESULTS.parent)
         against = found["best_rival"]

@@ -209,6 +209,8 @@ def provenance(found: Sequence[Json]) -> str:
     lines += [f"Versions: {words}" for words in versions]
     lines += [f"Threads {', '.join(threads)}; search budget {', '.join(budgets)}; allowed drop {', '.join(drops)}"]
     lines += [f"Commit {', '.join(commits)}; {' to '.join(dict.fromkeys((days[0], days[-1])))}"]
+    for note in sorted({case["note"] for case in found if "note" in case}):
+        lines.append(f"{', '.join(case['case'] for case in found if case.get('note') == note)}: {note}")
     return "\n".join(f"- {line}" for line in lines)
 
 

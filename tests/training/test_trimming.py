@@ -161,3 +161,13 @@ def test_a_gradient_on_one_side_alone_is_a_difference() -> None:
     assert trimming._gradients_difference(plain, other) == pytest.approx(18**0.5 / 2)
     plain.weight.grad = other.weight.grad = None
     assert trimming._gradients_difference(plain, other) > 1
+
+
+def test_classes_that_are_as_many_as_columns_stay() -> None:
+    ids = torch.tensor([[5, 7, 0, 0], [3, 0, 0, 0]])
+    classes = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]])
+    cut = trimming.trimmed(batch(ids, classes), 1)
+    assert cut.inputs.shape == (2, 2)
+    assert cut.targets is classes
+    tokens = trimming.trimmed(batch(ids, ids), 1)
+    assert tokens.targets.shape == (2, 2)

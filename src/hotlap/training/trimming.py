@@ -55,14 +55,18 @@ def trimmed(micro_batch: MicroBatch, least: int) -> MicroBatch:
     if width is None:
         return micro_batch
     used = max(_used(inputs, width), least)
-    beside = [leaf for leaf in pytree.tree_leaves(micro_batch.targets) if _is_as_wide(leaf, micro_batch.rows, width)]
+    beside = [leaf for leaf in pytree.tree_leaves(micro_batch.targets) if _is_of_tokens(leaf, micro_batch.rows, width)]
     if used >= width or not all(_is_constant(leaf[:, used:]) for leaf in beside):
         return micro_batch
 
     def cut(leaf: Any) -> Any:
         return leaf[:, :used] if _is_as_wide(leaf, micro_batch.rows, width) else leaf
 
-    return replace(micro_batch, inputs=pytree.tree_map(cut, inputs), targets=pytree.tree_map(cut, micro_batch.targets))
+    def cut_target(leaf: Any) -> Any:
+        return leaf[:, :used] if _is_of_tokens(leaf, micro_batch.rows, width) else leaf
+
+    targets = pytree.tree_map(cut_target, micro_batch.targets)
+    return replace(micro_batch, inputs=pytree.tree_map(cut, inputs), targets=targets)
 
 
 def check(plain: Parts, other: Parts) -> Trimmed:
@@ -172,6 +176,12 @@ def _is_as_wide(leaf: Any, rows: int, width: int) -> bool:
     import torch
 
     return isinstance(leaf, torch.Tensor) and leaf.ndim >= 2 and tuple(leaf.shape[:2]) == (rows, width)
+
+
+def _is_of_tokens(leaf: Any, rows: int, width: int) -> bool:
+    """Whether targets have a column for each of the inputs'. Floats [rows, columns] are classes that happen to be as
+    many: shares of each, or one of them marked."""
+    return _is_as_wide(leaf, rows, width) and not (leaf.ndim == 2 and leaf.is_floating_point())
 
 
 def _is_constant(columns: Any) -> bool:

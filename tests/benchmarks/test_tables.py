@@ -131,24 +131,41 @@ def test_noise_is_told_with_its_counts(tables: ModuleType) -> None:
 
 
 def test_the_gate_s_simulation_is_told_with_what_it_costs(tables: ModuleType) -> None:
-    def simulated(wrong: float, passed: int) -> dict[str, Any]:
+    def simulated(candidates: str, wrong: float, passed: int, speedup: float) -> dict[str, Any]:
         about = {"scores": "flips", "examples": 1500, "max_drop": 0.01, "flips": 3}
-        return {"case": about, "trials": 5000, "wrong_share": wrong, "passed": passed, "holds": wrong < 0.06}
+        told = {"trials": 5000, "wrong_share": wrong, "passed": passed, "speedup": speedup, "holds": wrong < 0.06}
+        return {"case": about, "candidates": candidates, **told}
 
     found = {
-        "cases": [simulated(0.041, 205), simulated(0.002, 4000), simulated(0.011, 1000)],
+        "cases": [
+            simulated("least favourable", 0.041, 205, 1.01),
+            simulated("mixed", 0.002, 4000, 1.45),
+            simulated("mixed, likely first", 0.001, 4500, 1.42),
+            simulated("mixed, fastest first", 0.011, 1000, 1.04),
+            simulated("few", 0.0, 4200, 2.56),
+            simulated("few, likely first", 0.0, 4600, 1.95),
+        ],
         "all_trials": 15_000,
         "all_wrong": 270,
         "without_a_part": {"no confirmation": {"wrong_share": 0.207}},
         "first_try_passes": [{"confirmation": 700, "drop": 0.0, "flips": 0.01, "passes": 0.642}],
-        "configuration": {"candidates": 5, "selection": 0.3, "confidences": [0.9] * 3, "mixed": [0, 0.5, 1.1, 2, 3]},
+        "configuration": {
+            "candidates": 5,
+            "selection": 0.3,
+            "confidences": [0.9] * 3,
+            "mixed": [0, 0.5, 1.1, 2, 3],
+            "few": [0, 0.5, 1.2],
+            "most_speed": 8.0,
+        },
         "command": "python benchmarks/gate_simulation.py",
         "commit": "fedcba9876543210",
         "when": "2031-01-02T03:04:05Z",
     }
     text = tables.page([], None, found)
-    assert "| 0/1, 3 times as many flips | 1,500 | 0.01 | 5,000 | 4.1% | 0.2% | 80.0% | 20.0% |" in text
-    assert "then 2 lose no more and 3 do" in text
+    row = "| 5,000 | 4.1% | 0.2% | 80.0% | 1.45x | 1.42x | 1.04x | 2.56x | 1.95x |"
+    assert f"| 0/1, 3 times as many flips | 1,500 | 0.01 {row}" in text
+    assert "mixed, 2 lose no more and 3 do" in text
+    assert "few, 3 of which one loses too much" in text
     assert "270 of 15,000 trials" in text
     assert "is kept in every case" in text
     assert "no confirmation 20.7%" in text

@@ -189,6 +189,20 @@ def test_a_journal_that_was_cut_off_is_gone_on_with(tmp_path: Path) -> None:
     assert journal.begin(window, 4, "same") == (4, {0, 1})
 
 
+def test_a_run_that_did_not_end_is_done_though_its_source_changed_since(copy: Path) -> None:
+    """A backfill that was killed reaches further back than the next run would; new rows don't make it forgotten."""
+    store = features.open(copy)
+    first, middle = START.replace(tzinfo=UTC), (START + timedelta(hours=100)).replace(tzinfo=UTC)
+    with materialize._journal(store, "trips") as journal:
+        journal.begin(materialize._Window(start=first, end=middle), 3, "of the source as it was")
+        journal.passed(0)
+    told = store.materialize(["trips"], end=END)["views"]["trips"]
+    assert (told["start"], told["resumed_after_shares"]) == (first.isoformat(), 0)
+    asked = pl.read_parquet(copy / "data/trips.parquet")["driver_id"].unique()
+    got = store.online({"driver_id": asked}, ["trips:rate"], at=START)
+    assert "missing" not in got.status("rate")
+
+
 def test_a_journal_that_cant_be_kept_is_said(copy: Path) -> None:
     (copy / "data/.hotlap-materialize").write_text("no folder")
     with pytest.raises(OutputError, match=r"\.hotlap-materialize: can't be written"):

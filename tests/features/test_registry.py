@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,19 @@ def test_bytes_that_are_no_registry_are_refused(tmp_path: Path) -> None:
     (tmp_path / "r.db").write_bytes(b"\xff\xff\xffnonsense")
     with pytest.raises(InputError, match="is not a Feast registry"):
         registry.read(tmp_path / "r.db")
+
+
+def test_a_registry_that_is_a_link_stays_one(repo: Path, tmp_path: Path) -> None:
+    """What others reach by the file's own name is what is changed."""
+    own = Path(shutil.copytree(repo, tmp_path / "repo"))
+    path, shared = own / "data/registry.db", tmp_path / "shared.db"
+    path.rename(shared)
+    path.symlink_to(shared)
+    features.apply(own)
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    registry.note_materialized(path, "taxi", "trips", moment, moment)
+    assert path.is_symlink()
+    assert registry.materialized_until(shared, "taxi", "trips") == moment
 
 
 NOTING = """

@@ -46,7 +46,7 @@ class AppliedRegistryStore(CheckedRegistryStore):
                 theirs = [one for one in getattr(before, section) if getattr(one, "spec", one).project != self._project]
                 _keep(theirs, getattr(proto, section))
         self._filepath.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(self._filepath) as part:
+        with written_whole(self._filepath.resolve()) as part:
             part.write_bytes(proto.SerializeToString())
 
 

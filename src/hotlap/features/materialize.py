@@ -74,7 +74,7 @@ def run(
         begun = time.monotonic()
         with _journal(store, view.name) as journal:
             window = _Window(start=_in_utc(start) if start else _since(store, view, end), end=end)
-            left = journal.unfinished(_identity(store, view))
+            left = journal.unfinished()
             rows = skipped = 0
             first = window.start
             if left is not None and start is None and left.end <= window.end:
@@ -283,10 +283,10 @@ class _Journal:
 
     path: Path
 
-    def unfinished(self, identity: str) -> _Window | None:
-        """The window of a run that did not end, if its view and source are still the same."""
+    def unfinished(self) -> _Window | None:
+        """The window of a run that did not end. It is still to be done where the source has changed since, whole."""
         lines = self._lines()
-        if not lines or lines[0]["identity"] != identity:
+        if not lines:
             return None
         start = lines[0]["start"]
         return _Window(
@@ -294,9 +294,9 @@ class _Journal:
         )
 
     def begin(self, window: _Window, shares: int, identity: str) -> tuple[int, set[int]]:
-        """How many shares there are, and which are through."""
+        """How many shares there are, and which are through; none are once the view or its source are others."""
         lines = self._lines()
-        if lines and self.unfinished(identity) == window:
+        if lines and lines[0]["identity"] == identity and self.unfinished() == window:
             self._whole_lines_only(lines)
             return lines[0]["shares"], {line["share"] for line in lines[1:]}
         start = None if window.start is None else window.start.isoformat()

@@ -63,6 +63,7 @@ def changing(path: Path) -> Iterator[None]:
 
     A lock file beside it, since the registry itself is replaced. Feast's own commands don't know it.
     """
+    path = path.resolve()  # a link and what it leads to are one registry
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.with_name(f".{path.name}.lock").open("w")
@@ -96,7 +97,7 @@ def note_materialized(path: Path, project: str, view: str, start: datetime, end:
         interval.end_time.FromDatetime(end)
         proto.version_id = str(uuid.uuid4())
         proto.last_updated.FromDatetime(datetime.now(UTC))
-        with written_whole(path) as part:
+        with written_whole(path.resolve()) as part:  # where it is a link, that stays one
             part.write_bytes(proto.SerializeToString())
 
 

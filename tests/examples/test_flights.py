@@ -20,14 +20,20 @@ pytestmark = [
     pytest.mark.timeout(300),
 ]
 WORDS = {"python": [], "hotlap": ["-m", "hotlap"]}
+ENVIRONMENT = {"COLUMNS": "200", "OMP_WAIT_POLICY": "passive"}
+"""Threads that wait spin otherwise, and take the cores from those they wait for where others run too: a step of this
+training took 33 times as long.
+"""
 
 
 def run(line: str, root: Path) -> str:
     """A command of the walk-through, from `root`."""
     head, *rest = shlex.split(line)
     command = [sys.executable, "-W", "ignore", *WORDS[head], *rest]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
-    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, env={**os.environ, **ENVIRONMENT})
+    # Whether anything is faster here is the machine's to say; without it the original is handed over, with code 3.
+    fine = (0, 3) if rest[0] == "optimize" else (0,)
+    assert done.returncode in fine, f"{line}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
 
@@ -79,7 +85,7 @@ def test_the_leak_is_what_the_join_alone_makes(december: Path) -> None:
 
 
 @pytest.mark.exhaustive
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_walk_through_runs_as_written(tmp_path: Path) -> None:
     root = copied(tmp_path)
     (block,) = re.findall(r"```sh\n(.*?)```", (EXAMPLE / "README.md").read_text(), re.DOTALL)

@@ -166,10 +166,18 @@ def check_lines(result: Json) -> list[str]:
 def lines(result: Json) -> list[str]:
     """The report for a terminal."""
     told = [f"{result['rows']:,} rows in {result['out']}"]
+    by = result["lineage"]["offline_store"]
+    if by != "hotlap.features.PolarsOfflineStore":
+        told.append(f"  joined by the offline store {by}, ties by its rules; ages and likely leaks are not known")
     for name, one in result["views"].items():
         age = one["age_seconds"]
         old = f"; age {age['median']:,.0f} s in the middle, {age['max']:,.0f} s at most" if age else ""
         told.append(f"  {name}: {one['missing']:,} rows without a value{old}")
+        if one["lost_rows"]:
+            told.append(
+                f"    the store lost {one['lost_rows']:,} of the {result['rows']:,} rows it was asked for; they are "
+                "here, without its values"
+            )
         if one["created_after"]:
             told.append(
                 f"    {one['leak_share']:.2%} of its values were created after the instant they were given for, a "

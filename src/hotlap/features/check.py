@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from hotlap.errors import InputError
 from hotlap.features import consistency, read_log, times
 from hotlap.features.asof import look_up
 from hotlap.features.consistency import Breach, Compared, Limits
-from hotlap.features.offline import view_of
+from hotlap.features.joined import Joins, joins
 from hotlap.features.read_log import AT, Reads
 from hotlap.features.request import Request, requested
 
@@ -61,8 +61,7 @@ def check(
         raise InputError(f"check: a sample of {sample} reads says nothing; give 1 or more")
     if log is not None and (keys is not None or at is not None):
         raise InputError("check: a log has its own keys and instants; give keys and at with features to read now")
-    own = store.feast.config.offline_store
-    known = own.known_only if known_only is None else known_only
+    by = joins(store, known_only)
     parts: Iterable[Reads]
     if log is not None:
         parts = read_log.reads(log, sample=sample, seed=seed)
@@ -71,13 +70,13 @@ def check(
         parts = [_live(store, features, keys, at, sample or LIVE_READS, seed)]
     found: dict[str, list[tuple[Compared, list[Json], pl.Series]]] = {}
     for part in parts:
-        for name, told in _replayed(store, part, known, own.memory_gb * 1e9, tolerance).items():
+        for name, told in _replayed(store, part, by, tolerance).items():
             found.setdefault(name, []).append(told)
     if not any(len(one.mismatch) for parts in found.values() for one, _, _ in parts):
         raise InputError(f"check: no reads in {log if log is not None else 'the keys given'}, so nothing can be said")
     report = {
         "reads_of": "log" if log is not None else "now",
-        "known_only": known,
+        "known_only": by.known_only,
         "tolerance": tolerance,
         "confidence": consistency.CONFIDENCE,
         "features": {
@@ -93,15 +92,15 @@ def check(
 
 
 def _replayed(
-    store: Store, reads: Reads, known_only: bool, memory_bytes: float, tolerance: float
+    store: Store, reads: Reads, by: Joins, tolerance: float
 ) -> dict[str, tuple[Compared, list[Json], pl.Series]]:
     """Each feature's online values beside those that the offline join gives for the same keys and instants."""
     request = requested(store, reads.features, reads.given.columns, full_feature_names=reads.full_feature_names)
     rows = reads.given.with_columns(reads.at.alias(AT))
     looked_up, events = [], {}
     for one in request.stored:
-        view = view_of(one.view, one.features, store.repo)
-        found = look_up(rows, AT, view, known_only=known_only, memory_bytes=memory_bytes)
+        view = by.rows(one.view, one.features, *_span(one.view, reads.at))
+        found = look_up(rows, AT, view, known_only=by.known_only, memory_bytes=by.memory_bytes)
         looked_up.append(found.values)
         events[one.called] = times.integers(found.event.dt.cast_time_unit("us"), "us")
     offline = request.features(looked_up, reads.given)
@@ -116,6 +115,15 @@ def _replayed(
             served,
         )
     return told
+
+
+def _span(view: Any, at: pl.Series) -> tuple[datetime | None, datetime]:
+    """The event times that any of the instants may need."""
+    instants = at.drop_nulls().dt.convert_time_zone("UTC")
+    first, last = instants.min(), instants.max()
+    assert isinstance(first, datetime)
+    assert isinstance(last, datetime)
+    return first - view.ttl if view.ttl else None, last
 
 
 def _event(request: Request, called: str, events: dict[str, Array]) -> Array:
@@ -177,14 +185,15 @@ def _live(store: Store, features: list[str] | str, keys: Any, at: datetime | Non
         needed = {name for one in request.computed for name in one.view.request}
         if needed:
             raise InputError(f"check: {', '.join(sorted(needed))} come with a request; give keys that have them")
-        asked = _drawn(store, request, sample, seed)
+        asked = _drawn(joins(store), request, sample, seed)
     return read_log.of(store.online(asked, features, at=at, full_feature_names=True), features, True)
 
 
-def _drawn(store: Store, request: Request, sample: int, seed: int) -> pl.DataFrame:
+def _drawn(by: Joins, request: Request, sample: int, seed: int) -> pl.DataFrame:
     """Keys that the views' sources have, drawn at random; the views with most join keys first."""
     columns: dict[str, pl.Series] = {}
-    views = [view_of(one.view, one.features, store.repo) for one in request.stored]
+    now = datetime.now(UTC)
+    views = [by.rows(one.view, one.features, None, now) for one in request.stored]
     for view in sorted(views, key=lambda view: -len(view.keys)):
         wanted = [(mine, theirs) for mine, theirs in view.keys if mine not in columns]
         if not wanted:

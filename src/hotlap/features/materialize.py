@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from hotlap.features import lineage, registry, rules, times, wire
 from hotlap.features.job import plain
 from hotlap.features.offline import view_of
 from hotlap.features.online_stores import Rows
+from hotlap.features.other_offline import other
 from hotlap.search.folder import written_whole
 
 if TYPE_CHECKING:
@@ -203,10 +205,15 @@ def _materialized(
     from feast.infra.online_stores.helpers import compute_table_id
 
     features = [(one.name, one.name) for one in view.features]
-    own = view_of(view, features, store.repo)
+    elsewhere = other(store)
+    if elsewhere is None:
+        own = view_of(view, features, store.repo)
+    else:
+        own = elsewhere.newest(view, features, window.start, window.end)
     config = store.feast.config
     table = compute_table_id(config.project, view, config.registry.enable_online_feature_view_versioning)
-    joins = {one.name: theirs for one, (_, theirs) in zip(view.entity_columns, own.keys, strict=True)}
+    theirs = dict(own.keys)  # without the key that stands in where a view has none
+    joins = {one.name: theirs.get(one.name, one.name) for one in view.entity_columns}
     taken, per_microsecond = _within(own, window, list(joins.values()))
     count = int(taken.select(pl.len()).collect(engine="streaming").item())
     shares, done = journal.begin(window, max(1, -(-count // share_rows)), _identity(store, view))
@@ -268,12 +275,17 @@ def _within(view: View, window: _Window, joins: list[str]) -> tuple[pl.LazyFrame
 
 
 def _identity(store: Store, view: Any) -> str:
-    """A digest of what shares depend on: definition, source files, versions."""
+    """A digest of what shares depend on: definition, source files, versions. A table that no file holds may change
+    between two runs, so that what is left of one is not taken up.
+    """
     from feast.infra.offline_stores.file_source import FileSource
 
-    place = Path(FileSource.get_uri_for_file_path(store.repo, view.batch_source.path))
-    files = lineage.snapshot(place)["digest"] if place.exists() else str(place)
-    told = json.dumps([lineage.definition_digest(view), files, pl.__version__])
+    if isinstance(view.batch_source, FileSource):
+        place = Path(FileSource.get_uri_for_file_path(store.repo, view.batch_source.path))
+        rows = lineage.snapshot(place)["digest"] if place.exists() else str(place)
+    else:
+        rows = uuid.uuid4().hex
+    told = json.dumps([lineage.definition_digest(view), rows, pl.__version__])
     return hashlib.sha256(told.encode()).hexdigest()
 
 

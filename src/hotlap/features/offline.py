@@ -199,16 +199,32 @@ def plan(
     return views
 
 
-def view_of(view: FeatureView, features: Iterable[tuple[str, str]], repo: Path | str | None) -> View:
-    """What to look up in one view: the features by its names for them, each with its column in the result."""
+def view_of(
+    view: FeatureView,
+    features: Iterable[tuple[str, str]],
+    repo: Path | str | None,
+    *,
+    source: pl.LazyFrame | None = None,
+) -> View:
+    """What to look up in one view: the features by its names for them, each with its column in the result.
+
+    source: its rows, by the source's own names; default those of its files. A view without entities has no keys here:
+    the one that Feast lets stand in is no column of the source's.
+    """
+    from feast.feature_view import DUMMY_ENTITY_ID
+
     batch = view.batch_source
     original = {new: old for old, new in batch.field_mapping.items()}
     renamed = view.projection.join_key_map
     created = batch.created_timestamp_column
     return View(
         name=view.projection.name_to_use(),
-        source=scan(batch, repo),
-        keys=tuple((renamed.get(one.name, one.name), original.get(one.name, one.name)) for one in view.entity_columns),
+        source=scan(batch, repo) if source is None else source,
+        keys=tuple(
+            (renamed.get(one.name, one.name), original.get(one.name, one.name))
+            for one in view.entity_columns
+            if one.name != DUMMY_ENTITY_ID
+        ),
         event=original.get(batch.timestamp_field, batch.timestamp_field),
         created=original.get(created, created) or None,
         ttl=view.ttl if view.ttl else None,

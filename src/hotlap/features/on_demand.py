@@ -136,22 +136,24 @@ def from_registry(proto: Any, source: dict[str, Any]) -> OnDemand | str:
     view = OnDemandFeatureView.from_proto(proto, skip_udf=True)
     views = tuple(view.source_feature_view_projections.values())
     request = {
-        field.name: _kind(field.dtype) for one in view.source_request_sources.values() for field in one.schema
-    } | {field.name: _kind(field.dtype) for field in view.input_schema or []}
+        field.name: polars_kind(field.dtype) for one in view.source_request_sources.values() for field in one.schema
+    } | {field.name: polars_kind(field.dtype) for field in view.input_schema or []}
     return OnDemand(
         name=spec.name,
         mode=view.mode,
         singleton=view.singleton,
         views=views,
-        inputs={f"{one.name_to_use()}__{field.name}": _kind(field.dtype) for one in views for field in one.features},
+        inputs={
+            f"{one.name_to_use()}__{field.name}": polars_kind(field.dtype) for one in views for field in one.features
+        },
         request=request,
-        features={field.name: _kind(field.dtype) for field in view.features},
+        features={field.name: polars_kind(field.dtype) for field in view.features},
         function=own.udf,
         text=registered,
     )
 
 
-def _kind(dtype: Any) -> pl.DataType:
+def polars_kind(dtype: Any) -> pl.DataType:
     """Feast's type as polars'."""
     from feast.types import from_feast_to_pyarrow_type
 

@@ -12,6 +12,7 @@ from hotlap.errors import InputError
 from hotlap.features import entities, rules, write
 from hotlap.features.job import plain
 from hotlap.features.materialize import rows_of
+from hotlap.features.other_offline import other
 from hotlap.features.source import files, scan
 
 if TYPE_CHECKING:
@@ -33,18 +34,25 @@ def push(store: Store, source: str, rows: Any, *, to: To = "both") -> Json:
     config = store.feast.config
     online: list[Rows] = []
     offline: dict[Path, pl.DataFrame] = {}
-    views = _views(store, source)
+    elsewhere: list[tuple[Any, pl.DataFrame]] = []
+    views, others = _views(store, source), other(store)
     for view in views:
         mine = _stamped(view, frame)
         rules.held_for(store.repo, view, mine, f"push {source}:")
         if to != "offline":
             table = compute_table_id(config.project, view, config.registry.enable_online_feature_view_versioning)
             online.append(rows_of(view, table, mine))
-        if to != "online":
+        if to != "online" and others:
+            back = {new: old for old, new in view.batch_source.field_mapping.items() if new in mine.columns}
+            elsewhere.append((view, mine.rename(back)))
+        elif to != "online":
             path = write.local(view.batch_source.path, store.repo)
             offline[path] = _for_source(store, view, mine, path)
     for path, part in offline.items():
         write.append(plain(part), path)
+    for view, part in elsewhere:
+        assert others is not None
+        others.write(view, part)
     for one in online:
         store.reach.store().write(one)
     return {"source": source, "rows": len(frame), "views": [view.name for view in views], "to": to}

@@ -211,8 +211,7 @@ def open_store(repo: Path | str = ".", *, timeout_s: float = 2.0, retries: int =
     timeout_s, retries, connections: how the online store is reached; see hotlap.features.online_stores.Reach.
 
     Where there are on-demand views, the folder's own Python files are imported, as by `feast apply`, for their
-    functions. Raises InputError where the folder, its file, or a local registry is missing, or the offline store is
-    another.
+    functions. Raises InputError where the folder, its file, or a local registry is missing, or no offline store is set.
     """
     from feast import FeatureStore
 
@@ -248,11 +247,11 @@ def configuration(folder: Path, registry_store: str) -> tuple[RepoConfig, Path]:
     yaml = folder / "feature_store.yaml"
     if not yaml.exists():
         raise InputError(f"{folder}: no feature_store.yaml there; give the folder of a Feast repository")
-    _check_settings(yaml)
+    settings = _settings(yaml)
     try:
         config = load_repo_config(folder, yaml)
         kind, place = config.registry.registry_type, str(config.registry.path)
-        offline = type(config.offline_store).__name__
+        _ = config.offline_store  # makes it, from what the file says
     except FeastExtrasDependencyImportError as error:
         raise MissingExtra(f"{yaml}: {error}; or with pip install 'hotlap[redis,postgres]'") from None
     except (FeastConfigError, ValidationError, FeastError) as error:
@@ -268,8 +267,8 @@ def configuration(folder: Path, registry_store: str) -> tuple[RepoConfig, Path]:
         ) from None
     if kind != "file" or urlparse(place).netloc:
         raise InputError(f"{yaml}: registry is {kind}; only one in a local file is opened, since it is checked first")
-    if offline != "PolarsOfflineStoreConfig":
-        raise InputError(f"{yaml}: offline_store is {offline}; set `offline_store: {{type: {_TYPE}}}`")
+    if "offline_store" not in settings:
+        raise InputError(f"{yaml}: no offline_store; set `offline_store: {{type: {_TYPE}}}`, or another that Feast has")
     config._registry = RegistryConfig(
         registry_type="file",
         path=place,
@@ -281,8 +280,10 @@ def configuration(folder: Path, registry_store: str) -> tuple[RepoConfig, Path]:
     return config, Path(place) if Path(place).is_absolute() else folder / place
 
 
-def _check_settings(path: Path) -> None:
-    """Raises InputError for a file that holds no settings by name. What is no YAML at all is told by who reads it."""
+def _settings(path: Path) -> dict[str, Any]:
+    """What the file sets. Raises InputError for one that holds no settings by name; what is no YAML at all is told by
+    who reads it.
+    """
     from yaml import YAMLError, safe_load
 
     try:
@@ -290,16 +291,28 @@ def _check_settings(path: Path) -> None:
     except (UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path}: can't be read as text ({type(error).__name__}); write it in UTF-8") from None
     except YAMLError:
-        return
+        return {}
     if not isinstance(held, dict):
         what = "is empty" if held is None else f"holds a {type(held).__name__}"
         raise InputError(f"{path} {what}; write settings by name, such as `project: NAME` and `registry: FILE`")
+    return held
 
 
 def _fields(error: Exception) -> str:
-    """Which fields a configuration error is about, without their values."""
+    """Which fields a configuration error is about, without their values; or which store can't be had."""
+    from feast import errors
     from pydantic import ValidationError
 
+    if isinstance(error, errors.FeastModuleImportError):
+        cause = error.__cause__
+        needs = (
+            f"it needs {cause.name}, which is not installed; " if isinstance(cause, ImportError) and cause.name else ""
+        )
+        return f"{error}; {needs}pip install 'feast[STORE]' gets what Feast's own stores need"
+    if isinstance(
+        error, errors.FeastClassImportError | errors.FeastOfflineStoreInvalidName | errors.FeastOnlineStoreInvalidName
+    ):
+        return str(error)
     inner = error.args[0] if error.args and isinstance(error.args[0], ValidationError) else error
     if not isinstance(inner, ValidationError):
         return type(inner).__name__

@@ -20,11 +20,10 @@ from hotlap import __version__
 from hotlap.core import Array, Json
 from hotlap.errors import OutputError
 from hotlap.features import entities as frames
-from hotlap.features import lineage, rules, times
-from hotlap.features.asof import View, look_up
+from hotlap.features import lineage, rules
 from hotlap.features.job import METADATA, plain
-from hotlap.features.offline import view_of
-from hotlap.features.request import Computed, Request, requested
+from hotlap.features.joined import Join, Joined, joins
+from hotlap.features.request import Computed, Request, Stored, requested
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 SLICE_ROWS = 2_000_000
 """Entity rows that are joined at a time where they come from a file."""
 _NAMED_ROWS = 1000
-_NS = {"us": 1e6, "ns": 1e9}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +68,7 @@ class _Tally:
     missing: dict[str, int] = field(default_factory=dict)
     created_after: dict[str, int | None] = field(default_factory=dict)
     ages: dict[str, list[Array]] = field(default_factory=dict)
+    lost: dict[str, int] = field(default_factory=dict)
     empty: list[int] = field(default_factory=list)
     empty_rows: int = 0
 
@@ -92,27 +91,27 @@ def make(
     frame = frames.read(entities)
     column = frames.event_column(frame.collect_schema(), at)
     frame = frames.in_utc(frame, column)
-    own = store.feast.config.offline_store
-    known = own.known_only if known_only is None else known_only
+    made_by = joins(store, known_only)
     names = frame.collect_schema().names()
     request = requested(store, features, names, full_feature_names=full_feature_names)
     tally, made_at = _Tally(), datetime.now(UTC)
-    views = [view_of(one.view, one.features, store.repo) for one in request.stored]
-    begun = [_described(store, one.view, view) for one, view in zip(request.stored, views, strict=True)]
+    views = [made_by.of(one) for one in request.stored]
+    begun = [_described(store, one) for one in request.stored]
     begun += [_computed(one) for one in request.computed]
     schema = rules.of(store.repo).get(features) if isinstance(features, str) else None
-    slices = _slices(frame, column, request, views, known, own.memory_gb * 1e9, slice_rows, tally)
+    slices = _slices(frame, column, request, views, slice_rows, tally)
     if schema is not None:
         slices = _held(schema, slices, f"training rows of {features}")
 
     def report() -> Json:
         return {
-            **_report(tally, views),
+            **_report(tally),
             "lineage": {
                 "made_at": made_at.isoformat(),
                 "entities": str(entities) if isinstance(entities, str | Path) else type(entities).__name__,
                 "at": column,
-                "known_only": known,
+                "known_only": made_by.known_only,
+                "offline_store": made_by.name,
                 "views": begun,
                 "versions": {"hotlap": __version__, **{name: version(name) for name in ("feast", "polars", "pyarrow")}},
             },
@@ -164,17 +163,25 @@ def _marked(table: pa.Table, report: Json) -> pa.Table:
     return table.replace_schema_metadata({**(table.schema.metadata or {}), METADATA: json.dumps(report).encode()})
 
 
-def _described(store: Store, feature_view: Any, view: View) -> Json:
+def _described(store: Store, one: Stored) -> Json:
+    ttl = one.view.ttl or None
+    return {
+        "view": one.called,
+        "definition": lineage.definition_digest(one.view),
+        "features": [column for _, column in one.features],
+        "ttl_seconds": None if ttl is None else ttl.total_seconds(),
+        "snapshot": _snapshot(store, one.view.batch_source),
+    }
+
+
+def _snapshot(store: Store, source: Any) -> Json:
+    """What the source's files are now. A table has no such thing: its name is kept."""
     from feast.infra.offline_stores.file_source import FileSource
 
-    location = FileSource.get_uri_for_file_path(store.repo, feature_view.batch_source.path)
-    return {
-        "view": view.name,
-        "definition": lineage.definition_digest(feature_view),
-        "features": [new for _, new in view.features],
-        "ttl_seconds": None if view.ttl is None else view.ttl.total_seconds(),
-        "snapshot": lineage.snapshot(Path(location)) if Path(location).exists() else {"path": location},
-    }
+    if not isinstance(source, FileSource):
+        return {"source": source.name, "kind": type(source).__name__}
+    location = FileSource.get_uri_for_file_path(store.repo, source.path)
+    return lineage.snapshot(Path(location)) if Path(location).exists() else {"path": location}
 
 
 def _computed(one: Computed) -> Json:
@@ -186,9 +193,7 @@ def _slices(
     frame: pl.LazyFrame,
     at: str,
     request: Request,
-    views: list[View],
-    known_only: bool,
-    memory_bytes: float,
+    views: list[Join],
     rows: int,
     tally: _Tally,
 ) -> Iterator[pa.Table]:
@@ -200,10 +205,10 @@ def _slices(
             return
         looked_up, any_found = [], np.full(len(part), not views)
         for view in views:
-            found = look_up(part, at, view, known_only=known_only, memory_bytes=memory_bytes)
+            found = view(part, at)
             looked_up.append(found.values)
-            any_found |= found.event.is_not_null().to_numpy()
-            _count(tally, view, part[at], found)
+            any_found |= found.there
+            _count(tally, view.stored.called, found)
         features = request.features(looked_up, part)
         for name in features.columns:
             tally.nulls[name] = tally.nulls.get(name, 0) + features[name].null_count()
@@ -217,36 +222,35 @@ def _slices(
             return
 
 
-def _count(tally: _Tally, view: View, instants: pl.Series, found: Any) -> None:
-    tally.missing[view.name] = tally.missing.get(view.name, 0) + len(instants) - found.found
+def _count(tally: _Tally, view: str, found: Joined) -> None:
+    tally.missing[view] = tally.missing.get(view, 0) + int((~found.there).sum())
     after = found.created_after
-    tally.created_after[view.name] = None if after is None else (tally.created_after.get(view.name) or 0) + after
-    unit = found.event.dtype.time_unit
-    there = found.event.is_not_null()
-    ages = times.integers(instants.filter(there), unit) - times.integers(found.event.filter(there), unit)
-    tally.ages.setdefault(view.name, []).append((ages / _NS[unit]).astype(np.float32))
+    tally.created_after[view] = None if after is None else (tally.created_after.get(view) or 0) + after
+    tally.ages.setdefault(view, []).extend([] if found.ages is None else [found.ages])
+    tally.lost[view] = tally.lost.get(view, 0) + found.lost
 
 
-def _report(tally: _Tally, views: list[View]) -> Json:
-    def ages(view: View) -> Json:
-        known = np.concatenate(tally.ages[view.name])
+def _report(tally: _Tally) -> Json:
+    def ages(view: str) -> Json:
+        known = np.concatenate([np.empty(0, np.float32), *tally.ages[view]])
         if not len(known):
             return None
         median, high, most = np.quantile(known, [0.5, 0.95, 1.0])
         return {"median": float(median), "p95": float(high), "max": float(most)}
 
-    def of(view: View) -> Json:
-        found, after = tally.rows - tally.missing[view.name], tally.created_after[view.name]
+    def of(view: str) -> Json:
+        found, after = tally.rows - tally.missing[view], tally.created_after[view]
         return {
-            "missing": tally.missing[view.name],
+            "missing": tally.missing[view],
             "created_after": after,
             "leak_share": None if after is None else after / found if found else 0.0,
             "age_seconds": ages(view),
+            "lost_rows": tally.lost[view],
         }
 
     return {
         "rows": tally.rows,
-        "views": {view.name: of(view) for view in views},
+        "views": {view: of(view) for view in tally.missing},
         "null_share": {name: count / tally.rows if tally.rows else 0.0 for name, count in tally.nulls.items()},
         "rows_without_features": tally.empty_rows,
         "first_rows_without_features": tally.empty,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -13,6 +16,7 @@ from features.repository import END, START
 from features.test_online_stores import YAML
 
 from hotlap import features
+from hotlap.cli.main import run
 from hotlap.errors import InputError
 from hotlap.features.push import To
 from hotlap.features.store import Store
@@ -30,6 +34,16 @@ clicks = FeatureView(
     )),
 )
 """
+KINDS = """
+from feast.types import Bool, Float32, Int32
+
+kinds = FeatureView(
+    name="kinds", entities=[city], schema=[
+        Field(name="small", dtype=Int32), Field(name="flag", dtype=Bool), Field(name="share", dtype=Float32),
+    ],
+    source=PushSource(name="kinds", batch_source=FileSource(path="data/kinds.parquet", timestamp_field="at")),
+)
+"""
 RULES = """
 import pandera.polars as pa
 import polars as pl
@@ -43,7 +57,11 @@ def store(tmp_path: Path) -> Store:
     (tmp_path / "data").mkdir()
     first = pl.DataFrame({"driver_id": [1, 2], "at": [START] * 2, "made": [START] * 2, "n": [10, 20]})
     first.write_parquet(tmp_path / "data/clicks.parquet")
-    return features.open(repository.write(tmp_path, more=VIEW, rows=50))
+    kinds = {"small": pl.Int32, "flag": pl.Boolean, "share": pl.Float32}
+    pl.DataFrame({"city": ["007"], "at": [START], "small": [1], "flag": [True], "share": [0.5]}).cast(
+        kinds  # type: ignore[arg-type]
+    ).write_parquet(tmp_path / "data/kinds.parquet")
+    return features.open(repository.write(tmp_path, more=VIEW + KINDS, rows=50))
 
 
 @pytest.fixture(params=["redis", "postgres"])
@@ -118,10 +136,15 @@ def test_rows_that_break_a_rule_go_nowhere(store: Store) -> None:
 @pytest.mark.parametrize(
     ("source", "frame", "message"),
     [
-        ("nothing", rows([1], [5], [1]), "no view has a push source 'nothing'; there are clicked"),
+        ("nothing", rows([1], [5], [1]), "no view has a push source 'nothing'; there are clicked, kinds"),
         ("clicked", rows([1], [5], [1]).drop("at"), "have no column at, the time of the event"),
         ("clicked", rows([1], [5], [1]).drop("clicked"), "no column clicked"),
         ("clicked", rows([1], [5], [1]).with_columns(at=pl.lit(None, pl.Datetime)), "1 pushed rows have no at"),
+        (
+            "clicked",
+            rows([1], [5], [1]).with_columns(driver_id=pl.lit(None, pl.Int64)),
+            "1 pushed rows have no driver_id",
+        ),
         ("clicked", rows([1], [5], [1]).with_columns(clicked=pl.lit("x")), "clicked"),
         ("clicked", rows([1], [5], [1]).with_columns(clicked=pl.lit(1.7)), "clicked"),
         ("clicked", rows([1], [5], [1]).with_columns(clicked=pl.lit(float("nan"))), "clicked"),
@@ -149,3 +172,79 @@ def test_a_fraction_is_never_cut_off_to_fit_whole_numbers(store: Store, to: To, 
     assert online(store, 1) == [None]
     store.push("clicked", frame.with_columns(clicked=pl.lit(2.0)), to=to)
     assert online(store, 1) == ([2] if to != "offline" else [None])
+
+
+def at(*hours: float) -> list[str]:
+    return [(START + timedelta(hours=hour)).isoformat() for hour in hours]
+
+
+def kinds(store: Store, *cities: str) -> list[dict[str, Any]]:
+    """What is served, once it is seen that training has the same."""
+    refs = ["kinds:small", "kinds:flag", "kinds:share"]
+    served = store.online({"city": list(cities)}, refs, at=END).table
+    asked = pl.DataFrame({"city": cities, "event_timestamp": [END] * len(cities)})
+    trained = store.training(asked, refs).read().drop(["event_timestamp"])
+    assert served.to_pylist() == trained.to_pylist()
+    return served.drop(["city"]).to_pylist()
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_the_command_takes_the_usual_files(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    """A key that looks like a number stays text, and times that have no zone are UTC."""
+    frame = pl.DataFrame(
+        {"city": ["007", "Oslo"], "at": at(5, 6), "small": [2, None], "flag": [False, True], "share": [0.25, None],
+         "sharre": [1, 2]}
+    )  # fmt: skip
+    path = tmp_path / f"rows.{form}"
+    {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": frame.write_parquet}[form](path)
+    common = ["features", "push", "kinds", "--repo", str(store.repo), "--rows", str(path)]
+    assert run([*common, "--to", "both"]) == 0
+    said = capsys.readouterr().out
+    assert "2 rows of kinds to the online store and the sources, for kinds" in said
+    assert "left out: sharre, which no view of it has" in said
+    right = [{"small": 2, "flag": False, "share": 0.25}, {"small": None, "flag": True, "share": None}]
+    assert kinds(store, "007", "Oslo") == right
+    assert run([*common, "--json", "--to", "online"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "source": "kinds", "rows": 2, "views": ["kinds"], "to": "online", "left_out": ["sharre"]
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "city,at,small,flag,share\nA,2026-03-01,2147483648,true,0",
+            "column small has '2147483648', which is no Int32",
+        ),
+        ("city,at,small,flag,share\nA,2026-03-01,1.7,true,0", "column small has '1.7', which is no Int32"),
+        ("city,at,small,flag,share\nA,2026-03-01,1,maybe,0", "column flag has 'maybe', which is no Boolean"),
+        ("city,at,small,flag,share\nA,yesterday,1,true,0", "column at is text that can't be read as ISO 8601"),
+        ("city,at,small,flag\nA,2026-03-01,1,true", "the (rows have no|pushed rows have no) column share"),
+    ],
+)
+def test_a_file_that_does_not_fit_changes_nothing(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
+) -> None:
+    before = (store.repo / "data/kinds.parquet").read_bytes()
+    (tmp_path / "rows.csv").write_text(text)
+    assert run(["features", "push", "kinds", "--repo", str(store.repo), "--rows", str(tmp_path / "rows.csv")]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert (store.repo / "data/kinds.parquet").read_bytes() == before
+
+
+@pytest.mark.parametrize("to", ["online", "offline"])
+@pytest.mark.parametrize(
+    ("column", "values"), [("small", [2**31, -(2**31) - 1]), ("flag", [2, 3]), ("share", [1e300, -1e300])]
+)
+def test_what_a_type_cant_hold_is_refused(store: Store, to: To, column: str, values: list[float]) -> None:
+    frame = pl.DataFrame(
+        {"city": ["A", "B"], "at": [START] * 2, "small": [1, 2], "flag": [True] * 2, "share": [0.5] * 2}
+    )
+    before = (store.repo / "data/kinds.parquet").read_bytes()
+    with pytest.raises(InputError, match=column):
+        store.push("kinds", frame.with_columns(pl.Series(column, values)), to=to)
+    assert (store.repo / "data/kinds.parquet").read_bytes() == before
+    assert store.online({"city": ["A"]}, ["kinds:small"], at=END).status("small") == ["missing"]

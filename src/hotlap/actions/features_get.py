@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hotlap.core import Json
-from hotlap.errors import InputError
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from hotlap.features.store import Store
 
 
@@ -35,7 +35,12 @@ def get(
     from hotlap import features as package
 
     store = package.open(repo, timeout_s=timeout_s)
-    columns = _from_file(keys) if isinstance(keys, Path) else _typed(store, keys)
+    from hotlap.features import rows_file
+
+    if isinstance(keys, Path):
+        columns = rows_file.read(keys, "--keys", _kinds(store)).to_dict(as_series=False)
+    else:
+        columns = _typed(store, keys)
     online = store.online(columns, features, full_feature_names=full_feature_names)
     names = [name for name in online.table.column_names if name not in columns]
     plain = online.table.to_pylist()
@@ -74,37 +79,31 @@ def _in_json(value: Any) -> Json:
     return value if isinstance(value, str | int | float) or value is None else str(value)
 
 
-def _from_file(path: Path) -> dict[str, list[Any]]:
+def _kinds(store: Store) -> dict[str, pl.DataType]:
+    """The types of the repository's keys, and of what its on-demand views take with a request."""
     import polars as pl
 
-    readers: dict[str, Callable[[Path], pl.DataFrame]] = {
-        ".parquet": pl.read_parquet, ".csv": pl.read_csv, ".jsonl": pl.read_ndjson
-    }  # fmt: skip
-    if path.suffix not in readers:
-        raise InputError(f"--keys {path}: give a .parquet, .csv or .jsonl file")
-    if not path.exists():
-        raise InputError(f"--keys {path}: no such file")
-    try:
-        return readers[path.suffix](path).to_dict(as_series=False)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        told = str(error).splitlines()[0]
-        raise InputError(f"--keys {path}: can't be read as {path.suffix[1:]}: {told}") from error
+    from hotlap.features.on_demand import polars_kind
+
+    feast = store.feast
+    kinds = {name: kind for view in store.on_demand.values() for name, kind in view.request.items()}
+    for view in feast.registry.list_feature_views(feast.project):
+        for one in view.entity_columns:
+            instant = one.dtype.to_value_type().name == "UNIX_TIMESTAMP"  # a key is a number of seconds
+            kinds[one.name] = pl.Int64() if instant else polars_kind(one.dtype)
+    return kinds
 
 
 def _typed(store: Store, keys: dict[str, list[str]]) -> dict[str, list[Any]]:
-    """Whole numbers where an entity's keys are that."""
-    feast = store.feast
-    whole = {
-        one.name
-        for view in feast.registry.list_feature_views(feast.project)
-        for one in view.entity_columns
-        if one.dtype.to_value_type().name in ("INT32", "INT64", "UNIX_TIMESTAMP")
+    """What was written on the command line, as the types that the repository declares."""
+    import polars as pl
+
+    from hotlap.features import rows_file
+
+    kinds = _kinds(store)
+    return {
+        name: rows_file.typed(pl.Series(name, column), kinds[name], f"--key {name}").to_list()
+        if name in kinds
+        else column
+        for name, column in keys.items()
     }
-    return {name: [_number(name, one) for one in column] if name in whole else column for name, column in keys.items()}
-
-
-def _number(name: str, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise InputError(f"--key {name}={text}: the entity's keys are whole numbers") from None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hotlap.cli.features_online import apply, get, materialize
+from hotlap.cli.features_online import apply, get, materialize, push
 from hotlap.cli.options import AsJson, Quiet
 from hotlap.errors import InputError, Refusal
 
@@ -23,7 +23,7 @@ def _features() -> None:
     """Features that are the same in training and serving, on Feast."""
 
 
-for command in (apply, materialize, get):
+for command in (apply, materialize, get, push):
     app.command()(command)
 
 

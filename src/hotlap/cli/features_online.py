@@ -1,4 +1,4 @@
-"""`hotlap features apply|materialize|get`: the online side of the feature store."""
+"""`hotlap features apply|materialize|get|push`: the online side of the feature store."""
 
 from __future__ import annotations
 
@@ -90,6 +90,28 @@ def get(
         print(json.dumps(result, allow_nan=False))
     else:
         _print_rows(result["rows"])
+
+
+def push(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Name of the views' PushSource.")],
+    rows: Annotated[str, typer.Option("--rows", help="A .parquet, .csv or .jsonl file of keys, features and times.")],
+    to: Annotated[str, typer.Option("--to", help="online, offline (the views' sources) or both.")] = "both",
+    repo: Repo = ".",
+    timeout: Annotated[str, typer.Option("--timeout", help="How long to wait for the online store.")] = "2s",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """New events into the online store and the views' sources; an older one replaces nothing."""
+    from hotlap.actions.features_push import push as run
+
+    result = run(repo, source, rows, to=to, timeout_s=seconds(timeout, "--timeout"))  # type: ignore[arg-type]
+    if as_json:
+        print(json.dumps(result))
+    elif not quiet:
+        places = "the online store and the sources" if to == "both" else f"the {to} store"
+        print(f"{result['rows']:,} rows of {source} to {places}, for {', '.join(result['views'])}")
+        if result["left_out"]:
+            print(f"  left out: {', '.join(result['left_out'])}, which no view of it has")
 
 
 def _columns(pairs: list[str]) -> dict[str, list[str]]:

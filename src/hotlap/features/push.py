@@ -35,7 +35,7 @@ def push(store: Store, source: str, rows: Any, *, to: To = "both") -> Json:
     online: list[Rows] = []
     offline: dict[Path, pl.DataFrame] = {}
     elsewhere: list[tuple[Any, pl.DataFrame]] = []
-    views, others = _views(store, source), other(store)
+    views, others = views_of(store, source), other(store)
     for view in views:
         mine = _stamped(view, frame)
         rules.held_for(store.repo, view, mine, f"push {source}:")
@@ -55,10 +55,25 @@ def push(store: Store, source: str, rows: Any, *, to: To = "both") -> Json:
         others.write(view, part)
     for one in online:
         store.reach.store().write(one)
-    return {"source": source, "rows": len(frame), "views": [view.name for view in views], "to": to}
+    known = {name for view in views for name in _names(view)}
+    known |= {name for part in (*offline.values(), *(part for _, part in elsewhere)) for name in part.columns}
+    return {
+        "source": source,
+        "rows": len(frame),
+        "views": [view.name for view in views],
+        "to": to,
+        "left_out": [name for name in frame.columns if name not in known],
+    }
 
 
-def _views(store: Store, source: str) -> list[Any]:
+def _names(view: Any) -> list[str]:
+    """Every name that a column of the view's may go by."""
+    batch = view.batch_source
+    own = [*(one.name for one in (*view.entity_columns, *view.features)), batch.timestamp_field]
+    return [*own, batch.created_timestamp_column, *batch.field_mapping, *batch.field_mapping.values()]
+
+
+def views_of(store: Store, source: str) -> list[Any]:
     from feast.data_source import PushSource
 
     every = store.feast.registry.list_feature_views(store.feast.project)
@@ -73,7 +88,7 @@ def _views(store: Store, source: str) -> list[Any]:
 def _stamped(view: Any, frame: pl.DataFrame) -> pl.DataFrame:
     """The rows by the view's own names; where the source keeps a created time and they have none, it is now.
 
-    Raises InputError for a row without an event time, which no instant could ever find.
+    Raises InputError for a row without an event time or a key, which nothing could ever find.
     """
     batch = view.batch_source
     here = set(frame.columns)
@@ -83,11 +98,11 @@ def _stamped(view: Any, frame: pl.DataFrame) -> pl.DataFrame:
             f"view {view.name}: the pushed rows have no column {batch.timestamp_field}, the time of the event; they "
             f"have {', '.join(frame.columns)}"
         )
-    absent = frame[batch.timestamp_field].null_count()
-    if absent:
-        raise InputError(
-            f"view {view.name}: {absent} pushed rows have no {batch.timestamp_field}, the time of the event"
-        )
+    keys = [one.name for one in view.entity_columns if one.name in frame.columns]
+    for name, what in ((batch.timestamp_field, "the time of the event"), *((key, "a key") for key in keys)):
+        absent = frame[name].null_count()
+        if absent:
+            raise InputError(f"view {view.name}: {absent} pushed rows have no {name}, {what}; nothing would find them")
     for one in (batch.timestamp_field, batch.created_timestamp_column):
         if one in frame.columns:
             frame = entities.in_utc(frame.lazy(), one).collect()

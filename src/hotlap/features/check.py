@@ -120,6 +120,8 @@ def _replayed(
 def _span(view: Any, at: pl.Series) -> tuple[datetime | None, datetime]:
     """The event times that any of the instants may need."""
     instants = at.drop_nulls().dt.convert_time_zone("UTC")
+    if not len(instants):
+        return (now := datetime.now(UTC)), now
     first, last = instants.min(), instants.max()
     assert isinstance(first, datetime)
     assert isinstance(last, datetime)

@@ -95,5 +95,5 @@ def test_the_walk_through_runs_as_written(tmp_path: Path) -> None:
     predicted = next(text for line, text in said.items() if "predict.py" in line)
     assert "129 flights leave within two hours of 2013-12-30 18:00 UTC; 129 answers" in predicted
     held = next(text for line, text in said.items() if "features check" in line)
-    assert "weather:temp: 129 reads: mismatch 0.00%" in held
+    assert "weather:temp: 129 reads, 129 with a value on both sides: mismatch 0.00%" in held
     assert "of its values were created after the flight was to leave" in said[lines[-1]]

@@ -12,6 +12,7 @@ from hotlap.errors import InputError
 from hotlap.features import entities, rules, write
 from hotlap.features.job import plain
 from hotlap.features.materialize import rows_of
+from hotlap.features.on_demand import polars_kind
 from hotlap.features.other_offline import other
 from hotlap.features.source import files, scan
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from hotlap.features.store import Store
 
 To = Literal["online", "offline", "both"]
+_CALLED = {"Boolean": "true or false", "Int32": "whole numbers (Int32)", "Int64": "whole numbers (Int64)"}
 
 
 def push(store: Store, source: str, rows: Any, *, to: To = "both") -> Json:
@@ -103,6 +105,9 @@ def _stamped(view: Any, frame: pl.DataFrame) -> pl.DataFrame:
         absent = frame[name].null_count()
         if absent:
             raise InputError(f"view {view.name}: {absent} pushed rows have no {name}, {what}; nothing would find them")
+    for field in view.features:
+        if field.name in frame.columns:
+            _check_fits(view, frame[field.name], polars_kind(field.dtype), "the view")
     for one in (batch.timestamp_field, batch.created_timestamp_column):
         if one in frame.columns:
             frame = entities.in_utc(frame.lazy(), one).collect()
@@ -125,7 +130,7 @@ def _for_source(store: Store, view: Any, frame: pl.DataFrame, path: Path) -> pl.
     if absent:
         raise InputError(f"view {view.name}: the pushed rows have no column {absent[0]}, which its source {path} has")
     for name, kind in schema.items():
-        _check_whole(view, frame[name], kind)
+        _check_fits(view, frame[name], kind, "its source")
     try:
         return frame.select(_like(frame.schema[name], kind, name) for name, kind in schema.items())
     except pl.exceptions.PolarsError as error:
@@ -133,15 +138,25 @@ def _for_source(store: Store, view: Any, frame: pl.DataFrame, path: Path) -> pl.
         raise InputError(f"view {view.name}: the pushed rows are not of its source's types: {first}") from None
 
 
-def _check_whole(view: Any, column: pl.Series, kind: pl.DataType) -> None:
-    """Raises InputError where a fraction, or NaN, would be cut off to fit a column of whole numbers."""
-    if not (kind.is_integer() and column.dtype.is_float()):
+def _check_fits(view: Any, column: pl.Series, kind: pl.DataType, of: str) -> None:
+    """Raises InputError where a number would become another to fit a type: a fraction or NaN a whole one, a large one
+    infinity, 2 true.
+    """
+    if not column.dtype.is_numeric():
         return
-    cut = column.drop_nulls().filter(column.drop_nulls() != column.drop_nulls().floor())
-    if len(cut):
+    values = column.drop_nulls()
+    if kind.is_integer() and column.dtype.is_float():
+        wrong = values.filter(values != values.floor())
+    elif kind == pl.Boolean:
+        wrong = values.filter(~values.is_in([0, 1]))
+    elif kind == pl.Float32:
+        wrong = values.filter(values.cast(pl.Float32).is_infinite() & values.cast(pl.Float64).is_finite())
+    else:
+        return
+    if len(wrong):
         raise InputError(
-            f"view {view.name}: column {column.name} has {cut[0]:g}, and its source holds whole numbers ({kind}); push "
-            "whole ones, or make the source's column one of floats"
+            f"view {view.name}: column {column.name} has {wrong[0]:g}, and {of} holds {_CALLED.get(str(kind), kind)}; "
+            "push what fits, or change the type there"
         )
 
 

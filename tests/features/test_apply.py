@@ -146,3 +146,13 @@ def test_what_cant_be_applied_is_said_and_nothing_is_written(bare: Path, text: s
     with pytest.raises(InputError, match=message):
         features.apply(bare)
     assert not (bare / "data/registry.db").exists()
+
+
+def test_a_function_of_another_type_than_declared_is_told_by_view_and_types(tmp_path: Path) -> None:
+    repository.write(tmp_path, rows=50)
+    wrong = repository.FUNCTION.replace("dtype=Float64", "dtype=Int64")
+    (tmp_path / "definitions.py").write_text(repository.DEFINITIONS + wrong)
+    with pytest.raises(
+        InputError, match=r"view doubled declares double int64, and its function, .* gives double float64"
+    ):
+        features.apply(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ def apply(repo: Path | str = ".") -> Json:
     configuration is wrong.
     """
     from feast import FeatureStore
+    from feast.errors import FeastError, SpecifiedFeaturesNotPresentError
 
     from hotlap.features.store import configuration
 
@@ -80,9 +82,24 @@ def apply(repo: Path | str = ".") -> Json:
                 # Feast's own retrieval of on-demand features is slow; hotlap's is another.
                 warnings.filterwarnings("ignore", "On demand feature view is an experimental feature", RuntimeWarning)
                 store.apply(objects, objects_to_delete=gone, partial=False)
-        except (ValueError, TypeError) as error:
-            raise InputError(f"{folder}: {error}") from error
+        except SpecifiedFeaturesNotPresentError as error:
+            raise InputError(f"{folder}: {_declared_otherwise(str(error))}") from error
+        except (ValueError, TypeError, FeastError) as error:
+            raise InputError(f"{folder}: {' '.join(str(error).split())}") from error
     return {"applied": _names(objects), "deleted": _names(gone)}
+
+
+def _declared_otherwise(told: str) -> str:
+    """Feast's message, which quotes whole fields, as names with types: declared, and found by running the function."""
+    fields = [
+        re.findall(r"name='([^']*)',\s*dtype=<?[^.,]*?\.?([A-Z0-9_]+)\b", part) for part in told.split("not found in")
+    ]
+    declared, given = (", ".join(f"{name} {kind.lower()}" for name, kind in part) for part in fields[:2])
+    view = told.rpartition(" for ")[2].strip("'")
+    return (
+        f"on-demand view {view} declares {declared}, and its function, tried by Feast on rows that it makes up, gives "
+        f"{given or 'nothing'}; change the schema, or give that type (astype in pandas)"
+    )
 
 
 def _kinds() -> dict[str, Any]:

@@ -48,7 +48,7 @@ class CheckedRegistryStore(FileRegistryStore):  # type: ignore[misc]
 def read(path: Path) -> Registry:
     """The registry's proto, nothing of it interpreted. Raises InputError where there is none."""
     if not path.exists():
-        raise InputError(f"{path}: no registry there; run `feast apply` in the feature repository first")
+        raise InputError(f"{path}: no registry there; run `hotlap features apply` in the feature repository first")
     proto = Registry()
     try:
         proto.ParseFromString(path.read_bytes())

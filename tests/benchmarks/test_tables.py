@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,13 +13,15 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
-def tables() -> ModuleType:
+def tables() -> Iterator[ModuleType]:
     spec = importlib.util.spec_from_file_location("benchmark_tables", BENCHMARKS / "tables.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCHMARKS)  # where its neighbours are, as when it is run
+        spec.loader.exec_module(module)
+        yield module
 
 
 def interval(estimate: float) -> dict[str, float]:
@@ -242,3 +245,23 @@ def test_joins_are_told_with_what_was_lost_and_how_they_grow(tables):
     assert "| 10,000,000 | 1,000,000 | 12.3 | 2.00 |" in text
     assert "Taken at idle priority" in text
     assert "idle priority" not in tables.page([], offline={**found, "idle_priority": False, "large": []})
+
+
+def test_online_reads_are_told_with_their_circumstances(tables: ModuleType) -> None:
+    side = {"p50_ms": 0.5, "p99_ms": 0.75, "ms": [0.5]}
+    row = {"keys": 1000, "calls": 3, "hotlap": side, "feast": {**side, "p50_ms": 2.0}, "times_hotlap": 4.0}
+    found = {
+        "stores": {"redis": [row]},
+        "configuration": {"views": 5, "features": 15, "entities": 20_000, "stores": ["redis"], "calls": 3},
+        "quiet": False,
+        "machine": case()["machine"],
+        "versions": {"feast": "0.67.0"},
+        "command": "python benchmarks/features_online.py",
+        "commit": "c" * 40,
+        "when": "2026-11-26T10:00:00+00:00",
+    }
+    text = tables.page([], online=found)
+    assert "| Redis | 1,000 | 0.5 | 0.75 | 2 | 0.75 | **4.0x** |" in text
+    assert "15 features of 5 views of one entity, 20,000 keys held, 3 calls" in text
+    assert "an indication only" in text
+    assert "an indication only" not in tables.page([], online={**found, "quiet": True})

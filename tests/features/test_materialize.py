@@ -23,7 +23,7 @@ from features.test_online import NAMES, REFS, keys
 from features.test_online_stores import newest_wins
 
 from hotlap import features
-from hotlap.errors import InputError, OutputError
+from hotlap.errors import InputError, OutputError, StoreDown
 from hotlap.features import materialize, registry
 
 pytestmark = pytest.mark.slow
@@ -140,6 +140,22 @@ def test_killed_at_any_moment_it_goes_on_and_ends_as_an_uninterrupted_run(copy: 
     assert killed == 3
     assert json.loads(last)["views"]["trips"]["resumed_after_shares"] > 0
     assert contents(copy)["taxi_trips"] == contents(right)["taxi_trips"]
+
+
+def test_rows_of_a_store_that_was_replaced_meanwhile_are_written_again(copy: Path) -> None:
+    empty = copy / "data/empty.db"
+    shutil.copy(copy / "data/online.db", empty)
+
+    def replace(view: str, through: int, shares: int) -> None:
+        if through == 2 and empty.exists():
+            empty.replace(copy / "data/online.db")
+
+    with pytest.raises(StoreDown, match="may have lost those of before; run `hotlap features materialize` again"):
+        materialize.run(features.open(copy), ["trips"], end=END, share_rows=40, progress=replace)
+    told = materialize.run(features.open(copy), ["trips"], end=END, share_rows=40)
+    assert told["views"]["trips"]["resumed_after_shares"] == 0
+    asked = pl.read_parquet(copy / "data/trips.parquet")["driver_id"].unique()
+    assert "missing" not in features.open(copy).online({"driver_id": asked}, ["trips:rate"], at=END).status("rate")
 
 
 def test_reading_works_while_it_runs(copy: Path) -> None:

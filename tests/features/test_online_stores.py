@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from features.test_online import NAMES, REFS, keys
 
 from hotlap import features
 from hotlap.errors import InputError, StoreDown
+from hotlap.features import materialize
 from hotlap.features.materialize import rows_of
 from hotlap.features.store import Store
 
@@ -215,3 +217,72 @@ def test_a_postgres_that_may_only_be_read_says_what_helps(running: Running) -> N
     told = refused(running, lambda: only_read("on"), lambda: only_read("off"))
     assert "postgres at 127.0.0.1" in told
     assert "refuses: cannot execute INSERT in a read-only transaction; it is a replica, or its user may only" in told
+
+
+class Stopped(Exception):
+    pass
+
+
+def test_rows_that_a_redis_lost_with_a_restart_are_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It keeps nothing on its disk here, so that what a journal says of an earlier life of it is not so."""
+    monkeypatch.setenv("STORE_PASSWORD", servers.PASSWORD)
+    port = servers.free_port()
+    with ExitStack() as life:
+        life.enter_context(servers.redis(port))
+        repo = repository.write(tmp_path, online=YAML["redis"] % port)
+
+        def stop(view: str, through: int, shares: int) -> None:
+            if through == 3:
+                raise Stopped
+
+        def restart(view: str, through: int, shares: int) -> None:
+            if through == 3:
+                life.close()
+                life.enter_context(servers.redis(port))
+
+        def run(progress: Any = None) -> Any:
+            return materialize.run(features.open(repo), ["trips"], end=END, share_rows=40, progress=progress)
+
+        with pytest.raises(Stopped):
+            run(stop)
+        with pytest.raises(Stopped):
+            run(stop)  # the same life: it goes on, from the third share
+        restart("trips", 3, 10)
+        with pytest.raises(StoreDown, match="view trips: the online store was started or made anew while rows were"):
+            run(restart)
+        told = run()["views"]["trips"]
+        assert told["resumed_after_shares"] == 0
+        asked = pl.read_parquet(repo / "data/trips.parquet")["driver_id"].unique()
+        got = features.open(repo).online({"driver_id": asked}, ["trips:rate"], at=END)
+        assert "missing" not in got.status("rate")
+
+
+@pytest.mark.parametrize("running", ["postgres"], indirect=True)
+def test_a_postgres_table_that_was_emptied_is_another(running: Running) -> None:
+    repo, _ = running
+    store = features.open(repo)
+    own: Any = store.reach.store()
+    before = own.life("taxi_trips")
+    store.materialize(["trips"], end=END)
+    assert own.life("taxi_trips") == before
+    with own._pool.connection(fresh=True) as connection:
+        connection.execute("BEGIN; TRUNCATE taxi_trips")
+        assert own.life("taxi_city") == own.life("taxi_city")
+        emptied = connection.execute("SELECT pg_relation_filenode('taxi_trips')").fetchone()[0]
+        connection.execute("ROLLBACK")
+    assert str(emptied) != before
+
+
+def test_a_password_that_the_environment_lacks_is_named_before_anything_is_sent(
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("STORE_PASSWORD", raising=False)
+    shutil.copytree(repo, tmp_path / "repo")
+    text = (repo / "feature_store.yaml").read_text().replace(repository.SQLITE, YAML["redis"] % 6399)
+    (tmp_path / "repo/feature_store.yaml").write_text(text)
+    store = features.open(tmp_path / "repo")
+    assert len(store.training(repository.asked(5), ["trips:rate"]).read()) == 5  # it needs none
+    with pytest.raises(InputError, match=r"online_store.connection_string takes \$\{STORE_PASSWORD\} from the env"):
+        store.online({"driver_id": [3]}, ["trips:rate"])

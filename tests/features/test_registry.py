@@ -89,6 +89,10 @@ def test_a_store_that_was_opened_to_read_changes_no_registry(repo: Path) -> None
         (None, "no feature_store.yaml there"),
         ("", r"feature_store.yaml is empty; write settings by name"),
         ("- project: taxi\n", r"feature_store.yaml holds a list; write settings by name"),
+        (
+            "registry: {path: '${NOT_SET_HERE}/r.db'}\n",
+            r"registry.path takes \$\{NOT_SET_HERE\} from the environment, which",
+        ),
         ("project: taxi\nprovider: local\nregistry: r.db\n", "no offline_store; set"),
         ("project: taxi\nprovider: local\nregistry: s3://bucket/r.db\n", "only one in a local file is opened"),
         (repository.CONFIG % "", "no registry there; run `hotlap features apply`"),

@@ -112,6 +112,7 @@ def test_a_curve_with_a_step_a_bin_is_itself() -> None:
 
 def test_short_runs_fit_their_budget() -> None:
     examples = proof.short_examples(seconds=300, own_ms=200, tuned_ms=100, batch_size=32, all_examples=None)
-    assert examples == 32 * 120
+    assert examples == 32 * 75
+    assert 12 * 75 * 0.3 <= 300  # twelve seeds of 75 steps on both sides
     assert proof.short_examples(seconds=300, own_ms=200, tuned_ms=100, batch_size=32, all_examples=640) == 640
     assert proof.short_examples(seconds=10, own_ms=200, tuned_ms=100, batch_size=32, all_examples=None) is None

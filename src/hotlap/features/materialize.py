@@ -25,7 +25,7 @@ import polars as pl
 import pyarrow as pa
 
 from hotlap.core import Json
-from hotlap.errors import InputError, OutputError
+from hotlap.errors import InputError, OutputError, StoreDown
 from hotlap.features import keys as key_forms
 from hotlap.features import lineage, registry, rules, times, wire
 from hotlap.features.job import plain
@@ -216,7 +216,8 @@ def _materialized(
     joins = {one.name: theirs.get(one.name, one.name) for one in view.entity_columns}
     taken, per_microsecond = _within(own, window, list(joins.values()))
     count = int(taken.select(pl.len()).collect(engine="streaming").item())
-    shares, done = journal.begin(window, max(1, -(-count // share_rows)), _identity(store, view))
+    life = store.reach.store().life(table)
+    shares, done = journal.begin(window, max(1, -(-count // share_rows)), _identity(store, view, life))
     written = 0
     for share in range(shares):
         if share not in done:
@@ -224,6 +225,12 @@ def _materialized(
             journal.passed(share)
         if progress:
             progress(view.name, share + 1, shares)
+    if store.reach.store().life(table) != life:
+        # The journal stays, and begins anew: its identity is another now.
+        raise StoreDown(
+            f"view {view.name}: the online store was started or made anew while rows were written, and may have lost "
+            "those of before; run `hotlap features materialize` again"
+        )
     # What lies after now is not all there yet: the next run begins where this one can have seen everything.
     end = max(min(window.end, datetime.now(UTC)), window.start or _EPOCH)
     registry.note_materialized(store.registry_path, config.project, view.name, window.start or _EPOCH, end)
@@ -274,8 +281,9 @@ def _within(view: View, window: _Window, joins: list[str]) -> tuple[pl.LazyFrame
     return rows.filter(kept).select(*dict.fromkeys(columns)), per_microsecond
 
 
-def _identity(store: Store, view: Any) -> str:
-    """A digest of what shares depend on: definition, source files, versions. A table that no file holds may change
+def _identity(store: Store, view: Any, life: str) -> str:
+    """A digest of what shares depend on: definition, source files, versions, and the store that they were written to,
+    which loses them where its `life` is another. A table that no file holds may change
     between two runs, so that what is left of one is not taken up.
     """
     from feast.infra.offline_stores.file_source import FileSource
@@ -285,7 +293,7 @@ def _identity(store: Store, view: Any) -> str:
         rows = lineage.snapshot(place)["digest"] if place.exists() else str(place)
     else:
         rows = uuid.uuid4().hex
-    told = json.dumps([lineage.definition_digest(view), rows, pl.__version__])
+    told = json.dumps([lineage.definition_digest(view), rows, pl.__version__, life])
     return hashlib.sha256(told.encode()).hexdigest()
 
 

@@ -10,6 +10,7 @@ text is the registered one. The classes that a data source may name are Feast's 
 from __future__ import annotations
 
 import fcntl
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ _FUNCTIONS = ("UserDefinedFunction", "UserDefinedFunctionV2", "SubstraitTransfor
 _CODE = ("on_demand_feature_views", "stream_feature_views", "validation_references")
 """Sections that hold functions; left out whole, and so is the history of views, which are packed into bytes there."""
 _CHECKED = ("feature_views", "label_views", "data_sources", "feature_services", "saved_datasets")
+PATIENCE_S = 60.0
+"""How long to wait for another process that changes the registry."""
 _FUNCTION = "it is computed by a function that the registry holds"
 
 
@@ -70,7 +73,17 @@ def changing(path: Path) -> Iterator[None]:
     except OSError as error:
         raise OutputError(f"{path}: can't be changed ({error.strerror}); its folder must be writable") from error
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        began = time.monotonic()
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() - began > PATIENCE_S:
+                    raise OutputError(
+                        f"{path}: another process has been changing it for {PATIENCE_S:g} s; wait for it, or end it"
+                    ) from None
+                time.sleep(0.02)
         yield
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 from hotlap.errors import InputError, MissingExtra
+from hotlap.features.variables import check_set
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -295,6 +296,8 @@ def _settings(path: Path) -> dict[str, Any]:
     if not isinstance(held, dict):
         what = "is empty" if held is None else f"holds a {type(held).__name__}"
         raise InputError(f"{path} {what}; write settings by name, such as `project: NAME` and `registry: FILE`")
+    # Who only trains needs no credentials of the online store: those are asked for when it is first reached.
+    check_set({name: one for name, one in held.items() if name != "online_store"}, path)
     return held
 
 

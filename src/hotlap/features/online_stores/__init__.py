@@ -10,10 +10,12 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from hotlap.core import Array
 from hotlap.errors import MissingExtra, StoreDown
+from hotlap.features.variables import check_set
 
 STORES = {
     "SqliteOnlineStoreConfig": "sqlite",
@@ -82,6 +84,9 @@ class OnlineStore(Protocol):
     def write(self, rows: Rows) -> None:
         """Keep each row, unless the store has one of its key that is newer: by event time, then by created time."""
 
+    def life(self, table: str) -> str:
+        """What changes where rows once written to the table may be gone; the same text as long as they are not."""
+
 
 @dataclass(slots=True)
 class Reach:
@@ -101,6 +106,8 @@ class Reach:
     def store(self) -> OnlineStore:
         with self._lock:
             if self._store is None:
+                yaml = Path(self.config.repo_path or ".") / "feature_store.yaml"
+                check_set(self.config.online_store.model_dump(), yaml, "online_store")
                 home = STORES.get(type(self.config.online_store).__name__, "through_feast")
                 try:
                     made = import_module(f"hotlap.features.online_stores.{home}")

@@ -82,6 +82,16 @@ class Postgres:
 
         self._asked(run)
 
+    def life(self, table: str) -> str:
+        """The table's file, another once the table was emptied or made anew."""
+
+        def run(again: bool) -> Any:
+            with self._pool.connection(fresh=again) as connection:
+                name = sql.Identifier(table).as_string(connection)
+                return connection.execute("SELECT pg_relation_filenode(to_regclass(%s))", [name]).fetchone()
+
+        return str(self._asked(run)[0])
+
     def _asked(self, run: Any) -> Any:
         try:
             return self._reach.asked(run, self._place, (psycopg.OperationalError, TimeoutError), _REFUSED)

@@ -136,6 +136,12 @@ class Redis:
             message, count = b"".join(commands), len(commands)
             self._reach.asked(partial(self._answered, message, count), self._place, _DOWN, _REFUSED)
 
+    def life(self, table: str) -> str:
+        """The server's run: one that keeps nothing on its disk begins each run empty."""
+        command = _packed(b"INFO", b"server")
+        (told,) = self._reach.asked(partial(self._answered, command, 1), self._place, _DOWN, _REFUSED)
+        return next((line for line in told.decode().splitlines() if line.startswith("run_id:")), "")
+
     def _name(self, view: Any) -> str:
         name: str = compute_versioned_name(view, self._reach.config.registry.enable_online_feature_view_versioning)
         return name

@@ -92,6 +92,13 @@ class Sqlite:
 
         self._asked(run)
 
+    def life(self, table: str) -> str:
+        """The file; another may have taken its place."""
+        try:
+            return str(self._path.stat().st_ino)
+        except FileNotFoundError:
+            return ""
+
     def _asked(self, run: Callable[[bool], _Result]) -> _Result:
         def tried(again: bool) -> _Result:
             try:

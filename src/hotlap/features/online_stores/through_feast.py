@@ -53,6 +53,10 @@ class ThroughFeast:
         ]
         self._store.online_write_batch(self._config, rows.view, data, None)
 
+    def life(self, table: str) -> str:
+        """Feast has nothing to tell it by."""
+        return ""
+
 
 def _serialized(values: Any, name: str) -> bytes | None:
     return values[name].SerializeToString() if values and name in values else None

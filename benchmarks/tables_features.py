@@ -1,0 +1,69 @@
+"""What benchmarks/features.py and benchmarks/features_online.py found, as tables."""
+
+from __future__ import annotations
+
+from wording import Json, machine_words, milliseconds, table
+
+STORE_NAMES = {"sqlite": "SQLite", "redis": "Redis", "postgres": "PostgreSQL"}
+
+
+def offline_words(found: Json) -> list[str]:
+    """What benchmarks/features.py found: a point-in-time join beside others' on the same files, and larger ones."""
+    rows = [
+        [
+            name,
+            milliseconds(1000 * one["median_seconds"]),
+            f"{one['times_hotlap']:.2f}",
+            f"{one['lost']:,}",
+            f"{one['wrong']:,}",
+        ]
+        for name, one in found["sides"].items()
+    ]
+    head = ["join", "ms", "times hotlap's", "rows lost", "wrong values"]
+    parts = [
+        f"{found['feature_rows']:,} feature rows of {found['entities']:,} entities, {found['entity_rows']:,} entity "
+        f"rows, from one Parquet file, {found['rounds']} rounds in turn."
+        + (" Taken at idle priority beside other work: the times are an indication." if found["idle_priority"] else ""),
+        table(head, rows),
+    ]
+    curve = [
+        [
+            f"{one['feature_rows']:,}",
+            f"{one['entity_rows']:,}",
+            f"{one['seconds']:.1f}",
+            f"{one['peak_memory_bytes'] / 2**30:.2f}",
+        ]
+        for one in found["large"]
+    ]
+    if curve:
+        parts.append(table(["feature rows", "entity rows", "seconds", "peak memory, GiB"], curve))
+    return parts
+
+
+def online_table(found: Json) -> str:
+    """What benchmarks/features_online.py found: reads of many keys, in turn with Feast's."""
+    head = ("store", "keys", "hotlap p50, ms", "p99, ms", "Feast p50, ms", "p99, ms", "Feast's time over hotlap's")
+    rows = [
+        (
+            STORE_NAMES[store],
+            f"{row['keys']:,}",
+            *(f"{row[side][of]:.3g}" for side in ("hotlap", "feast") for of in ("p50_ms", "p99_ms")),
+            f"**{row['times_hotlap']:.1f}x**",
+        )
+        for store, measured in found["stores"].items()
+        for row in measured
+    ]
+    return table(head, rows)
+
+
+def online_words(found: Json) -> list[str]:
+    about = found["configuration"]
+    versions = ", ".join(f"{name} {one}" for name, one in found["versions"].items())
+    loaded = "" if found["quiet"] else " Other work ran beside it, so that these figures are an indication only."
+    return [
+        f"{about['features']} features of {about['views']} views of one entity, {about['entities']:,} keys held, "
+        f"{about['calls']} calls of each side in turn; servers on loopback. hotlap's time ends with an Arrow table and "
+        "ages, Feast's with its response, before it is made a dict.",
+        f"{machine_words(found['machine'])}. {versions}. `{found['command']}`, commit {found['commit'][:12]}, "
+        f"{found['when'][:10]}.{loaded}",
+    ]

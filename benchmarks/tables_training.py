@@ -1,0 +1,110 @@
+"""What benchmarks/training.py found, as tables: steps side by side, and the time to the same score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from wording import Json, geometric_mean, machine_words, milliseconds, ratio, table
+
+TRAINED = {
+    "resnet18-64": "ResNet-18, 64 px",
+    "minilm-64": "MiniLM, reviews padded to 64",
+    "lstm": "LSTM",
+    "vit": "small ViT",
+    "mlp": "tiny MLP",
+    "digits-score": "small ResNet on digits",
+}
+
+
+def training_parts(found: Sequence[Json]) -> list[str]:
+    """What benchmarks/training.py found: steps side by side, and the time to the same score."""
+    steps = [case for case in found if "sides" in case]
+    scores = [case for case in found if "runs" in case]
+    parts = ["## Training beside what people use today"]
+    if steps:
+        parts += [
+            "Whole training steps, loading included, of loops that run in processes of their own and are timed step "
+            "by step in turn, over several restarts: Lightning and Accelerate with what a user gets who sets nothing, "
+            "a plain loop, a loop tuned by hand (bf16 autocast, channels_last for images, a fused optimizer), `hotlap "
+            "train` with the workload's own settings, and with those that `hotlap tune` chose. Ratios of times, with "
+            "intervals of 95%; above 1, hotlap is faster.",
+            training_table(steps),
+            training_means(steps),
+        ]
+    if scores:
+        parts += [
+            "Time of training until the score after an epoch reaches the goal, scoring left out, with several seeds:",
+            score_table(scores),
+        ]
+    return [*parts, training_provenance(found)]
+
+
+def _compared(case: Json, baseline: str, candidate: str) -> Json:
+    """The speedup of one pair of loops."""
+    pairs = case["comparisons"]
+    return next(one["speedup"] for one in pairs if (one["baseline"], one["candidate"]) == (baseline, candidate))
+
+
+def training_table(found: Sequence[Json]) -> str:
+    head = (
+        "model", "batch", "plain loop, ms a step", "tuned over Lightning", "over Accelerate", "over the plain loop",
+        "over the loop tuned by hand", "hotlap's loop over the plain one", "the plain one over itself", "tune chose",
+    )  # fmt: skip
+    rows = [
+        (
+            TRAINED[case["case"]],
+            str(case["batch"]),
+            milliseconds(next(side["median_ms"] for side in case["sides"] if side["name"] == "plain")),
+            *(f"**{ratio(_compared(case, name, 'hotlap tuned'))}**" for name in ("lightning",)),
+            *(ratio(_compared(case, name, "hotlap tuned")) for name in ("accelerate", "plain", "by hand")),
+            _fine(_compared(case, "plain", "hotlap")),
+            _fine(_compared(case, "plain", "plain again")),
+            case["tune"]["name"],
+        )
+        for case in found
+    ]
+    return table(head, rows)
+
+
+def _fine(interval: Json) -> str:
+    """A ratio near 1."""
+    return f"{interval['estimate']:.3f}x ({interval['low']:.3f} to {interval['high']:.3f})"
+
+
+def training_means(found: Sequence[Json]) -> str:
+    def mean(baseline: str, candidate: str) -> str:
+        return f"{geometric_mean([_compared(case, baseline, candidate)['estimate'] for case in found]):.2f}x"
+
+    return (
+        f"Geometric means over these {len(found)} models: the tuned set-up {mean('lightning', 'hotlap tuned')} over "
+        f"Lightning and {mean('by hand', 'hotlap tuned')} over the loop tuned by hand, which is "
+        f"{mean('lightning', 'by hand')} over Lightning."
+    )
+
+
+def score_table(found: Sequence[Json]) -> str:
+    head = ("model", "goal", "seeds", "Lightning, s", "hotlap tuned, s", "hotlap over Lightning")
+    rows = []
+    for case in found:
+        middle = [
+            sorted(one[name]["seconds"] for one in case["runs"])[len(case["runs"]) // 2]
+            for name in ("lightning", "hotlap tuned")
+        ]
+        speedup = ratio(_compared(case, "lightning", "hotlap tuned"))
+        seconds = (f"{value:.1f}" for value in middle)
+        rows.append((TRAINED[case["case"]], f"{case['goal']:g}", str(len(case["runs"])), *seconds, speedup))
+    return table(head, rows)
+
+
+def training_provenance(found: Sequence[Json]) -> str:
+    """Machine, versions, commits and set-up, each said once."""
+    said = [f"Machine: {words}" for words in sorted({machine_words(case["machine"]) for case in found})]
+    versions = {", ".join(f"{name} {version}" for name, version in case["versions"].items()) for case in found}
+    said += [f"Versions: {words}" for words in sorted(versions)]
+    set_ups = {
+        f"Threads {about['threads']}; {about['starts']} starts; budget of a search {about['budget_seconds']:.0f} s"
+        for about in (case["configuration"] for case in found)
+    }
+    commits = sorted({case["commit"][:12] + ("-dirty" if "dirty" in case["commit"] else "") for case in found})
+    said += [*sorted(set_ups), f"Commit {', '.join(commits)}; `{found[0]['command']}`, {found[0]['when'][:10]}"]
+    return "\n".join(f"- {line}" for line in said)

@@ -9,6 +9,7 @@ from hotlap.errors import MissingExtra
 
 if TYPE_CHECKING:
     from hotlap.features.applied import apply
+    from hotlap.features.embedded import EmbeddedOnlineStore, EmbeddedOnlineStoreConfig
     from hotlap.features.model_inputs import Inputs
     from hotlap.features.model_inputs import of_rows as inputs
     from hotlap.features.offline import PolarsOfflineStore, PolarsOfflineStoreConfig
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from hotlap.features.store import open_store as open
 
 _HOMES = {
+    "EmbeddedOnlineStore": ("hotlap.features.embedded", "EmbeddedOnlineStore"),
+    "EmbeddedOnlineStoreConfig": ("hotlap.features.embedded", "EmbeddedOnlineStoreConfig"),
     "Inputs": ("hotlap.features.model_inputs", "Inputs"),
     "PolarsOfflineStore": ("hotlap.features.offline", "PolarsOfflineStore"),
     "PolarsOfflineStoreConfig": ("hotlap.features.offline", "PolarsOfflineStoreConfig"),
@@ -27,7 +30,10 @@ _HOMES = {
     "open": ("hotlap.features.store", "open_store"),
 }
 
-__all__ = ["Inputs", "PolarsOfflineStore", "PolarsOfflineStoreConfig", "ReadLog", "Store", "apply", "inputs", "open"]
+__all__ = [
+    "EmbeddedOnlineStore", "EmbeddedOnlineStoreConfig", "Inputs", "PolarsOfflineStore", "PolarsOfflineStoreConfig",
+    "ReadLog", "Store", "apply", "inputs", "open",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -17,6 +17,7 @@ import pyarrow as pa
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.value_type import ValueType
 from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from hotlap.core import Array
 from hotlap.errors import InputError, Refusal
@@ -33,6 +34,8 @@ _FIXED = {"double": ("<f8", 8), "float": ("<f4", 4)}
 _FIELDS = {field.name: field.number for field in Value.DESCRIPTOR.fields}
 
 
+_SECONDS = 6
+"""A tag, and five bytes of seven bits each."""
 _DOUBLE, _INT64 = _FIELDS["double_val"] << 3 | 1, _FIELDS["int64_val"] << 3
 _unpack = struct.Struct("<d").unpack_from
 
@@ -134,7 +137,7 @@ def _joined(values: list[bytes], tag: bytes) -> tuple[Array, Array, Array]:
 def _body(values: list[bytes], tag: bytes, width: int) -> Array:
     """uint8[values, width]: what follows a tag of one byte."""
     data = np.frombuffer(b"".join(values), np.uint8)
-    if len(data) != len(values) * (width + 1) or any(len(one) != width + 1 for one in values):
+    if len(data) != len(values) * (width + 1) or not {*map(len, values)} <= {width + 1}:
         raise _Unusual
     table = data.reshape(-1, width + 1)
     if (table[:, 0] != tag[0]).any():
@@ -279,6 +282,35 @@ def _in_microseconds(seconds: list[Any], nested: bool) -> pa.Array:
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     mask = pa.array([one is None for one in seconds], pa.bool_())
     return pa.ListArray.from_arrays(pa.array(offsets), items.cast(_UTC), mask=mask)
+
+
+def moments(stamps: Sequence[bytes]) -> Array:
+    """int64[stamps]: microseconds since 1970, UTC, of serialized `google.protobuf.Timestamp` messages."""
+    try:
+        return _moments(stamps)
+    except _Unusual:
+        made = map(Timestamp.FromString, stamps)
+        return np.fromiter((one.seconds * 1_000_000 + one.nanos // 1000 for one in made), np.int64, len(stamps))
+
+
+def _moments(stamps: Sequence[bytes]) -> Array:
+    """Of seconds that take five bytes, which are those from 2004 to 3058, and nanoseconds where there are any."""
+    lengths = np.fromiter(map(len, stamps), np.int64, len(stamps))
+    if not len(stamps) or lengths.min() < _SECONDS:
+        raise _Unusual
+    data = np.frombuffer(b"".join(stamps), np.uint8)
+    ends = np.cumsum(lengths)
+    begins = ends - lengths
+    if (data[begins] != 0x08).any() or (data[begins + _SECONDS - 1] >= 128).any():
+        raise _Unusual
+    made: Array = _varints(data, begins + 1, begins + _SECONDS) * 1_000_000
+    fine = np.flatnonzero(lengths > _SECONDS)
+    if len(fine):
+        at = begins[fine] + _SECONDS
+        if (data[at] != 0x10).any():
+            raise _Unusual
+        made[fine] += _varints(data, at + 1, ends[fine]) // 1000
+    return made
 
 
 def encode(array: pa.Array, kind: ValueType, feature: str) -> list[bytes]:

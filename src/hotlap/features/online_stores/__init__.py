@@ -18,6 +18,7 @@ from hotlap.errors import MissingExtra, StoreDown
 from hotlap.features.variables import check_set
 
 STORES = {
+    "EmbeddedOnlineStoreConfig": "embedded",
     "SqliteOnlineStoreConfig": "sqlite",
     "RedisOnlineStoreConfig": "redis",
     "PostgreSQLOnlineStoreConfig": "postgres",

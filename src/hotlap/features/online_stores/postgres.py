@@ -22,6 +22,9 @@ from hotlap.features.online_stores.found import Found
 from hotlap.features.online_stores.pool import Pool
 
 _REFUSED = (psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.InsufficientPrivilege)
+_PLANNING = {"enable_seqscan": "off", "max_parallel_workers_per_gather": 0}
+"""Keys are looked up: where a table was not analyzed yet the planner would rather read all of it, and for several views
+start processes to do so, which takes longer than the rest."""
 _EPOCH = datetime(1970, 1, 1)
 _CREATED = sql.SQL("COALESCE({}.created_ts, '-infinity')")
 
@@ -45,9 +48,9 @@ class Postgres:
         for number, ask in enumerate(asks):
             parts.append(
                 sql.SQL(
-                    "SELECT {}::int4, entity_key, feature_name, value, (EXTRACT(EPOCH FROM event_ts AT TIME ZONE "
+                    "SELECT {}::int4, entity_key, feature_name, value, (date_part('epoch', event_ts AT TIME ZONE "
                     "current_setting('TimeZone')) * 1000000)::int8 FROM {} "
-                    "WHERE entity_key = ANY(%s) AND feature_name = ANY(%s)"
+                    "WHERE entity_key = ANY(%b) AND feature_name = ANY(%b)"
                 ).format(sql.Literal(number), sql.Identifier(ask.table))
             )
             values += [ask.keys, ask.features]
@@ -104,7 +107,8 @@ class Postgres:
     def _connect(self) -> _Connection:
         own, seconds = self._reach.config.online_store, self._reach.timeout_s
         options = _get_conn_kwargs(own)
-        options["options"] += f" -c statement_timeout={max(1, round(1000 * seconds))}"
+        settings = {"statement_timeout": max(1, round(1000 * seconds)), **_PLANNING}
+        options["options"] += "".join(f" -c {name}={value}" for name, value in settings.items())
         connection = _Connection.connect(
             _get_conninfo(own), autocommit=True, connect_timeout=max(2, round(seconds)), **options
         )

@@ -7,7 +7,7 @@ takes longer than the server does. Source: docs/specs/online_store_format.md in 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -18,8 +18,9 @@ from feast.infra.online_stores.helpers import _mmh3, compute_versioned_name
 from feast.infra.online_stores.redis import RedisOnlineStore, RedisType
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from hotlap.core import Array
 from hotlap.errors import InputError
-from hotlap.features import times
+from hotlap.features import times, wire
 from hotlap.features.online_stores import Answer, Ask, OnlineStore, Reach, Rows
 
 _DOWN = (redis.ConnectionError, redis.TimeoutError)
@@ -103,7 +104,7 @@ class Redis:
             commands += _commands([key + self._project for key in keys], fields)
         message = b"".join(commands)
         replies = self._reach.asked(partial(self._answered, message, len(commands)), self._place, _DOWN, _REFUSED)
-        answers: dict[int, Answer] = {}
+        held: dict[int, list[tuple[bytes | None, ...]]] = {}
         start = 0
         for keys, members in groups:
             columns = list(zip(*replies[start : start + len(keys)], strict=True))
@@ -111,9 +112,15 @@ class Redis:
             place = 0
             for ask in members:
                 own = columns[place : place + len(ask.features) + 1] or [()] * (len(ask.features) + 1)
-                answers[id(ask)] = Answer(values=[list(one) for one in own[:-1]], events=_events(own[-1]))
+                held[id(ask)] = own
                 place += len(ask.features) + 1
-        return [answers[id(ask)] for ask in asks]
+        # All views' times at once: each of NumPy's calls costs more than some stamps.
+        events = _events([stamp for ask in asks for stamp in held[id(ask)][-1]])
+        ends = np.cumsum([len(ask.keys) for ask in asks])
+        return [
+            Answer(values=[list(one) for one in held[id(ask)][:-1]], events=own)
+            for ask, own in zip(asks, np.split(events, ends[:-1]), strict=True)
+        ]
 
     def write(self, rows: Rows) -> None:
         view = self._name(rows.view)
@@ -189,16 +196,11 @@ def _commands(keys: list[bytes], fields: list[bytes]) -> list[bytes]:
     return [b"%b$%d\r\n%b\r\n%b" % (head, len(key), key, tail) for key in keys]
 
 
-def _events(stamps: Any) -> Any:
-    known: dict[bytes | None, int] = {None: times.NEVER}
-    made = []
-    for one in stamps:
-        at = known.get(one)
-        if at is None:
-            stamp = Timestamp.FromString(one)
-            at = known[one] = stamp.seconds * 1_000_000 + stamp.nanos // 1000
-        made.append(at)
-    return np.array(made, np.int64)
+def _events(stamps: Sequence[bytes | None]) -> Array:
+    known = np.fromiter((one is not None for one in stamps), bool, len(stamps))
+    made = np.full(len(stamps), times.NEVER)
+    made[known] = wire.moments([one for one in stamps if one is not None])
+    return made
 
 
 def _stamp(event: int) -> bytes:

@@ -32,10 +32,13 @@ def open_store(reach: Reach) -> OnlineStore:
         from hotlap.features.online_stores import through_feast
 
         return through_feast.open_store(reach)  # more columns to fill
-    path = Path(own.path)
-    if reach.config.repo_path and not path.is_absolute():
-        path = Path(reach.config.repo_path) / path
-    return Sqlite(path, reach)
+    return Sqlite(path_of(reach.config), reach)
+
+
+def path_of(config: Any) -> Path:
+    """The database file that a configuration names."""
+    path = Path(config.online_store.path)
+    return Path(config.repo_path) / path if config.repo_path and not path.is_absolute() else path
 
 
 class Sqlite:
@@ -104,7 +107,7 @@ class Sqlite:
             try:
                 return run(again)
             except sqlite3.OperationalError as error:
-                if not str(error).startswith("no such table"):
+                if not str(error).startswith(("no such table", "no such column")) and "has no column" not in str(error):
                     raise
                 told = f"{error}; run `hotlap features apply`, and materialize the view"
             except sqlite3.DatabaseError as error:

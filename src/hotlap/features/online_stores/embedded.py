@@ -1,0 +1,125 @@
+"""SQLite as hotlap's own store lays it out: a row for each key of a view, a column for each feature.
+
+Feast's SQLite table has a row for each value, so that a read of three features looks three rows up. Values are
+serialized as Feast's are; event times are whole microseconds since 1970, UTC. See hotlap.features.embedded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+
+from hotlap.features import times
+from hotlap.features.online_stores import Answer, Ask, Reach, Rows
+from hotlap.features.online_stores.sqlite import Sqlite, path_of, quoted
+
+_VARIABLES = 30_000
+"""Bound values in one statement; SQLite allows 32,766."""
+
+
+def open_store(reach: Reach) -> Embedded:
+    return Embedded(path_of(reach.config), reach)
+
+
+class Embedded(Sqlite):
+    """One database file."""
+
+    def read(self, asks: list[Ask]) -> list[Answer]:
+        """All views in one statement, or in one transaction where there are too many keys for that."""
+        statements = list(_statements(asks))
+
+        def run(again: bool) -> list[Any]:
+            with self._pool.connection(fresh=again) as connection:
+                if len(statements) == 1:
+                    return connection.execute(*statements[0]).fetchall()  # type: ignore[no-any-return]
+                connection.execute("BEGIN")
+                rows = [row for query, values in statements for row in connection.execute(query, values)]
+                connection.execute("COMMIT")
+                return rows
+
+        found: list[dict[bytes, Any]] = [{} for _ in asks]
+        for row in self._asked(run):
+            found[row[0]][row[1]] = row
+        return [_answer(ask, rows) for ask, rows in zip(asks, found, strict=True)]
+
+    def write(self, rows: Rows) -> None:
+        """In one transaction."""
+        query = _insert(table_name(rows.table), tuple(map(column_name, rows.features)))
+        created = [None if one == times.NEVER else one for one in rows.created.tolist()]
+        values = zip(rows.keys, rows.events.tolist(), created, *rows.values, strict=True)
+        given = list(values)
+
+        def run(again: bool) -> None:
+            with self._pool.connection(fresh=again) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.executemany(query, given)
+                connection.execute("COMMIT")
+
+        self._asked(run)
+
+
+def table_name(table: str) -> str:
+    """Another than Feast's own SQLite store has, which may lie in the same file."""
+    return f"{table}:rows"
+
+
+def column_name(feature: str) -> str:
+    """A feature's column. SQLite takes names that differ in case alone for one."""
+    same = feature == feature.lower()
+    return f"f:{feature}" if same else f"f:{feature}:{hashlib.sha256(feature.encode()).hexdigest()[:8]}"
+
+
+def _answer(ask: Ask, found: dict[bytes, Any]) -> Answer:
+    absent = (None, None, times.NEVER, *repeat(None, len(ask.features)))
+    rows = [found.get(key, absent) for key in ask.keys]
+    columns = list(zip(*rows, strict=False)) if rows else [()] * len(absent)
+    return Answer(
+        values=[list(one) for one in columns[3 : 3 + len(ask.features)]], events=np.array(columns[2], np.int64)
+    )
+
+
+def _statements(asks: list[Ask]) -> Iterator[tuple[str, list[bytes]]]:
+    """Queries with their values. Names are quoted, keys are bound."""
+    most = max((len(ask.keys) for ask in asks), default=0)
+    step = max(1, _VARIABLES // max(1, len(asks)))
+    for start in range(0, most, step):
+        parts: list[tuple[int, str, tuple[str, ...], int]] = []
+        values: list[bytes] = []
+        for view, ask in enumerate(asks):
+            keys = ask.keys[start : start + step]
+            if keys:
+                parts.append((view, ask.table, tuple(ask.features), len(keys)))
+                values += keys
+        yield _query(tuple(parts)), values
+
+
+@lru_cache(maxsize=128)
+def _query(parts: tuple[tuple[int, str, tuple[str, ...], int], ...]) -> str:
+    """parts: a view's number, its table, its features, and how many keys are asked for."""
+    width = max(len(features) for _, _, features, _ in parts)
+    return " UNION ALL ".join(
+        f"SELECT {view}, entity_key, event"
+        # Of its table: a quoted name that stands alone is a text to SQLite where there is no such column.
+        + "".join(f", own.{quoted(column_name(one))}" for one in features)
+        + ", NULL" * (width - len(features))
+        + f" FROM {quoted(table_name(table))} AS own WHERE entity_key IN ({','.join('?' * keys)})"
+        for view, table, features, keys in parts
+    )
+
+
+@lru_cache(maxsize=128)
+def _insert(table: str, columns: tuple[str, ...]) -> str:
+    names = ["entity_key", "event", "created", *map(quoted, columns)]
+    updates = ", ".join(f"{name} = excluded.{name}" for name in names[1:])
+    own = quoted(table)
+    return (
+        f"INSERT INTO {own} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))}) "
+        f"ON CONFLICT (entity_key) DO UPDATE SET {updates} WHERE "
+        f"(excluded.event, IFNULL(excluded.created, {times.NEVER})) >= "
+        f"({own}.event, IFNULL({own}.created, {times.NEVER}))"
+    )

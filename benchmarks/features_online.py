@@ -1,5 +1,7 @@
 """Online reads: hotlap against Feast's get_online_features, on SQLite, Redis and PostgreSQL, in turn in one run.
 
+`embedded` is hotlap's own store, against Feast on Feast's own SQLite store with the same rows.
+
     python benchmarks/features_online.py                    about 5 minutes; writes results/features_online.json
     python benchmarks/features_online.py --store sqlite --calls 50      one store, fewer calls
 
@@ -37,6 +39,7 @@ import servers  # noqa: E402 - the tests' own way to start servers
 VIEWS, ENTITIES, ASKED, CALLS = 5, 20_000, (1, 100, 1000), 300
 REFS = [f"v{view}:{name}{view}" for view in range(VIEWS) for name in "xyn"]
 STORES = {
+    "embedded": "{type: hotlap.features.EmbeddedOnlineStore, path: online.db}",
     "sqlite": "{type: sqlite, path: online.db}",
     "redis": '{type: redis, connection_string: "127.0.0.1:%d,password=${STORE_PASSWORD}"}',
     "postgres": "{type: postgres, host: 127.0.0.1, port: %d, database: postgres, user: taxi, "
@@ -78,13 +81,13 @@ def repository(folder: Path, online: str) -> Path:
     return folder
 
 
-def compare(repo: Path, keys: int, calls: int) -> dict[str, Any]:
+def compare(repo: Path, theirs_in: Path, keys: int, calls: int) -> dict[str, Any]:
     """Milliseconds of each call, in turn."""
     from feast import FeatureStore
 
     from hotlap import features
 
-    ours, theirs = features.open(repo), FeatureStore(str(repo))
+    ours, theirs = features.open(repo), FeatureStore(str(theirs_in))
     draw = np.random.default_rng(keys)
     asked = [{"who": draw.choice(ENTITIES, keys, replace=False).tolist()} for _ in range(calls + 5)]
     same(ours.online(asked[0], REFS).table.to_pydict(), theirs.get_online_features(REFS, asked[0]).to_dict())
@@ -118,11 +121,12 @@ def run(store: str, calls: int) -> list[dict[str, Any]]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         online = STORES[store]
-        if store != "sqlite":
+        if store in ("redis", "postgres"):
             port, _ = stack.enter_context(getattr(servers, store)())
             online %= port
         repo = repository(folder / "repo", online)
-        return [compare(repo, keys, calls) for keys in ASKED]
+        theirs = repository(folder / "theirs", STORES["sqlite"]) if store == "embedded" else repo
+        return [compare(repo, theirs, keys, calls) for keys in ASKED]
 
 
 def server_versions() -> dict[str, str]:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from wording import Json, machine_words, milliseconds, table
 
-STORE_NAMES = {"sqlite": "SQLite", "redis": "Redis", "postgres": "PostgreSQL"}
+STORE_NAMES = {
+    "embedded": "hotlap's own, Feast on its SQLite",
+    "sqlite": "SQLite",
+    "redis": "Redis",
+    "postgres": "PostgreSQL",
+}
 
 
 def offline_words(found: Json) -> list[str]:

@@ -91,8 +91,8 @@ def test_a_feature_that_is_added_later_is_null_in_what_was_there(copy: Path) -> 
     store.materialize(["trips"], end=END)
     text = (copy / "definitions.py").read_text()
     # A name that differs in case alone is another feature.
-    wider = text.replace('Field(name="rate", dtype=Float64), Field(name="count"',
-                         'Field(name="rate", dtype=Float64), Field(name="Rate", dtype=Float64), Field(name="count"')  # fmt: skip
+    old, new = (f'Field(name="{name}", dtype=Float64), ' for name in ("rate", "Rate"))
+    wider = text.replace(f'{old}Field(name="count"', f'{old}{new}Field(name="count"')
     (copy / "definitions.py").write_text(wider)
     trips = pl.read_parquet(copy / "data/trips.parquet")
     trips.with_columns(Rate=pl.col("rate") + 100).write_parquet(copy / "data/trips.parquet")
@@ -113,7 +113,7 @@ def test_a_table_that_lacks_a_feature_is_said(copy: Path) -> None:
     store = features.open(copy)
     with closing(sqlite3.connect(copy / "data/online.db")) as connection:
         connection.execute('ALTER TABLE "taxi_trips:rows" DROP COLUMN "f:rate"')
-    with pytest.raises(InputError, match="no such column.*run `hotlap features apply`"):
+    with pytest.raises(InputError, match=r"no such column.*run `hotlap features apply`"):
         store.online({"driver_id": [1]}, ["trips:rate"])
     with pytest.raises(InputError, match="run `hotlap features apply`"):
         store.materialize(["trips"], end=END)

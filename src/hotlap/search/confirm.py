@@ -54,7 +54,7 @@ def confirm(setting: Setting, record: Json, *, confidence: float, seconds: float
     faster = statistics.verdict(interval, setting.noise_floor) == "faster"
     if setting.objective != "size" and not faster:
         answer["reason"] = (
-            f"no faster than the original beyond the noise floor of {setting.noise_floor:.1%}: "
+            f"not shown to be faster than the original beyond the noise floor of {setting.noise_floor:.1%}: "
             f"{interval.estimate:.2f}x ({interval.low:.2f} to {interval.high:.2f})"
         )
         return answer

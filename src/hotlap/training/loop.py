@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     import torch
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_SAVING_PAYS = 100.0
+"""An epoch's checkpoint waits until so many times what the last one took has gone by."""
+_MEMORY_SECONDS = 0.1
 Tell = Callable[[Json], None]
 
 
@@ -70,6 +73,8 @@ class Loop:
             )
         self._asked_to_stop = False
         self._saved_at = self._mark = time.monotonic()
+        self._save_seconds = 0.0
+        self._memory = _Memory(parts.settings)
 
     def run(self) -> Position:
         """Train. Raises TrainingStopped where a number is not finite, Interrupted after Ctrl-C, with all saved."""
@@ -83,7 +88,8 @@ class Loop:
                 waited = best is not None and epoch - best.epoch >= (self._parts.settings.early_stop or 0)
                 done = epoch + 1 == epochs or waited
                 self.position = replace(self.position, epoch=epoch + 1, window=0, score=score, best=best, done=done)
-                self._save()
+                if self._worth_saving():
+                    self._save()
         self._take_best()
         return self.position
 
@@ -154,7 +160,7 @@ class Loop:
             "examples": int(rows),
             "ms": 1000 * seconds,
             "examples_per_second": rows / seconds,
-            "memory_bytes": _memory_bytes(parts.settings),
+            "memory_bytes": self._memory.bytes(),
         }
         if parts.records is not None:
             parts.records.add(line)
@@ -207,7 +213,7 @@ class Loop:
             parts.average.take()
 
     def _save(self) -> None:
-        parts = self._parts
+        parts, began = self._parts, time.monotonic()
         if parts.records is not None:
             self.position = replace(self.position, metrics_bytes=parts.records.mark())
         taken = state.capture(
@@ -223,6 +229,7 @@ class Loop:
             best = self.position.best
             checkpoint.save(parts.checkpoints, taken, keep_best=best.step if best else None)
         self._saved_at = self._mark = time.monotonic()
+        self._save_seconds = self._saved_at - began
 
     def _save_best(self) -> None:
         parts = self._parts
@@ -230,6 +237,14 @@ class Loop:
             taken = state.capture_weights(self.position.step, parts.model)
         if parts.processes.writes:
             checkpoint.save(parts.checkpoints, taken, kind="best")
+
+    def _worth_saving(self) -> bool:
+        """At an epoch's end: always at the last one, else where saving is a small part of the time; for all processes
+        as for the one that writes. A run that goes on from an older checkpoint ends with the same weights.
+        """
+        spent = time.monotonic() - self._saved_at
+        worth = self.position.done or spent >= _SAVING_PAYS * self._save_seconds
+        return bool(self._parts.processes.gathered(worth)[0])
 
     def _due(self) -> bool:
         return self._parts.processes.writes and (
@@ -256,14 +271,26 @@ class Loop:
                 signal.signal(number, handler)
 
 
-def _memory_bytes(settings: Settings) -> int:
-    """What this process holds: of the CUDA device's memory, or resident on the CPU."""
-    if settings.device == "cuda":
-        import torch
+class _Memory:
+    """What this process holds: of the CUDA device's memory, or resident on the CPU. Looked up ten times a second."""
 
-        return int(torch.cuda.memory_allocated())
-    with open("/proc/self/statm", "rb", buffering=0) as file:
-        return int(file.read().split()[1]) * _PAGE
+    def __init__(self, settings: Settings) -> None:
+        self._cuda = settings.device == "cuda"
+        self._at, self._bytes = -math.inf, 0
+
+    def bytes(self) -> int:
+        now = time.monotonic()
+        if now - self._at >= _MEMORY_SECONDS:
+            self._at, self._bytes = now, self._now()
+        return self._bytes
+
+    def _now(self) -> int:
+        if self._cuda:
+            import torch
+
+            return int(torch.cuda.memory_allocated())
+        with open("/proc/self/statm", "rb", buffering=0) as file:
+            return int(file.read().split()[1]) * _PAGE
 
 
 def _finite(value: float) -> float | None:

@@ -14,6 +14,9 @@ from hotlap.errors import OutputError
 _CHARTED = ("loss", "rate", "gradient_norm", "examples_per_second", "score")
 
 
+_encode = json.JSONEncoder(allow_nan=False).encode
+
+
 class Records:
     """Appends to `metrics.jsonl` in `folder`. What it holds past `size` bytes, of a run that was killed, goes first."""
 
@@ -29,13 +32,14 @@ class Records:
     def add(self, line: Json) -> None:
         """Note one line, which has a `step`."""
         try:
-            self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
+            self._file.write(_encode(line).encode() + b"\n")
             self._file.flush()
         except OSError as error:
             raise self._failed(error) from error
-        numbers = {name: line[name] for name in _CHARTED if line.get(name) is not None}
-        for chart in self._charts:
-            chart.add(line["step"], numbers)
+        if self._charts:
+            numbers = {name: line[name] for name in _CHARTED if line.get(name) is not None}
+            for chart in self._charts:
+                chart.add(line["step"], numbers)
 
     def mark(self) -> int:
         """Write all through to the disk; how many bytes there are, for the checkpoint that goes with them."""

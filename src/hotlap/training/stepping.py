@@ -63,6 +63,7 @@ class Stepper:
         self._settings, self._processes = settings, processes
         self._called = processes.share(model, settings)
         self._least = least_length(workload)
+        self._lean = settings.device == "cpu" and not self.sharded
         self.scaler: Any = None
         if settings.precision == "fp16":
             self.scaler = torch.amp.GradScaler(settings.device, growth_interval=_GROWTH_STEPS)
@@ -153,7 +154,12 @@ class Stepper:
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         parameters = [one for one in parameters_of(self.optimizer) if one.grad is not None]
-        norm = torch.nn.utils.get_total_norm([one.grad for one in parameters if one.grad is not None])
+        gradients = [one.grad for one in parameters if one.grad is not None]
+        if self._lean and gradients and not any(one.is_sparse for one in gradients):
+            # As get_total_norm, without grouping them by device each time.
+            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        else:
+            norm = torch.nn.utils.get_total_norm(gradients)
         if self._settings.clip is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, self._settings.clip, norm)
         return float(whole(norm))

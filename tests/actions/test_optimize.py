@@ -266,3 +266,36 @@ def test_an_original_that_dies_while_it_is_timed_costs_one_candidate_its_turn(tm
     assert "SIGABRT" in lost["reason"]
     assert lost["name"] not in [event["candidate"]["name"] for event in events(out, "candidate")]
     assert result["confirmed"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "options", "message"),
+    [
+        ("lambda rows: 'high'", [], "the workload's `metric` must give one number; it gave a str"),
+        ("lambda rows: 1 / 0", [], "ZeroDivisionError"),
+        ("lambda rows: 500.0", [], "--max-drop is needed"),
+        ("lambda rows: 0.5", ["--max-drop", "nan"], "--max-drop nan"),
+    ],
+)
+def test_what_judges_is_tried_on_the_original_first_and_a_refused_run_leaves_no_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], metric: str, options: list[str], message: str
+) -> None:
+    """The allowed drop is one of the metric's own unit, for which 0.01 means nothing where it reads 500."""
+    target, out = models.write(tmp_path, "convolutions"), tmp_path / "out"
+    with Path(target).open("a") as file:
+        file.write(f"\nimport dataclasses\nworkload = dataclasses.replace(workload, metric={metric})\n")
+    assert run(["optimize", target, "--out", str(out), *options, *QUICK]) == 2
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_candidates_that_had_no_turn_are_told_where_the_original_stays(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    hotlap.optimize(
+        models.write(tmp_path, "convolutions"), out=out, budget=1.0, only=["onnxruntime"], threads=1, batch=2
+    )
+    result = result_of(out)
+    assert not result["confirmed"]
+    untried = sum("before its turn" in candidate.get("reason", "") for candidate in result["candidates"])
+    assert untried > 0
+    assert any(warning.startswith(f"{untried} of ") for warning in result["warnings"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import hotlap
+from hotlap.training import checkpoint, loop
 from hotlap.training.averaging import Average
 from hotlap.training.preparing import not_exact
 from hotlap.training.recompute import recompute_layers, repeated_layers
@@ -234,3 +236,61 @@ workload = dataclasses.replace(workload, model=Tied)
     assert len(names & {"first.weight", "second.weight"}) == 1
     again = hotlap.train(f"{target}@{tmp_path / 'out'}", out=tmp_path / "more", settings={"epochs": 1}, **GIVEN)
     assert again["training"]["steps"] == 10
+
+
+@pytest.mark.parametrize(("pays", "saved"), [(0.0, 4), (1e9, 2)])
+def test_short_epochs_are_saved_where_that_is_a_small_part_of_the_time_and_the_last_always(
+    pays: float, saved: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first too: what a checkpoint costs is not known before."""
+    steps: list[int] = []
+
+    def noted(folder: Path, taken: Any, **options: Any) -> None:
+        steps.append(taken.step)
+        save(folder, taken, **options)
+
+    save = checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", noted)
+    monkeypatch.setattr(loop, "_SAVING_PAYS", pays)
+    trained(tmp_path, "out", {"epochs": 4})
+    assert len(steps) == saved
+    assert (steps[0], steps[-1]) == (4, 16)
+
+
+def test_the_norm_of_sparse_gradients_is_that_of_dense_ones(tmp_path: Path) -> None:
+    """An embedding with sparse gradients, whose norm takes another way."""
+    norms = []
+    for sparse in (False, True):
+        path = tmp_path / "words.py"
+        path.write_text(trainable.HEAD + WORDS % sparse)
+        hotlap.train(str(path), out=tmp_path / str(sparse), **GIVEN)
+        lines = (tmp_path / str(sparse) / "metrics.jsonl").read_text().splitlines()
+        norms.append([line["gradient_norm"] for line in map(json.loads, lines) if "gradient_norm" in line])
+    assert norms[0] == pytest.approx(norms[1], rel=1e-5)
+
+
+WORDS = """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words = nn.Embedding(20, 4, sparse=%s)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, words):
+        return self.head(self.words(words).mean(1))
+
+def model():
+    torch.manual_seed(0)
+    return Net()
+
+class Texts(Dataset):
+    def __len__(self):
+        return 20
+    def __getitem__(self, index):
+        return torch.arange(5) * (index + 1) %% 20, index %% 3
+
+workload = Workload(
+    name="words", model=model, example=lambda batch: torch.zeros(batch, 5, dtype=torch.long), training=Texts,
+    loss=functional.cross_entropy, batch_size=10, epochs=2, optimizer=lambda p: torch.optim.SGD(p, lr=0.1),
+)
+"""

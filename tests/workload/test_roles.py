@@ -355,3 +355,12 @@ def test_which_training_data_is_single_examples():
 
     assert is_map_style(dataset)
     assert not any(map(is_map_style, (DataLoader(dataset), Stream(), [], iter([]))))
+
+
+@pytest.mark.parametrize("spoilt", ["float('nan')", "float('inf')"])
+def test_calibration_that_is_not_finite_is_none(evaluated, spoilt):
+    made, count, why = calibration_arrays(
+        evaluated(more=f"calibration=lambda: [X[:16] + 0.5, X[:16] * {spoilt}]"), seed=0
+    )
+    assert (made, count) == (None, 0)
+    assert why.startswith("the workload's `calibration` gives NaN or Inf in `")

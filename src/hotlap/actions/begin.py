@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from hotlap import gate
 from hotlap.actions.stored import checked_features
 from hotlap.core import Json
 from hotlap.errors import OutputError
@@ -67,11 +70,19 @@ def with_scores(student: Worker, study: Json, settings: Json, work: Path, budget
         "selection": scored["examples"] if measured else study["selection"],
         "selection_batches": scored["batches"],
         "selection_scores": scored["scores"],
+        "selection_metric": scored["metric"],
         "score_seconds": seconds,
         "confirmation": confirmation if measured else study["confirmation"],
         "confirming": {"selection": scored["examples"], "confirmation": confirmation} if fewer else None,
         "warnings": [*study["warnings"], *_fewer(study, scored["examples"], confirmation, seconds)],
     }
+
+
+def allowed_drop(study: Json, max_drop: float | str | None) -> float | None:
+    """The drop allowed, in the score's unit. Raises InputError where it can't be understood or is missing."""
+    scores, metric = study["selection_scores"], study["selection_metric"]
+    known = [metric] if metric is not None else scores
+    return gate.tolerance(max_drop, None if known is None else np.asarray(known))
 
 
 def _shared(settings: Json, work: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from hotlap.report.schema import write_result
 from hotlap.search import result as results
 from hotlap.search.confirm import accuracy
 from hotlap.search.folder import write_whole
-from hotlap.search.run import Outcome
+from hotlap.search.run import UNTRIED, Outcome
 from hotlap.search.setting import LOAD_SECONDS, Setting
 from hotlap.search.space import Space
 
@@ -61,6 +61,10 @@ def finish(
             limit_ms=setting.bounds_ms.get(record["candidate"]["precision"]), artifact="artifact",
         )  # fmt: skip
     else:
+        untried = sum(record.get("reason") == UNTRIED for record in outcome.records)
+        if untried:
+            warnings.append(f"{untried} of {len(outcome.records)} candidates had no turn before the budget ended; more "
+                            "--budget tries them")  # fmt: skip
         best = _baseline_as_best(setting, common["baseline"], "artifact" if winner else None)
     result = {**common, "best": best, "warnings": warnings, "confirmed": outcome.winner is not None}
     result["seconds"] = time.monotonic() - began
@@ -94,7 +98,9 @@ def _common(
             study,
             threads=setting.threads,
             median_ms=confirmed["baseline_ms"] if confirmed else study["baseline_ms"],
-            score=_mean(confirmed["evidence"]["original_scores"] if confirmed else study["selection_scores"]),
+            score=_mean(confirmed["evidence"]["original_scores"] if confirmed else study["selection_scores"])
+            if study["selection_metric"] is None
+            else study["selection_metric"],
             multiply_adds=profile.get("multiply_adds"),
             peak_memory_bytes=study["peak_memory_bytes"],
         ),
@@ -177,7 +183,10 @@ def _the_original(setting: Setting, warnings: list[str]) -> Json | None:
         return None
     verdict = gate.judge_equivalence(evidence["differences"], TOLERANCE["fp32"])
     if not verdict.passed:
-        warnings.append(f"no artifact: exported, the original gives other numbers: {verdict.reason}")
+        warnings.append(
+            f"no artifact: exported, the original gives other numbers: {verdict.reason}; see that `model` gives the "
+            "same weights each time it is called"
+        )
         return None
     return {
         "candidate": to_json(candidate),

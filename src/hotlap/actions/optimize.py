@@ -71,6 +71,7 @@ def optimize(
     began = time.monotonic()
     tell = progress or (lambda event: None)
     _check_names(only, skip)
+    gate.tolerance(max_drop, None)  # one that can't be understood is told before any work
     machine = facts()
     where = machine.device(device)
     settings: dict[str, Any] = {
@@ -98,12 +99,13 @@ def optimize(
                 study = begin.study_of(student, settings, folder.work, budget, max_evaluation_examples)
                 begun = begin.same_run(journal, settings, study["digest"])
                 study = begin.with_scores(student, study, settings, folder.work, budget, begun)
+                allowed = begin.allowed_drop(study, max_drop)  # before the folder counts as begun
                 student.pause()
                 begin.note(journal, settings, study)
                 tell({"event": "phase", "phase": "measuring the machine's limits"})
                 with required("the machine's limits can't be measured", longer="try again when the machine is quiet"):
                     limit = limits(machine, device=where, threads=settings["threads"])
-                setting = _setting(settings, study, folder.work, machine, began + budget, tell)
+                setting = _setting(settings, study, folder.work, machine, began + budget, allowed, tell)
                 setting = _with_profile(setting, student, limit)
             setting, baseline = _with_noise(setting)
             candidates = _space(setting, machine, study, only, skip)
@@ -138,9 +140,14 @@ def _check_names(only: Sequence[str], skip: Sequence[str]) -> None:
 
 
 def _setting(
-    settings: Json, study: Json, work: Path, machine: Machine, deadline: float, tell: Callable[[Json], None]
+    settings: Json,
+    study: Json,
+    work: Path,
+    machine: Machine,
+    deadline: float,
+    max_drop: float | None,
+    tell: Callable[[Json], None],
 ) -> Setting:
-    scores = study["selection_scores"]
     return Setting(
         target=settings["target"],
         objective=settings["objective"],
@@ -153,7 +160,7 @@ def _setting(
         signature_json=study["signature"],
         arrays=study["arrays"],
         study=study,
-        max_drop=gate.tolerance(settings["max_drop"], np.asarray(scores) if scores is not None else None),
+        max_drop=max_drop,
         noise_floor=0.0,
         memory_limit=machine.memory_limit,
         deadline=deadline,

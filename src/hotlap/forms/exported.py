@@ -9,6 +9,7 @@ from typing import Any
 
 from hotlap.core import Context, Model, Signature
 from hotlap.errors import Unsupported
+from hotlap.workload.examples import BATCH
 
 
 def convert(model: Model, context: Context) -> Model:
@@ -33,7 +34,52 @@ def convert(model: Model, context: Context) -> Model:
     except Exception as error:
         # torch.export raises whatever the model's own code or any of torch's layers raises.
         raise Unsupported(f"torch.export can't capture the model: {first_line(error)}") from error
+    _check_guards(program, model.signature)
     return Model(form="exported", value=program, signature=model.signature)
+
+
+def _check_guards(program: Any, signature: Signature) -> None:
+    """Raise Unsupported where the program holds for some of the sizes only that the axes may have.
+
+    A program follows the way that the model took with the example. Its module says where it would have taken another
+    (`if x.shape[0] < 4`), which what is made of it no longer does. Asked without computing anything.
+    """
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    module = program.module()
+    for sizes in _sizes(signature):
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+            tensors = [
+                torch.empty(
+                    [sizes[axis] if isinstance(axis, str) else axis for axis in spec.shape],
+                    dtype=getattr(torch, spec.dtype),
+                )
+                for spec in signature.inputs
+            ]
+            named = {spec.name: one for spec, one in zip(signature.inputs, tensors, strict=True)}
+            try:
+                module(**named) if signature.input_kind == "dict" else module(*tensors)
+            except Exception as error:
+                told = first_line(error)
+                if "Guard failed" in told:
+                    at = ", ".join(f"{name} {size}" for name, size in sizes.items())
+                    raise Unsupported(
+                        f"torch.export follows one way through the model only, and it takes another at {at}: "
+                        f"{told.partition('Guard failed: ')[2]}"
+                    ) from error
+
+
+def _sizes(signature: Signature) -> Iterator[dict[str, int]]:
+    """Sizes for all axes that vary, some within and those at the ends of what they may be."""
+    names = dict.fromkeys(axis for spec in signature.inputs for axis in spec.shape if isinstance(axis, str))
+    for place, usual in enumerate((3, 8, 17, 1000)):
+        sizes = {}
+        for name in names:
+            low, high = signature.ranges.get(name, (1, None))
+            within = (low, low + 1, (low + (high or 64)) // 2, high or low + 63)[place]
+            sizes[name] = usual if name == BATCH else min(within, high or within)
+        yield sizes
 
 
 @contextmanager
@@ -81,6 +127,11 @@ def _dynamic_shapes(module: Any, signature: Signature) -> Any:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a library's message, at most 300 characters, with the error's type."""
+    """The first line of a library's message, at most 300 characters, with the error's type; where torch.export says
+    which axis it could not leave open, that line.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    axis = next((line for line in lines if line.startswith("- You marked ")), None)
+    if axis is not None:
+        return f"{type(error).__name__}: {axis[2:].partition('. If you')[0][:300]}; leave that axis out of `dynamic`"
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

@@ -75,12 +75,13 @@ def _nothing_won(result: Json) -> str:
 
 def _lead(result: Json) -> str:
     best, baseline = result["best"], result["baseline"]
+    both = best.get("threads") == baseline.get("threads")
     call = "a training step" if result["kind"] in ("tune", "train") else "a call"
     settings = ", ".join(
         text
         for text in (
             f"batch {result['batch']}" if "batch" in result else "",
-            _threads(best.get("threads")),
+            _threads(best.get("threads")) if both or not changed(result) else "",
             result.get("device", "").replace("cuda", "CUDA").replace("cpu", "CPU"),
         )
         if text
@@ -88,14 +89,16 @@ def _lead(result: Json) -> str:
     settings = f" ({settings})" if settings else ""
     if not changed(result):
         return f"{baseline['name']} takes {wording.milliseconds(baseline['median_ms'])} {call}{settings}."
+    on, on_before = ("", "") if both else (f" on {_threads(side.get('threads'))}" for side in (best, baseline))
     if result.get("objective") == "throughput" and "batch" in result:
         now, before = (
             wording.rate(1000 * result["batch"] / side["median_ms"], "examples") for side in (best, baseline)
         )
-        return f"{best['name']} gives {now} where {baseline['name']} gives {before}{settings}.{_at_once(best)}"
+        gains = f"{best['name']} gives {now}{on} where {baseline['name']} gives {before}{on_before}"
+        return f"{gains}{settings}.{_at_once(best)}"
     return (
-        f"{best['name']} takes {wording.milliseconds(best['median_ms'])} {call} where {baseline['name']} "
-        f"takes {wording.milliseconds(baseline['median_ms'])}{settings}."
+        f"{best['name']} takes {wording.milliseconds(best['median_ms'])} {call}{on} where {baseline['name']} "
+        f"takes {wording.milliseconds(baseline['median_ms'])}{on_before}{settings}."
     )
 
 

@@ -26,6 +26,7 @@ _LEAST_TURN, _LEAST_FIRST_TURN = 10.0, 60.0
 """Seconds that a turn gets in any case; more until something has passed, since without it there is nothing to save."""
 _SHORT_TURN, _MOST_OF_A_LONG_REST = 45.0, 0.5
 """A turn may take all the time there is up to so many seconds, and no more than this share of what is longer."""
+UNTRIED = "the budget ended before its turn; more --budget tries it"
 _FINALISTS = 5
 _SURE = (1.0,) * len(gate.confirmation_confidences())
 """So many of the best are timed against each other before one is confirmed."""
@@ -75,7 +76,7 @@ def search(setting: Setting, space: Space, journal: Journal, baseline: Worker, *
         baseline.close()
     rows = [row_of(record) for record in done.values()]
     for candidate in queue.waiting:
-        reason = strategy.not_needed(candidate, rows) or "the budget ended before its turn; more --budget tries it"
+        reason = strategy.not_needed(candidate, rows) or UNTRIED
         done[candidate.key] = {
             "key": candidate.key, "candidate": to_json(candidate), "status": "skipped", "reason": reason
         }  # fmt: skip

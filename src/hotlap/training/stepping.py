@@ -154,8 +154,8 @@ class Stepper:
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         parameters = [one for one in parameters_of(self.optimizer) if one.grad is not None]
-        gradients = [one.grad for one in parameters if one.grad is not None]
-        if self._lean and gradients and not any(one.is_sparse for one in gradients):
+        gradients = [_dense(one.grad) for one in parameters if one.grad is not None]
+        if self._lean and gradients:
             # As get_total_norm, without grouping them by device each time.
             norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         else:
@@ -163,6 +163,11 @@ class Stepper:
         if self._settings.clip is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, self._settings.clip, norm)
         return float(whole(norm))
+
+
+def _dense(gradient: torch.Tensor) -> torch.Tensor:
+    """The values of a sparse gradient (nn.Embedding(sparse=True)), whose norm is its own."""
+    return gradient.coalesce().values() if gradient.is_sparse else gradient
 
 
 def autocast(settings: Settings) -> AbstractContextManager[Any]:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hotlap.core import Array
+from hotlap.core import Array, Signature
 from hotlap.errors import WorkloadError
 from hotlap.workload.evaluation import END, MAX_EXAMPLES, Limits, Read, read_evaluation
 from hotlap.workload.inputs import restore_inputs, to_arrays
@@ -140,6 +140,9 @@ def calibration_arrays(
     source = _calibration(opened) if workload.calibration else _training(opened, seed, examples)
     for inputs in source:
         tensors, rows = read_inputs(inputs, opened.signature, field)
+        spoilt = _not_finite(tensors, opened.signature)
+        if spoilt:
+            return None, 0, f"the workload's `{field}` gives NaN or Inf in `{spoilt}`, which has no range"
         digests = row_digests(tensors, opened.signature, rows)
         keep = [index for index, digest in enumerate(digests) if digest not in held]
         left_out += rows - len(keep)
@@ -154,6 +157,14 @@ def calibration_arrays(
     if not count:
         return None, 0, note or f"the workload's `{field}` is empty"
     return lambda: iter(batches), count, note
+
+
+def _not_finite(tensors: Any, signature: Signature) -> str | None:
+    """The name of the first input that holds NaN or Inf; None where none does."""
+    for spec, array in zip(signature.inputs, to_arrays(tensors), strict=True):
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            return spec.name
+    return None
 
 
 def is_map_style(training: Any) -> bool:

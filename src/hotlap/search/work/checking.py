@@ -29,8 +29,8 @@ def check(state: dict[str, Any], *, target: str, candidate: Json, built: str, ba
     session = loaded_session(state, chosen, Path(built), opened.signature)
     tolerance = TOLERANCE[chosen.precision]
     arrays = opened.example_arrays(max(batch, 2))
-    together = session(arrays)
-    check_outputs(together, original_outputs(opened, arrays))
+    together, wanted = session(arrays), original_outputs(opened, arrays)
+    check_outputs(together, wanted)
     takes, gives = opened.signature.inputs, opened.signature.outputs
     dependence = max(
         _difference(
@@ -43,6 +43,13 @@ def check(state: dict[str, Any], *, target: str, candidate: Json, built: str, ba
         raise WrongOutputs(
             f"a row's result depends on the other rows of its batch by {dependence:.1%} of the output's range; "
             f"{chosen.precision} is allowed {tolerance:.1%}"
+        )
+    alone = original_outputs(opened, cut_rows(arrays, takes, range(1)))
+    apart = _difference(_with_rows(alone, gives), _with_rows(cut_rows(wanted, gives, range(1)), gives))
+    if apart > tolerance:
+        raise WrongOutputs(
+            f"the model gives a row other numbers when it comes alone, by {apart:.1%} of the output's range, and what "
+            "is built from it does not"
         )
     for size in _CHECKED_BATCHES:
         more = opened.example_arrays(size)

@@ -38,6 +38,7 @@ def score_original(
 
     Where it is slow it ends after `seconds`, but not before it has seen enough to tell candidates apart, unless that
     takes longer than `most_seconds`. `batches` and `examples` say how far it came: candidates are scored on the same.
+    `metric` is the workload's own of these rows, where it has one.
     Given `batches`, as a run that is taken up has them, it sees so many whatever time they take.
     """
     began = time.perf_counter()
@@ -50,7 +51,13 @@ def score_original(
         took = time.perf_counter() - began
         if (took >= most_seconds or (examples >= least and took >= seconds)) if batches is None else seen == batches:
             break
-    return {**scored.answer(), "batches": seen, "examples": examples, "seconds": time.perf_counter() - began}
+    return {
+        **scored.answer(),
+        "metric": scored.metric(opened),
+        "batches": seen,
+        "examples": examples,
+        "seconds": time.perf_counter() - began,
+    }
 
 
 def score(
@@ -199,6 +206,12 @@ class _Scored:
             self.scores.append(np.asarray(given, np.float64))
         if opened.workload.slices is not None:
             self.slices += slices_batch(opened, batch.inputs, batch.targets)
+
+    def metric(self, opened: Any) -> float | None:
+        """The workload's own metric of the rows; None where it has none. Raises WorkloadError."""
+        from hotlap.workload.scoring import metric_value
+
+        return metric_value(opened, self.rows) if opened.workload.metric is not None and self.rows else None
 
     def answer(self) -> dict[str, Any]:
         scores = np.concatenate(self.scores) if self.scores else None

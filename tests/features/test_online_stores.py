@@ -286,3 +286,8 @@ def test_a_password_that_the_environment_lacks_is_named_before_anything_is_sent(
     assert len(store.training(repository.asked(5), ["trips:rate"]).read()) == 5  # it needs none
     with pytest.raises(InputError, match=r"online_store.connection_string takes \$\{STORE_PASSWORD\} from the env"):
         store.online({"driver_id": [3]}, ["trips:rate"])
+
+
+def test_nothing_asked_gives_nothing(store: Store) -> None:
+    """A service of views that are computed from the request alone."""
+    assert store.reach.store().read([]) == []

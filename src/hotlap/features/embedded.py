@@ -15,7 +15,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,7 +36,6 @@ from hotlap.features.online_stores.sqlite import path_of, quoted
 
 MOST_FEATURES = 1_990
 """SQLite's tables and results have at most 2,000 columns."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _Row = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 
 
@@ -84,8 +83,10 @@ class EmbeddedOnlineStore(OnlineStore):  # type: ignore[misc]
                 keys=keys,
                 features=list(names),
                 values=values,
-                events=np.array([_microseconds(event) for *_, event, _ in members], np.int64),
-                created=np.array([_microseconds(made) for *_, made in members], np.int64),
+                events=np.array([times.microseconds(event) for *_, event, _ in members], np.int64),
+                created=np.array(
+                    [times.NEVER if made is None else times.microseconds(made) for *_, made in members], np.int64
+                ),
             )
             self._store(config).write(rows)
             if progress:
@@ -149,10 +150,4 @@ def _read(
     if event == times.NEVER:
         return None, None
     known = {name: Value.FromString(one or b"") for name, one in zip(features, values, strict=True)}
-    return _EPOCH + timedelta(microseconds=event), known
-
-
-def _microseconds(moment: datetime | None) -> int:
-    if moment is None:
-        return times.NEVER
-    return ((moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment) - _EPOCH) // timedelta(microseconds=1)
+    return times.moment(event), known

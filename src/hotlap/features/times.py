@@ -22,6 +22,16 @@ NEVER = np.iinfo(np.int64).min
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+def microseconds(moment: datetime) -> int:
+    """Since 1970, UTC; a datetime without a zone is in UTC."""
+    return ((moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment) - _EPOCH) // timedelta(microseconds=1)
+
+
+def moment(microseconds: int) -> datetime:
+    """The inverse, in UTC."""
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
 def unit(source: pl.Schema, entities: pl.Schema, columns: Iterable[str | None], at: str) -> Unit:
     """The coarsest unit in which all these columns are exact."""
     kinds = [source[column] for column in columns if column] + [entities[at]]

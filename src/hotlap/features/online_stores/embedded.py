@@ -17,11 +17,7 @@ import numpy as np
 
 from hotlap.features import times
 from hotlap.features.online_stores import Answer, Ask, Reach, Rows
-from hotlap.features.online_stores.sqlite import Sqlite, path_of, quoted
-
-_VARIABLES = 30_000
-"""Bound values in one statement; SQLite allows 32,766."""
-
+from hotlap.features.online_stores.sqlite import VARIABLES, Sqlite, path_of, quoted
 
 _CACHE_KIB = 32_768
 """Of each connection, as far as pages are read: SQLite's own 2 MiB send most lookups to the system."""
@@ -36,19 +32,8 @@ class Embedded(Sqlite):
 
     def read(self, asks: list[Ask]) -> list[Answer]:
         """All views in one statement, or in one transaction where there are too many keys for that."""
-        statements = list(_statements(asks))
-
-        def run(again: bool) -> list[Any]:
-            with self._pool.connection(fresh=again) as connection:
-                if len(statements) == 1:
-                    return connection.execute(*statements[0]).fetchall()  # type: ignore[no-any-return]
-                connection.execute("BEGIN")
-                rows = [row for query, values in statements for row in connection.execute(query, values)]
-                connection.execute("COMMIT")
-                return rows
-
         found: list[dict[bytes, Any]] = [{} for _ in asks]
-        for row in self._asked(run):
+        for row in self._rows(list(_statements(asks))):
             found[row[0]][row[1]] = row
         return [_answer(ask, rows) for ask, rows in zip(asks, found, strict=True)]
 
@@ -61,16 +46,7 @@ class Embedded(Sqlite):
         """In one transaction."""
         query = _insert(table_name(rows.table), tuple(map(column_name, rows.features)))
         created = [None if one == times.NEVER else one for one in rows.created.tolist()]
-        values = zip(rows.keys, rows.events.tolist(), created, *rows.values, strict=True)
-        given = list(values)
-
-        def run(again: bool) -> None:
-            with self._pool.connection(fresh=again) as connection:
-                connection.execute("BEGIN IMMEDIATE")
-                connection.executemany(query, given)
-                connection.execute("COMMIT")
-
-        self._asked(run)
+        self._written(query, list(zip(rows.keys, rows.events.tolist(), created, *rows.values, strict=True)))
 
 
 def table_name(table: str) -> str:
@@ -96,7 +72,7 @@ def _answer(ask: Ask, found: dict[bytes, Any]) -> Answer:
 def _statements(asks: list[Ask]) -> Iterator[tuple[str, list[bytes]]]:
     """Queries with their values. Names are quoted, keys are bound."""
     most = max((len(ask.keys) for ask in asks), default=0)
-    step = max(1, _VARIABLES // max(1, len(asks)))
+    step = max(1, VARIABLES // max(1, len(asks)))
     for start in range(0, most, step):
         parts: list[tuple[int, str, tuple[str, ...], int]] = []
         values: list[bytes] = []

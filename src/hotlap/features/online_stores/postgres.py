@@ -44,6 +44,8 @@ class Postgres:
 
     def read(self, asks: list[Ask]) -> list[Answer]:
         """All views in one statement."""
+        if not asks:
+            return []
         parts, values = [], []
         for number, ask in enumerate(asks):
             parts.append(

@@ -118,8 +118,8 @@ class Redis:
         events = _events([stamp for ask in asks for stamp in held[id(ask)][-1]])
         ends = np.cumsum([len(ask.keys) for ask in asks])
         return [
-            Answer(values=[list(one) for one in held[id(ask)][:-1]], events=own)
-            for ask, own in zip(asks, np.split(events, ends[:-1]), strict=True)
+            Answer(values=[list(one) for one in held[id(ask)][:-1]], events=events[end - len(ask.keys) : end])
+            for ask, end in zip(asks, ends.tolist(), strict=True)
         ]
 
     def write(self, rows: Rows) -> None:

@@ -22,7 +22,7 @@ from hotlap.features.online_stores.pool import Pool
 
 _Result = TypeVar("_Result")
 
-_VARIABLES = 30_000
+VARIABLES = 30_000
 """Bound values in one statement; SQLite allows 32,766."""
 
 
@@ -50,20 +50,9 @@ class Sqlite:
 
     def read(self, asks: list[Ask]) -> list[Answer]:
         """All views in one statement, or in one transaction where there are too many keys for that."""
-        statements = list(_statements(asks))
-
-        def run(again: bool) -> list[Any]:
-            with self._pool.connection(fresh=again) as connection:
-                if len(statements) == 1:
-                    return list(connection.execute(*statements[0]))
-                connection.execute("BEGIN")
-                rows = [row for query, values in statements for row in connection.execute(query, values)]
-                connection.execute("COMMIT")
-                return rows
-
         found = [Found(ask) for ask in asks]
         utc: dict[Any, int] = {}
-        for view, key, feature, value, event in self._asked(run):
+        for view, key, feature, value, event in self._rows(list(_statements(asks))):
             at = utc.get(event)
             if at is None:
                 at = utc[event] = microseconds(event)
@@ -86,6 +75,24 @@ class Sqlite:
             for feature, column in zip(rows.features, rows.values, strict=True)
             for key, value, event, made in zip(rows.keys, column, events, created, strict=True)
         ]
+        self._written(query, values)
+
+    def _rows(self, statements: list[tuple[str, list[Any]]]) -> list[Any]:
+        """All rows of queries with their values, as of one moment."""
+
+        def run(again: bool) -> list[Any]:
+            with self._pool.connection(fresh=again) as connection:
+                if len(statements) == 1:
+                    return list(connection.execute(*statements[0]))
+                connection.execute("BEGIN")
+                rows = [row for query, values in statements for row in connection.execute(query, values)]
+                connection.execute("COMMIT")
+                return rows
+
+        return self._asked(run)
+
+    def _written(self, query: str, values: list[Any]) -> None:
+        """Run for each of the values, in one transaction."""
 
         def run(again: bool) -> None:
             with self._pool.connection(fresh=again) as connection:
@@ -125,7 +132,7 @@ class Sqlite:
 def _statements(asks: list[Ask]) -> Iterator[tuple[str, list[Any]]]:
     """Queries with their values. Names of tables are quoted; keys and features are bound."""
     most = max((len(ask.keys) for ask in asks), default=0)
-    step = max(1, (_VARIABLES - sum(len(ask.features) for ask in asks)) // max(1, len(asks)))
+    step = max(1, (VARIABLES - sum(len(ask.features) for ask in asks)) // max(1, len(asks)))
     for start in range(0, most, step):
         parts: list[tuple[int, str, int, int]] = []
         values: list[Any] = []

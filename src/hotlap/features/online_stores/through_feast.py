@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,6 @@ from feast.protos.feast.types.Value_pb2 import Value
 
 from hotlap.features import times
 from hotlap.features.online_stores import Answer, Ask, Reach, Rows
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def open_store(reach: Reach) -> ThroughFeast:
@@ -35,7 +32,7 @@ class ThroughFeast:
         rows = self._store.online_read(self._config, ask.view, keys, list(ask.features)) if keys else []
         return Answer(
             values=[[_serialized(values, name) for _, values in rows] for name in ask.features],
-            events=np.array([times.NEVER if at is None else _microseconds(at) for at, _ in rows], np.int64),
+            events=np.array([times.NEVER if at is None else times.microseconds(at) for at, _ in rows], np.int64),
         )
 
     def write(self, rows: Rows) -> None:
@@ -46,8 +43,8 @@ class ThroughFeast:
             (
                 deserialize_entity_key(rows.keys[row]),
                 {name: Value.FromString(column[row]) for name, column in zip(rows.features, rows.values, strict=True)},
-                _moment(rows.events[row]),
-                None if rows.created[row] == times.NEVER else _moment(rows.created[row]),
+                times.moment(int(rows.events[row])),
+                None if rows.created[row] == times.NEVER else times.moment(int(rows.created[row])),
             )
             for row in kept
         ]
@@ -60,11 +57,3 @@ class ThroughFeast:
 
 def _serialized(values: Any, name: str) -> bytes | None:
     return values[name].SerializeToString() if values and name in values else None
-
-
-def _microseconds(at: datetime) -> int:
-    return ((at.replace(tzinfo=UTC) if at.tzinfo is None else at) - _EPOCH) // timedelta(microseconds=1)
-
-
-def _moment(microseconds: Any) -> datetime:
-    return _EPOCH + timedelta(microseconds=int(microseconds))

@@ -14,10 +14,13 @@ CHANGED: dict[str, Any] = {
     "workers": 2, "prefetch": 3,
 }  # fmt: skip
 TEXTS: dict[str, Any] = {"trim": True, "foreach": True}
+AT_ONCE: dict[str, Any] = {"at_once": True, "workers": 1, "batch_size": 16}
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, CHANGED, {"precision": "fp16"}, TEXTS], ids=["plain", "changed", "fp16", "texts"]
+    "changes",
+    [{}, CHANGED, {"precision": "fp16"}, TEXTS, AT_ONCE],
+    ids=["plain", "changed", "fp16", "texts", "at once"],
 )
 @pytest.mark.parametrize("loop", ["pytorch", "lightning", "accelerate"])
 def test_it_is_python(loop: str, changes: Any) -> None:
@@ -38,10 +41,21 @@ def test_trimming_and_the_optimizers_form_are_said() -> None:
         assert "foreach=True" in code
 
 
+def test_reading_at_once_is_said_with_its_batch_size() -> None:
+    for code in snippets(Settings(**AT_ONCE).to_json()).values():
+        assert "BatchSampler(RandomSampler(dataset), 16" in code
+        assert "batch_size=None, num_workers=1" in code
+
+
 @pytest.mark.parametrize(
     "changes",
-    [{"batch_size": 4}, {"batch_size": 4, "micro_batch": 2, "precision": "bf16", "fused": True}, {"precision": "fp16"}],
-    ids=["fp32", "bf16 in parts", "fp16"],
+    [
+        {"batch_size": 4},
+        {"batch_size": 4, "micro_batch": 2, "precision": "bf16", "fused": True},
+        {"precision": "fp16"},
+        {"batch_size": 4, "at_once": True},
+    ],
+    ids=["fp32", "bf16 in parts", "fp16", "batches at once"],
 )
 def test_the_plain_one_trains(changes: Any) -> None:
     data = torch.utils.data.TensorDataset(torch.randn(64, 3), torch.randint(0, 2, (64,)))

@@ -10,6 +10,7 @@ from hotlap.training.settings import Settings
 STUDY: dict[str, Any] = {
     "images": True, "fused": True, "foreach": True, "optimizer": "AdamW", "not_exact": {}, "repeated": 3, "locked": [],
     "trim": {"reason": None},
+    "at_once": {"reason": None},
 }  # fmt: skip
 
 
@@ -21,8 +22,8 @@ def by_name(settings: Settings | None = None, *, compiler: bool = True, **study:
 def test_all_is_tried_where_all_makes_sense() -> None:
     tried = [name for name, change in by_name().items() if change.reason is None]
     assert tried == [
-        "trimmed padding", "bf16", "channels_last", "fused optimizer", "1 loader process", "2 loader processes",
-        "4 batches read ahead", "passes of 32", "passes of 16", "compile",
+        "trimmed padding", "bf16", "channels_last", "fused optimizer", "batches read at once", "1 loader process",
+        "2 loader processes", "4 batches read ahead", "passes of 32", "passes of 16", "compile",
     ]  # fmt: skip
 
 
@@ -55,7 +56,12 @@ def test_a_step_that_hardly_waits_gets_no_loader_process() -> None:
 
 def test_a_step_that_mostly_waits_gets_loader_processes_first() -> None:
     found = changes(STUDY, Settings(), compiler=True, loading_share=0.9)
-    assert [change.name for change in found[:3]] == ["1 loader process", "2 loader processes", "4 batches read ahead"]
+    assert [change.name for change in found[:4]] == [
+        "batches read at once",
+        "1 loader process",
+        "2 loader processes",
+        "4 batches read ahead",
+    ]
 
 
 def test_an_optimizer_without_a_fused_form_may_have_the_other() -> None:

@@ -26,8 +26,8 @@ _SETTINGS, _RESULT = "settings.json", "result.json"
 _PLACES = ("batch_size", "accumulation", "seed")
 """What a position in the data depends on: a resumed run can't change it."""
 _SPEED = (
-    "precision", "layout", "compile", "trim", "fused", "foreach", "micro_batch", "checkpointing", "workers", "prefetch",
-    "pin",
+    "precision", "layout", "compile", "trim", "at_once", "fused", "foreach", "micro_batch", "checkpointing", "workers",
+    "prefetch", "pin",
 )  # fmt: skip
 """What makes a step faster or slower."""
 
@@ -149,6 +149,7 @@ def describe(settings: Settings) -> str:
     words: list[str] = [settings.precision]
     words += [settings.layout] if settings.layout != "contiguous" else []
     words += ["trimmed padding"] if settings.trim else []
+    words += ["batches read at once"] if settings.at_once else []
     words += [name for name in ("compile", "fused", "foreach", "checkpointing") if getattr(settings, name)]
     if settings.examples_a_pass < settings.batch_size:
         words.append(f"micro-batches of {settings.examples_a_pass}")

@@ -156,6 +156,7 @@ def _result(found: Found, study: Json, machine: Machine, began: float, proven: J
         "confirmed": faster,
         "locked": study["locked"],
         "trimming": study["trim"],
+        "at_once": study["at_once"],
         "proposal": proposal(found.baseline, found.best, study["optimizer"]),
         "proof": proven["kind"] if proven and proven["judged"] else "pending",
         "proof_details": proven,

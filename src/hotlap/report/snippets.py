@@ -91,8 +91,17 @@ def _passes(settings: Json) -> int:
 
 
 def _loader(settings: Json) -> str:
-    words = [f"batch_size={min(settings['micro_batch'] or settings['batch_size'], settings['batch_size'])}"]
+    """A loader of shuffled batches; of whole ones, where the dataset is indexed with a list of indices."""
+    size = min(settings["micro_batch"] or settings["batch_size"], settings["batch_size"])
+    words = [] if settings["at_once"] else [f"batch_size={size}"]
     if settings["workers"]:
         words += [f"num_workers={settings['workers']}", f"prefetch_factor={settings['prefetch']}"]
     words += ["pin_memory=True"] if settings["pin"] else []
-    return f"loader = torch.utils.data.DataLoader(dataset, {', '.join(words)}, shuffle=True)"
+    words += [] if settings["at_once"] else ["shuffle=True"]
+    if not settings["at_once"]:
+        return f"loader = torch.utils.data.DataLoader(dataset, {', '.join(words)})"
+    return (
+        "from torch.utils.data import BatchSampler, DataLoader, RandomSampler\n"
+        f"batches = BatchSampler(RandomSampler(dataset), {size}, drop_last=False)\n"
+        f"loader = DataLoader(dataset, {', '.join(['sampler=batches, batch_size=None', *words])})"
+    )

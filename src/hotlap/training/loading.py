@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import Any, Protocol
 
 from hotlap.core import Json
 from hotlap.errors import InputError, WorkloadError
+from hotlap.training.at_once import AtOnce, check
 from hotlap.training.encoding import encode
 from hotlap.training.order import Slot, derived_seed, slots, windows_in
 from hotlap.training.reading import MicroBatch, Reader, Window, Windows, collate, count_rows, loss_weight
@@ -48,6 +50,10 @@ class Source(Protocol):
         """What an iterable needs, besides epoch and window, to be taken up again; None if nothing."""
         ...
 
+    def check_at_once(self) -> AtOnce:
+        """Whether its batches are the same where the Dataset is indexed once for each."""
+        ...
+
     def close(self) -> None:
         """End the loader processes."""
         ...
@@ -68,9 +74,21 @@ class _ByPlace:
     windows: int | None
     _reading: Windows | None = None
 
+    def _slots(self, epoch: int, first: int) -> Iterator[Slot]:
+        """Where to read what, from that place to the end of the training."""
+        raise NotImplementedError
+
+    def _reader(self, *, at_once: bool) -> Reader:
+        raise NotImplementedError
+
     def _start(self, epoch: int, first: int) -> Windows:
         """All windows from that place to the end of the training."""
         raise NotImplementedError
+
+    def check_at_once(self) -> AtOnce:
+        """Read batches of the first epoch in both ways, and compare them."""
+        first_epoch = takewhile(lambda slot: slot.epoch == 0, self._slots(0, 0))
+        return check(self._reader(at_once=False), self._reader(at_once=True), first_epoch)
 
     def epoch(self, number: int, first: int) -> Iterator[Window]:
         """The windows of an epoch from `first` on; loader processes read on into the next epoch meanwhile."""
@@ -105,10 +123,10 @@ class DatasetSource(_ByPlace):
         self._dataset, self._workload, self._settings = dataset, workload, settings
         self._rank, self._world = rank, world
 
-    def _start(self, epoch: int, first: int) -> Windows:
+    def _slots(self, epoch: int, first: int) -> Iterator[Slot]:
         settings = self._settings
         assert self.examples is not None
-        order = slots(
+        return slots(
             self.examples,
             batch_size=settings.batch_size,
             micro_batch=settings.examples_a_pass,
@@ -119,10 +137,16 @@ class DatasetSource(_ByPlace):
             rank=self._rank,
             world=self._world,
         )
-        reader = Reader(self._dataset, collate, seed=settings.seed, generators=own_generators(self._dataset))
+
+    def _reader(self, *, at_once: bool) -> Reader:
+        own = own_generators(self._dataset)
+        return Reader(self._dataset, collate, seed=self._settings.seed, generators=own, at_once=at_once)
+
+    def _start(self, epoch: int, first: int) -> Windows:
+        settings = self._settings
         return Windows(
-            order,
-            reader,
+            self._slots(epoch, first),
+            self._reader(at_once=settings.at_once),
             self._workload,
             workers=settings.workers,
             pin_memory=settings.pin,
@@ -155,15 +179,29 @@ class LoaderSource(_ByPlace):
         self.warnings = changing(loader.dataset) if readable else ()
         self._sampler = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
 
-    def _start(self, epoch: int, first: int) -> Windows:
+    def check_at_once(self) -> AtOnce:
+        """As of any Dataset, where the DataLoader puts rows together as torch does and this process can read them."""
+        from torch.utils.data import default_collate
+
+        if self._loader.collate_fn is not default_collate or self._loader.batch_sampler is None:
+            return AtOnce(examples=0, reason="the DataLoader makes batches in a way of its own")
+        if self._loader.worker_init_fn is not None:
+            return AtOnce(examples=0, reason="the DataLoader has a worker_init_fn, which may open what is read")
+        return super().check_at_once()
+
+    def _reader(self, *, at_once: bool) -> Reader:
         loader = self._loader
-        reader = Reader(
+        return Reader(
             loader.dataset,
             loader.collate_fn,
             seed=self._settings.seed,
             generators=own_generators(loader.dataset, loader.collate_fn),
             in_batches=loader.batch_sampler is None,
+            at_once=at_once,
         )
+
+    def _start(self, epoch: int, first: int) -> Windows:
+        loader, reader = self._loader, self._reader(at_once=self._settings.at_once)
         options = {name: getattr(loader, name) for name in ("pin_memory", "timeout", "worker_init_fn")}
         if loader.num_workers:
             options["prefetch_factor"] = loader.prefetch_factor
@@ -275,6 +313,10 @@ class BatchesSource:
         except InputError:
             return None
         return found
+
+    def check_at_once(self) -> AtOnce:
+        """They are read as they come."""
+        return AtOnce(examples=0, reason="`training` gives batches of its own, which are read as they come")
 
     def load_state(self, state: Json) -> None:
         """Have the next epoch begin where `state` says, which is the window it is asked for from."""

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hotlap.errors import HotlapError, TrainingStopped, WorkloadError
+from hotlap.training.at_once import Failed, batch_of
 from hotlap.training.order import Slot, derived_seed
 from hotlap.training.seeding import reseed, seed_generators
 from hotlap.workload.inputs import input_kind
@@ -48,13 +49,6 @@ class Window:
         return sum(one.rows for one in self.micro_batches if one.weight)
 
 
-@dataclass(frozen=True, slots=True)
-class _Failed:
-    """What went wrong in a loader process, as a sentence: an exception would arrive with its whole story."""
-
-    sentence: str
-
-
 class Reader:
     """A Dataset that takes a Slot and gives it with its batch, or with why there is none.
 
@@ -70,10 +64,13 @@ class Reader:
         seed: int,
         generators: Sequence[Any],
         in_batches: bool = False,
+        at_once: bool = False,
     ) -> None:
-        """`collate` makes a batch of a list of items; of the one item of a slot where the Dataset is `in_batches`."""
+        """`collate` makes a batch of a list of items; of the one item of a slot where the Dataset is `in_batches`.
+        `at_once`: the Dataset is indexed with all of a slot's indices together, and what it gives is the batch.
+        """
         self._dataset, self._collate, self._seed = dataset, collate, seed
-        self._generators, self._in_batches = generators, in_batches
+        self._generators, self._in_batches, self._at_once = generators, in_batches, at_once
 
     def __getitem__(self, slot: Slot) -> tuple[Slot, Any]:
         place = ("data", slot.epoch, slot.window, slot.start)
@@ -82,9 +79,10 @@ class Reader:
             reseed(generator, derived_seed(self._seed, *place, number))
         try:
             with running("training"):
-                return slot, pair(self._collate(self._items(slot)))
+                batch = batch_of(self._dataset, slot.indices) if self._at_once else self._collate(self._items(slot))
+                return slot, pair(batch)
         except HotlapError as error:
-            return slot, _Failed(str(error))
+            return slot, Failed(str(error))
 
     def begin_worker(self, then: Callable[[int], Any] | None, number: int) -> None:
         """Have `get_worker_info().dataset` in this loader process be the user's, then call their worker_init_fn."""
@@ -154,7 +152,7 @@ class Windows:
                 "a loader process ended by itself, most often for want of memory; go on with --resume, with fewer "
                 "workers (--set workers=0)"
             ) from error
-        if isinstance(batch, _Failed):
+        if isinstance(batch, Failed):
             raise WorkloadError(batch.sentence)
         return slot, batch
 

@@ -74,6 +74,7 @@ def train_model(
         kept = _kept(folder, warnings) if resume else None
         parts = make_parts(opened, settings, folder, processes, tell)
         try:
+            check_at_once(parts)
             warnings += [*preparing.cutting_warnings(parts.model, settings, processes.world), *parts.source.warnings]
             position = _restore(parts, kept) if kept else Position(first_score=_first_score(parts))
             preparing.compile_model(parts.model, settings)
@@ -154,6 +155,13 @@ def check_trimming(opened: Opened, settings: Settings, processes: Processes) -> 
     found = trimming_of(opened, settings, processes) if settings.trim else None
     if found is not None and found.reason is not None:
         raise InputError(f"settings: trim=true: {found.reason}; leave it out")
+
+
+def check_at_once(parts: Parts) -> None:
+    """Raise InputError where the settings ask for batches read at once and the Dataset would give other ones."""
+    found = parts.source.check_at_once() if parts.settings.at_once else None
+    if found is not None and found.reason is not None:
+        raise InputError(f"settings: at_once=true: {found.reason}; leave it out")
 
 
 def make_parts(opened: Opened, settings: Settings, folder: Path, processes: Processes, tell: Tell) -> Parts:

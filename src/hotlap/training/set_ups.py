@@ -117,11 +117,13 @@ def to_prove(own: Settings, best: Settings) -> list[Settings]:
 
 
 def _loading(study: Json, share: float) -> list[Change]:
-    reason = _locked("workers", study)
-    if reason is None and share < _LEAST_WAIT:
-        reason = f"a step waits {share:.1%} of its time for data: there is nothing to gain"
+    nothing = (
+        f"a step waits {share:.1%} of its time for data: there is nothing to gain" if share < _LEAST_WAIT else None
+    )
+    reason = _locked("workers", study) or nothing
     names = "1 loader process", "2 loader processes"
     return [
+        Change(name="batches read at once", settings={"at_once": True}, reason=study["at_once"]["reason"] or nothing),
         Change(name=names[0], settings={"workers": 1}, reason=reason),
         Change(name=names[1], settings={"workers": 2}, reason=reason),
         Change(name="4 batches read ahead", settings={"prefetch": 4}, reason=reason, upon=names),

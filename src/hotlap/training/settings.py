@@ -27,6 +27,7 @@ class Settings:
         all that a process has of a step. accumulation: batches in a step, where the data is an iterable of batches.
     precision: bf16 and fp16 are autocast, weights stay fp32. layout: of 4-D weights and inputs.
     trim: columns that are padding in every row of a batch are cut off, where that changes nothing.
+    at_once: the Dataset is indexed once for a batch, with an array, where that gives the same bits.
     fused: the optimizer's one-kernel form; foreach: that of one call for all parameters.
     checkpointing: recompute each repeated layer's activations.
     clip: largest norm of all gradients. ema: decay of an average of the weights, which is then what is kept.
@@ -43,6 +44,7 @@ class Settings:
     layout: Layout = "contiguous"
     compile: bool = False
     trim: bool = False
+    at_once: bool = False
     fused: bool = False
     foreach: bool = False
     checkpointing: bool = False

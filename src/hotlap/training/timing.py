@@ -49,6 +49,7 @@ def study(state: dict[str, Any], *, target: str, settings: Json) -> Json:
         "fused": preparing.has_fused_form(parts.optimizer),
         "foreach": preparing.has_foreach_form(parts.optimizer),
         "trim": to_json(trim),
+        "at_once": to_json(parts.source.check_at_once()),
         "optimizer": type(parts.optimizer).__name__,
         "not_exact": preparing.not_exact(parts.model),
         "repeated": len(repeated_layers(parts.model)),

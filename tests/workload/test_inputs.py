@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
 
@@ -163,6 +164,21 @@ def test_flat_outputs_nest_again(outputs):
     assert same(restore_outputs(to_arrays(flat), output_spec(outputs)), outputs)
     leaves = [int(leaf) for leaf in flat]
     assert plain(nest(output_tree(outputs), leaves)) == plain(outputs)
+
+
+@given(outputs_like(st.integers(0, 99).map(lambda value: torch.tensor([value]))))
+def test_dicts_keep_their_order_where_the_manifest_sorts_names(outputs):
+    leaves = [int(leaf) for leaf in flatten_outputs(outputs)]
+    stored = json.loads(json.dumps(output_tree(outputs), sort_keys=True))
+    found = nest(stored, leaves)
+    assert plain(found) == plain(outputs)
+    assert in_order(found) == leaves
+
+
+def in_order(value):
+    if isinstance(value, dict | list | tuple):
+        return [leaf for one in (value.values() if isinstance(value, dict) else value) for leaf in in_order(one)]
+    return [] if value is None else [value]
 
 
 def plain(value):

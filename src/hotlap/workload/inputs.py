@@ -173,7 +173,7 @@ def output_tree(outputs: Outputs) -> Json:
 
 
 def nest(tree: Json, leaves: Sequence[Any]) -> Any:
-    """Nest flat outputs as `tree` says. A dataclass comes out as a Record."""
+    """Nest flat outputs as `tree` says, dicts in the order of their outputs. A dataclass comes out as a Record."""
     if tree is None:
         return None
     if isinstance(tree, int):
@@ -182,8 +182,17 @@ def nest(tree: Json, leaves: Sequence[Any]) -> Any:
     if kind in ("tuple", "list"):
         nested = [nest(item, leaves) for item in items]
         return tuple(nested) if kind == "tuple" else nested
-    named = {key: nest(item, leaves) for key, item in items.items()}
+    # The manifest keeps names in order of the alphabet.
+    named = {key: nest(items[key], leaves) for key in sorted(items, key=lambda key: _first(items[key]))}
     return Record(named) if kind == "dataclass" else named
+
+
+def _first(tree: Json) -> float:
+    """The number of the first output in a part of a tree; infinite where it holds none."""
+    if tree is None or isinstance(tree, int):
+        return float("inf") if tree is None else tree
+    (items,) = tree.values()
+    return min(map(_first, items.values() if isinstance(items, dict) else items), default=float("inf"))
 
 
 def restore_outputs(arrays: Sequence[Array], treespec: OutputSpec) -> Outputs:

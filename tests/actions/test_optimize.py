@@ -98,10 +98,17 @@ def test_when_nothing_may_be_lost_the_original_stays_and_the_nearest_miss_is_sai
     assert hotlap.load(out / "artifact")(images).shape == (3, 10)
 
 
+def test_a_model_too_slow_for_the_budget_is_told_with_what_one_candidate_takes() -> None:
+    assert optimizing._too_slow(0.001, 10.0) == []
+    (told,) = optimizing._too_slow(4.0, 10.0)
+    assert "takes 4 s" in told
+    assert "give more --budget" in told
+
+
 def test_a_profile_that_takes_too_long_is_a_warning_and_the_search_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(optimizing, "_LEAST_PROFILE_SECONDS", 0.0)
+    monkeypatch.setattr(optimizing, "_LEAST_PROFILE_SHARE", 0.0)
     monkeypatch.setattr(optimizing, "_PROFILE_SHARE", 0.0)
     target, out = models.write(tmp_path, "convolutions"), tmp_path / "out"
     code = run(["optimize", target, "--out", str(out), "--only", "onnxruntime", "--skip", "int8",

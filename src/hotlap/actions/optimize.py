@@ -22,6 +22,7 @@ from hotlap.core import Json, Signature
 from hotlap.errors import CandidateFailed, InputError
 from hotlap.machine.facts import Machine, facts
 from hotlap.machine.limits import Limits, limits
+from hotlap.measure import pairs, statistics
 from hotlap.measure.required import required
 from hotlap.measure.worker import Worker
 from hotlap.report.schema import read_result
@@ -37,8 +38,10 @@ from hotlap.workload.workload import Workload
 _WORK = "hotlap.search.work"
 _BATCHES: dict[Objective, int] = {"latency": 1, "throughput": 16, "size": 1}
 _MOST_EXAMPLES = 1_000_000
-_LEAST_PROFILE_SECONDS, _PROFILE_SHARE = 60.0, 0.4
-"""A profile may take so long, or this share of the time left; it only spares tries, so the search goes on without."""
+_LEAST_CALLS = pairs.SCREENING.least_pairs + statistics.LOOKS.at[0] * pairs.LONGER.least_pairs
+_PROFILE_SHARE, _LEAST_PROFILE_SHARE, _LEAST_PROFILE_SECONDS = 0.4, 0.25, 60.0
+"""A profile may take this share of the time left, and in any case the second of the whole budget, up to so many
+seconds; it only spares tries, so the search goes on without."""
 
 
 def optimize(
@@ -106,7 +109,7 @@ def optimize(
                 with required("the machine's limits can't be measured", longer="try again when the machine is quiet"):
                     limit = limits(machine, device=where, threads=settings["threads"])
                 setting = _setting(settings, study, folder.work, machine, began + budget, allowed, tell)
-                setting = _with_profile(setting, student, limit)
+                setting = _with_profile(setting, student, limit, budget)
             setting, baseline = _with_noise(setting)
             candidates = _space(setting, machine, study, only, skip)
             tell({"event": "space", "candidates": len(candidates.candidates), "budget": budget})
@@ -168,7 +171,7 @@ def _setting(
     )
 
 
-def _with_profile(setting: Setting, student: Worker, limit: Limits) -> Setting:
+def _with_profile(setting: Setting, student: Worker, limit: Limits, budget: float) -> Setting:
     """Where the time goes, before anything is changed, and the least time each number format could take.
 
     A profile that takes too long or fails is a warning: without it no candidate is left out for its format's bound.
@@ -182,7 +185,9 @@ def _with_profile(setting: Setting, student: Worker, limit: Limits) -> Setting:
             threads=setting.threads,
             limits=limit.to_json(),
             device=setting.device,
-            timeout=max(_LEAST_PROFILE_SECONDS, _PROFILE_SHARE * setting.seconds_left),
+            timeout=max(
+                min(_LEAST_PROFILE_SECONDS, _LEAST_PROFILE_SHARE * budget), _PROFILE_SHARE * setting.seconds_left
+            ),
         )
     except CandidateFailed as error:
         told = f"the original was not profiled: {error}; the search goes on without, and `hotlap profile` has more time"
@@ -207,13 +212,27 @@ def _with_noise(setting: Setting) -> tuple[Setting, Worker]:
         start_seconds = time.monotonic() - began
         peak = baseline.call(f"{_WORK}.holding:peak_memory", timeout=60.0)
         held.pop_all()
+    baseline_ms = float(np.median(found[0].baseline_ms))
     study = {
         **setting.study,
-        "baseline_ms": float(np.median(found[0].baseline_ms)),
+        "warnings": [*setting.study["warnings"], *_too_slow(baseline_ms / 1000, setting.seconds_left)],
+        "baseline_ms": baseline_ms,
         "peak_memory_bytes": peak,
         "start_seconds": start_seconds,
     }
     return replace(setting, study=study, noise_floor=noise.floor(found)), baseline
+
+
+def _too_slow(call_seconds: float, seconds_left: float) -> list[str]:
+    """What to say where not even one candidate can be tried and confirmed within the budget."""
+    least = _LEAST_CALLS * call_seconds
+    if least <= seconds_left:
+        return []
+    return [
+        f"one call of the original takes {call_seconds:.2g} s, and trying and confirming one candidate at least "
+        f"{_LEAST_CALLS} of them, {least:.0f} s, while {seconds_left:.0f} s of the budget were left: this run took "
+        "longer than its budget; give more --budget, or a smaller --batch"
+    ]
 
 
 def _space(setting: Setting, machine: Machine, study: Json, only: Sequence[str], skip: Sequence[str]) -> space.Space:

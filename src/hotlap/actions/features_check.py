@@ -94,7 +94,7 @@ def _frame(path: Path | str, what: str) -> Any:
     if not Path(path).exists():
         raise InputError(f"--{what} {path}: no such file; give a Parquet file")
     try:
-        return pl.read_parquet(path)
+        return pl.read_parquet(path, glob=False)
     except pl.exceptions.PolarsError as error:
         raise InputError(f"--{what} {path}: can't be read as Parquet: {str(error).splitlines()[0]}") from error
 

@@ -26,7 +26,7 @@ def read(entities: Any) -> pl.LazyFrame:
         path = Path(entities)
         if not path.exists():
             raise InputError(f"entities {entities}: no such file; give a frame, or the path of a Parquet file")
-        frame = pl.scan_parquet(sorted(path.rglob("*.parquet")) if path.is_dir() else path)
+        frame = pl.scan_parquet(sorted(path.rglob("*.parquet")) if path.is_dir() else path, glob=False)
         try:
             frame.collect_schema()
         except pl.exceptions.PolarsError as error:

@@ -81,7 +81,7 @@ def _frame(rows: Any) -> pl.DataFrame:
     if isinstance(rows, str | Path):
         if not Path(rows).exists():
             raise InputError(f"{rows}: no such file; `hotlap features train --out` writes one")
-        return pl.read_parquet(rows)
+        return pl.read_parquet(rows, glob=False)
     found = rows if isinstance(rows, pl.DataFrame) else pl.from_arrow(rows)
     assert isinstance(found, pl.DataFrame)
     return found

@@ -219,7 +219,7 @@ def view_of(
     created = batch.created_timestamp_column
     return View(
         name=view.projection.name_to_use(),
-        source=scan(batch, repo) if source is None else source,
+        source=_scanned(view, repo) if source is None else source,
         keys=tuple(
             (renamed.get(one.name, one.name), original.get(one.name, one.name))
             for one in view.entity_columns
@@ -230,6 +230,13 @@ def view_of(
         ttl=view.ttl if view.ttl else None,
         features=tuple((original.get(name, name), column) for name, column in features),
     )
+
+
+def _scanned(view: FeatureView, repo: Path | str | None) -> pl.LazyFrame:
+    try:
+        return scan(view.batch_source, repo)
+    except InputError as error:
+        raise type(error)(f"view {view.name}, {error}") from error.__cause__
 
 
 def check_names(views: list[View], taken: Iterable[str]) -> None:

@@ -204,7 +204,9 @@ def reads(folder: Path | str, *, sample: int | None = None, seed: int = 0) -> It
         kept[np.random.default_rng(seed).choice(total, sample, replace=False)] = True
     begin = 0
     for (asked_text, _), paths in alike.items():
-        frame = pl.concat([pl.read_parquet(path, hive_partitioning=False) for path in paths], how="vertical_relaxed")
+        frame = pl.concat(
+            [pl.read_parquet(path, hive_partitioning=False, glob=False) for path in paths], how="vertical_relaxed"
+        )
         mine = frame.filter(pl.Series(kept[begin : begin + len(frame)]))
         begin += len(frame)
         if len(mine):

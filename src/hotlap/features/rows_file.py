@@ -24,10 +24,11 @@ def read(path: Path, flag: str, kinds: Mapping[str, pl.DataType]) -> pl.DataFram
         raise InputError(f"{flag} {path}: no such file")
     try:
         if path.suffix == ".parquet":
-            return pl.read_parquet(path)
+            return pl.read_parquet(path, glob=False)
         if path.suffix == ".jsonl":
-            return pl.read_ndjson(path, infer_schema_length=None)
-        text = pl.read_csv(path, infer_schema=False)
+            with path.open("rb") as file:  # a path would be read as a pattern
+                return pl.read_ndjson(file, infer_schema_length=None)
+        text = pl.read_csv(path, infer_schema=False, glob=False)
     except (pl.exceptions.PolarsError, OSError) as error:
         told = str(error).splitlines()[0]
         raise InputError(f"{flag} {path}: can't be read as {path.suffix[1:]}: {told}") from error

@@ -19,8 +19,9 @@ _FINENESS = {"ms": 0, "us": 1, "ns": 2}
 def scan(source: FileSource, repo: Path | str | None) -> pl.LazyFrame:
     """The source's rows, read when they are needed. Files of a folder follow each other in the order of their paths.
 
-    Folders named `column=value` become columns. Files of one folder may differ in the unit of their timestamps and
-    lack columns that others have. Raises InputError where there is nothing to read.
+    The path is taken literally: `*`, `?` and `[` in it stand for themselves. Folders named `column=value` become
+    columns. Files of one folder may differ in the unit of their timestamps and lack columns that others have. Raises
+    InputError where there is nothing to read.
     """
     from feast.data_format import DeltaFormat
     from feast.infra.offline_stores.file_source import FileSource as Known
@@ -49,24 +50,34 @@ def _parquet(path: Path, name: str) -> pl.LazyFrame:
     if not path.exists():
         raise InputError(f"source {name}: {path} does not exist; write it, or change the source's path")
     if not path.is_dir():
+        _schema(path, name)
         return pl.scan_parquet(path, glob=False)
     found = files(path)
     if not found:
         raise InputError(f"source {name}: {path} holds no .parquet file; write one, or change the source's path")
-    schemas = [pl.read_parquet_schema(one) for one in found]
+    schemas = [_schema(one, name) for one in found]
     partitioned = any("=" in part for part in found[0].relative_to(path).parts[:-1])
     if all(schema == schemas[0] for schema in schemas):
-        return pl.scan_parquet(found, hive_partitioning=partitioned)
+        return pl.scan_parquet(found, hive_partitioning=partitioned, glob=False)
     return pl.concat(
         [
-            pl.scan_parquet(one, hive_partitioning=partitioned).with_columns(_finest(schema, schemas))
+            pl.scan_parquet(one, hive_partitioning=partitioned, glob=False).with_columns(_finest(schema, schemas))
             for one, schema in zip(found, schemas, strict=True)
         ],
         how="diagonal_relaxed",
     )
 
 
-def _finest(own: dict[str, pl.DataType], all_of_them: list[dict[str, pl.DataType]]) -> list[pl.Expr]:
+def _schema(file: Path, name: str) -> pl.Schema:
+    """The columns that the file itself has. Raises InputError where it is no Parquet file."""
+    try:
+        return pl.scan_parquet(file, glob=False, hive_partitioning=False).collect_schema()
+    except (pl.exceptions.ComputeError, OSError) as error:
+        told = str(error).splitlines()[0]
+        raise InputError(f"source {name}: {file} can't be read as Parquet ({told}); write it anew") from None
+
+
+def _finest(own: pl.Schema, all_of_them: list[pl.Schema]) -> list[pl.Expr]:
     """Casts of the timestamps to the finest unit that any file has, in UTC where any file has a zone."""
     casts = []
     for name, kind in own.items():

@@ -1,66 +1,300 @@
-"""The set-up as code for other loops: it parses, and says what the settings say; the plain one is run."""
+"""The set-up as code for other loops: the plain one is run and takes the steps of a loop written out by hand; the
+others, whose packages need not be there, parse and say what the settings say."""
+
+from __future__ import annotations
 
 import ast
+import builtins
+import copy
+import random
+import symtable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from hotlap.report.snippets import snippets
+from hotlap.training.reading import MicroBatch
+from hotlap.training.recompute import recompute_layers, repeated_layers
 from hotlap.training.settings import Settings
+from hotlap.training.trimming import trimmed
 
-CHANGED: dict[str, Any] = {
+LOOPS = ("pytorch", "lightning", "accelerate")
+IMAGES: dict[str, Any] = {
     "precision": "bf16", "layout": "channels_last", "compile": True, "fused": True, "batch_size": 32, "micro_batch": 8,
     "workers": 2, "prefetch": 3,
 }  # fmt: skip
-TEXTS: dict[str, Any] = {"trim": True, "foreach": True}
+TEXTS: dict[str, Any] = {"trim": True, "foreach": True, "checkpointing": True}
 AT_ONCE: dict[str, Any] = {"at_once": True, "workers": 1, "batch_size": 16}
+CUDA: dict[str, Any] = {"device": "cuda", "precision": "fp16", "pin": True, "micro_batch": 8, "layout": "channels_last"}
+CHANGES = [{}, IMAGES, TEXTS, AT_ONCE, CUDA, {"precision": "bf16"}]
+DATA = [{}, {"own_batches": True}, {"weighted": True}]
+ROWS = 25
 
 
+class Sum(nn.Module):
+    """Takes one or two inputs [rows, 3], gives a Tensor, tuple or dict of [rows, 2]."""
+
+    def __init__(self, nested: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.nested, self.layer = nested, nn.Linear(3, 2)
+
+    def forward(self, first: Any, second: Any = 0) -> Any:
+        return self.nested(self.layer(first + second))
+
+
+class Examples(Dataset[Any]):
+    """Pairs whose inputs are `nested` of two rows."""
+
+    def __init__(self, nested: Callable[[Any, Any], Any]) -> None:
+        draw = torch.Generator().manual_seed(3)
+        self.nested = nested
+        self.rows, self.more = (torch.randn(ROWS, 3, generator=draw) for _ in range(2))
+        self.labels = torch.randint(0, 2, (ROWS,), generator=draw)
+
+    def __len__(self) -> int:
+        return ROWS
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.nested(self.rows[index], self.more[index]), self.labels[index]
+
+
+KINDS: dict[str, tuple[Callable[..., Any], Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "tensor": (lambda first, second: first, lambda out: out, lambda out: out),
+    "tuple": (lambda first, second: (first, second), lambda out: (out, out), lambda out: out[1]),
+    "dict": (
+        lambda first, second: {"second": second, "first": first},
+        lambda out: {"logits": out, "nothing": None},
+        lambda out: out["logits"],
+    ),
+}
+"""By kind of the inputs: what makes them, how outputs nest, what a loss takes of them."""
+
+
+@contextmanager
+def seeded() -> Iterator[None]:
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        yield
+
+
+def settings(**changes: Any) -> Any:
+    return Settings(threads=torch.get_num_threads(), **changes).to_json()
+
+
+def trained(changes: Any, names: dict[str, Any], **data: Any) -> tuple[nn.Module, int]:
+    """The model after the plain snippet ran, and how many steps the optimizer took."""
+    steps = 0
+
+    def count(*given: Any) -> None:
+        nonlocal steps
+        steps += 1
+
+    hook = register_optimizer_step_post_hook(count)
+    model = copy.deepcopy(names["model"])
+    try:
+        with seeded():
+            exec(snippets(settings(**changes), **data)["pytorch"], {**names, "model": model})
+    finally:
+        hook.remove()
+    return model, steps
+
+
+def by_hand(model: nn.Module, loader: Any, loss: Any, *, epochs: int, half: bool = False) -> nn.Module:
+    """A model trained with whole batches, one pass each."""
+    model = copy.deepcopy(model)
+    optimizer = torch.optim.AdamW(model.parameters())
+    with seeded():
+        for _ in range(epochs):
+            for inputs, targets in loader:
+                with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+                    if isinstance(inputs, dict):
+                        outputs = model(inputs["first"], inputs["second"])
+                    else:
+                        outputs = model(inputs) if torch.is_tensor(inputs) else model(inputs[0], inputs[1])
+                optimizer.zero_grad()
+                loss(outputs, targets).backward()
+                optimizer.step()
+    return model
+
+
+def assert_alike(model: nn.Module, other: nn.Module, tolerance: float = 1e-6) -> None:
+    for one, two in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "changes",
-    [{}, CHANGED, {"precision": "fp16"}, TEXTS, AT_ONCE],
-    ids=["plain", "changed", "fp16", "texts", "at once"],
+    [{}, {"micro_batch": 3}, {"micro_batch": 3, "fused": True}, {"at_once": True, "micro_batch": 5}, {"foreach": True}],
+    ids=["whole", "parts", "parts, fused", "at once, parts", "foreach"],
 )
-@pytest.mark.parametrize("loop", ["pytorch", "lightning", "accelerate"])
-def test_it_is_python(loop: str, changes: Any) -> None:
-    ast.parse(snippets(Settings(**changes).to_json())[loop])
+def test_the_plain_one_takes_the_steps_of_whole_batches(kind: str, changes: Any) -> None:
+    nested, given, logits = KINDS[kind]
+    data = Examples(nested)
+    model = Sum(given)
+
+    def loss(outputs: Any, targets: Any) -> Any:
+        return functional.cross_entropy(logits(outputs), targets)
+
+    names = {"model": model, "dataset": data, "loss_function": loss}
+    made, steps = trained({"batch_size": 8, "epochs": 2, **changes}, names)
+    order = DataLoader(data, batch_size=8, shuffle=True)
+    assert_alike(made, by_hand(model, order, loss, epochs=2))
+    assert steps == 2 * 4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_outputs_in_half_precision_reach_the_loss_in_fp32(kind: str) -> None:
+    nested, given, logits = KINDS[kind]
+    model, kinds = Sum(given), set()
+
+    def loss(outputs: Any, targets: Any) -> Any:
+        kinds.add(logits(outputs).dtype)
+        return functional.cross_entropy(logits(outputs).float(), targets)
+
+    data = Examples(nested)
+    names = {"model": model, "dataset": data, "loss_function": loss}
+    made, _ = trained({"batch_size": 8, "precision": "bf16", "micro_batch": 3}, names)
+    assert kinds == {torch.float32}
+    assert_alike(made, by_hand(model, DataLoader(data, batch_size=8, shuffle=True), loss, epochs=1, half=True), 1e-4)
+
+
+def test_parts_are_weighted_by_what_their_loss_is_averaged_over() -> None:
+    draw = torch.Generator().manual_seed(1)
+    labels = torch.where(torch.rand(ROWS, generator=draw) < 0.5, -100, torch.randint(0, 2, (ROWS,), generator=draw))
+    rows = torch.randn(ROWS, 3, generator=draw)
+    batches = [(rows[:12], labels[:12]), (rows[12:13], torch.tensor([-100])), (rows[13:], labels[13:])]
+    data = TensorDataset(rows, labels)
+    names = {
+        "model": Sum(lambda out: out), "dataset": data, "batches": batches, "loss_function": functional.cross_entropy,
+        "loss_weight": lambda targets: (targets != -100).sum().item(),
+    }  # fmt: skip
+    made, steps = trained({"batch_size": 8, "micro_batch": 1}, names, weighted=True)
+    whole = DataLoader(data, batch_size=8, shuffle=True)
+    with seeded():
+        counted = [batch for batch in whole if (batch[1] != -100).any()]
+    assert_alike(made, by_hand(names["model"], counted, functional.cross_entropy, epochs=1))
+    assert steps == len(counted)
+    made, steps = trained({"batch_size": 8}, names, weighted=True, own_batches=True)
+    assert_alike(made, by_hand(names["model"], batches[::2], functional.cross_entropy, epochs=1))
+    assert steps == 2
+
+
+def test_a_loader_of_ones_own_is_read_at_once_in_its_own_order() -> None:
+    data = Subset(Examples(KINDS["tuple"][0]), range(4, 20))
+    model = Sum(lambda out: out)
+    names = {"model": model, "batches": DataLoader(data, batch_size=5), "loss_function": functional.cross_entropy}
+    made, steps = trained({"at_once": True}, names, own_batches=True)
+    assert_alike(made, by_hand(model, DataLoader(data, batch_size=5), functional.cross_entropy, epochs=1))
+    assert steps == 4
+
+
+def test_images_and_weights_lie_channels_last_and_repeated_layers_are_recomputed() -> None:
+    seen = []
+
+    class Block(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(nn.Conv2d(width, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())
+
+        def forward(self, images: Any) -> Any:
+            seen.append(images.is_contiguous(memory_format=torch.channels_last))
+            return self.layers(images)
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks, self.head = nn.Sequential(Block(3), Block(4)), nn.Linear(4, 2)
+
+        def forward(self, images: Any) -> Any:
+            return self.head(self.blocks(images).mean((2, 3)))
+
+    data = TensorDataset(torch.randn(6, 3, 8, 8), torch.randint(0, 2, (6,)))
+    names = {"model": Net(), "dataset": data, "loss_function": functional.cross_entropy}
+    plain, _ = trained({"batch_size": 4, "layout": "channels_last"}, names)
+    assert len(seen) == 4
+    assert all(seen)
+    again, _ = trained({"batch_size": 4, "layout": "channels_last", "checkpointing": True}, names)
+    assert len(seen) == 4 + 2 * 4  # Each block of two steps twice more.
+    for one, two in zip(plain.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(one, two)
+    assert recompute_layers(copy.deepcopy(names["model"])) == list(repeated_layers(names["model"]))
+
+
+def test_it_trims_as_hotlap_does() -> None:
+    names: dict[str, Any] = {"model": nn.Linear(1, 1), "dataset": TensorDataset(torch.empty(0)), "loss_function": None}
+    names["dataset"] = [(torch.zeros(1), torch.zeros(1))]
+    names["loss_function"] = functional.mse_loss
+    exec(snippets(settings(trim=True), least_length=2)["pytorch"], names)
+    draw, cut = random.Random(0), 0
+    for _ in range(300):
+        rows, width = draw.randint(1, 3), draw.randint(2, 7)
+        ids = torch.tensor([[draw.choice((0, 0, 1)) for _ in range(width)] for _ in range(rows)])
+        lengths = torch.tensor([[draw.randint(1, width)] for _ in range(rows)])
+        mask = (torch.arange(width) < lengths).long()
+        inputs: Any = draw.choice([ids * mask, {"ids": ids * mask, "mask": mask}, (ids * mask, torch.rand(rows, 4))])
+        targets = draw.choice([torch.zeros(rows, width), ids, mask - 1, torch.zeros(rows)])
+        wanted = trimmed(MicroBatch(inputs=inputs, targets=targets, rows=rows, weight=1.0, start=0), 2)
+        found = names["trimmed"](inputs, targets)
+        torch.testing.assert_close(found, (wanted.inputs, wanted.targets), rtol=0, atol=0)
+        cut += wanted.inputs is not inputs
+    assert cut > 30
+
+
+@pytest.mark.parametrize("changes", CHANGES, ids=["plain", "images", "texts", "at once", "cuda", "bf16"])
+@pytest.mark.parametrize("data", DATA, ids=["dataset", "own batches", "weighted"])
+@pytest.mark.parametrize("loop", LOOPS)
+def test_it_is_python_and_every_name_in_it_is_known(loop: str, changes: Any, data: Any) -> None:
+    code = snippets(Settings(**changes).to_json(), **data)[loop]
+    ast.parse(code)
+    top = symtable.symtable(code, "snippet", "exec")
+    known = {one.get_name() for one in top.get_symbols() if one.is_assigned() or one.is_imported()}
+    known |= {"model", "loss_function", "batches" if "own_batches" in data else "dataset", *dir(builtins)}
+    known |= {"loss_weight"} if "weighted" in data else set()
+    assert global_names(top) - known == set()
+    assert {one.get_name() for one in top.get_symbols() if one.is_imported()} <= global_names(top)
+    assert max(map(len, code.splitlines())) <= 120
+
+
+def global_names(table: symtable.SymbolTable) -> set[str]:
+    top = table.get_type() == "module"
+    found = {one.get_name() for one in table.get_symbols() if one.is_referenced() and (top or one.is_global())}
+    return found.union(*map(global_names, table.get_children()))
 
 
 def test_each_setting_is_said() -> None:
-    found = snippets(Settings(**CHANGED).to_json())
-    for words in ("bf16-mixed", "accumulate_grad_batches=4", "batch_size=8", "num_workers=2", "prefetch_factor=3"):
+    found = snippets(Settings(**IMAGES).to_json())
+    for words in ('precision="bf16-mixed"', "self.manual_backward(share * loss)", "return torch.optim.AdamW(model"):
         assert words in found["lightning"]
-    for words in ('mixed_precision="bf16"', "gradient_accumulation_steps=4", "channels_last", "torch.compile", "fused"):
+    for words in ('mixed_precision="bf16"', "accelerator.backward(share * loss)"):
         assert words in found["accelerate"]
+    for code in found.values():
+        for words in (
+            "batch_size=32",
+            "size=8",
+            "num_workers=2,",
+            "prefetch_factor=3",
+            "memory_format=torch.channels_last",
+        ):
+            assert words in code
+        for words in ("model.compile()", "fused=True", "torch.set_num_threads(1)"):
+            assert words in code
+    cuda = snippets(Settings(**CUDA).to_json())
+    assert 'leaf.to("cuda", non_blocking=True)' in cuda["pytorch"]
+    assert 'accelerator="cuda"' in cuda["lightning"]
+    assert all("pin_memory=True" in code for code in cuda.values())
+    assert "scaler.scale((share * loss)).backward()" in cuda["pytorch"]
 
 
-def test_trimming_and_the_optimizers_form_are_said() -> None:
-    for code in snippets(Settings(**TEXTS).to_json()).values():
-        assert "inputs = {name: value[:, :length] for name, value in inputs.items()}" in code
-        assert "foreach=True" in code
-
-
-def test_reading_at_once_is_said_with_its_batch_size() -> None:
-    for code in snippets(Settings(**AT_ONCE).to_json()).values():
-        assert "BatchSampler(RandomSampler(dataset), 16" in code
-        assert "batch_size=None, num_workers=1" in code
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"batch_size": 4},
-        {"batch_size": 4, "micro_batch": 2, "precision": "bf16", "fused": True},
-        {"precision": "fp16"},
-        {"batch_size": 4, "at_once": True},
-    ],
-    ids=["fp32", "bf16 in parts", "fp16", "batches at once"],
-)
-def test_the_plain_one_trains(changes: Any) -> None:
-    data = torch.utils.data.TensorDataset(torch.randn(64, 3), torch.randint(0, 2, (64,)))
-    model = torch.nn.Linear(3, 2)
-    before = model.weight.detach().clone()
-    names = {"torch": torch, "model": model, "dataset": data, "loss_function": torch.nn.functional.cross_entropy}
-    exec(snippets(Settings(**changes).to_json())["pytorch"], names)
-    assert not torch.equal(before, model.weight)
+def test_batches_of_ones_own_are_read_as_they_come() -> None:
+    for code in snippets(Settings(**IMAGES).to_json(), own_batches=True).values():
+        assert "loader = batches\n" in code
+        assert "passes" not in code
+        assert "Dataset" not in code

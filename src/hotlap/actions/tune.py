@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,9 +22,10 @@ from hotlap.search.setting import LOAD_SECONDS, start_worker
 from hotlap.training.proof_trial import BUDGET_SECONDS, Kind, Plan, Side, details, judge_in_turn
 from hotlap.training.set_ups import DATA_BOUND, proposal, to_prove
 from hotlap.training.settings import Settings, settings_for
+from hotlap.training.trimming import least_length
 from hotlap.training.tuner import Bench, Found, give_up, medians, settle
 from hotlap.training.tuner import tune as search
-from hotlap.workload.target import load_target, target_of
+from hotlap.workload.target import Loaded, load_target, target_of
 from hotlap.workload.workload import Workload
 
 _SAME = Interval(estimate=1.0, low=1.0, high=1.0)
@@ -85,8 +87,9 @@ def tune(
             tell=tell,
         )
         found = search(bench, usual)
+        kept = partial(_kept, folder.path, loaded, named, study)
         # Kept before it is proven, which may take an hour and be interrupted: until then the proof is pending.
-        result = _kept(folder.path, found, named, study, _result(found, study, machine, began, None))
+        result = kept(found, _result(found, study, machine, began, None))
         if prove != "none" and found.best != found.baseline:
             plan = Plan(
                 kind=prove,
@@ -99,16 +102,21 @@ def tune(
                 tell=tell,
             )
             found, proven = _proven(bench, found, plan)
-            result = _kept(folder.path, found, named, study, _result(found, study, machine, began, proven))
+            result = kept(found, _result(found, study, machine, began, proven))
         shutil.rmtree(folder.work, ignore_errors=True)
     tell({"event": "end"})
     return result
 
 
-def _kept(folder: Path, found: Found, target: str, study: Json, result: Json) -> Json:
+def _kept(folder: Path, loaded: Loaded, target: str, study: Json, found: Found, result: Json) -> Json:
     """Write settings.json, result.json and report.html; gives the result."""
     noted = {"target": target, "workload_digest": study["digest"], "settings": found.best.to_json()}
-    noted["snippets"] = snippets(found.best.to_json())
+    noted["snippets"] = snippets(
+        found.best.to_json(),
+        own_batches="micro_batch" in study["locked"],
+        weighted=loaded.workload.loss_weight is not None,
+        least_length=least_length(loaded.workload),
+    )
     write_whole(folder / "settings.json", json.dumps(noted, indent=1).encode() + b"\n")
     write_result(folder / "result.json", result)
     write_report(folder / "result.json")

@@ -1,0 +1,136 @@
+"""Functions that snippets are made of, as text: each stands on its own where torch and pytree are imported."""
+
+from __future__ import annotations
+
+CALL = """\
+def call(model, inputs):
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    return model(*inputs) if isinstance(inputs, (tuple, list)) else model(inputs)
+"""
+
+IN_FP32 = '''\
+def in_fp32(outputs):
+    """Outputs for the loss: tensors in half precision widened."""
+
+    def widened(leaf):
+        half = torch.is_tensor(leaf) and leaf.dtype in (torch.bfloat16, torch.float16)
+        return leaf.float() if half else leaf
+
+    return pytree.tree_map(widened, outputs)
+'''
+
+PLACED = '''\
+def placed(values):
+    """A batch with its {told}."""
+
+    def moved(leaf):
+        if not torch.is_tensor(leaf):
+            return leaf
+        {layout}return {there}
+
+    return pytree.tree_map(moved, values)
+'''
+IMAGES = """\
+if leaf.ndim == 4 and leaf.is_floating_point():
+            leaf = leaf.contiguous(memory_format=torch.channels_last)
+        """
+
+PASSES = '''\
+def passes(inputs, targets, size={size}):
+    """Parts of a batch, each with its share of it: their gradients add up to those of the whole, the last one's too."""
+    rows = len(pytree.tree_leaves(inputs)[0])
+    for start in range(0, rows, size):
+        part = pytree.tree_map(lambda leaf: leaf[start : start + size], (inputs, targets))
+        yield *part, min(size, rows - start) / rows
+'''
+
+WEIGHTED_PASSES = '''\
+def passes(inputs, targets, size={size}):
+    """Parts of a batch, each with its share of it by `loss_weight`: their gradients add up to those of the whole."""
+    rows, total = len(pytree.tree_leaves(inputs)[0]), float(loss_weight(targets))
+    for start in range(0, rows, size):
+        part = pytree.tree_map(lambda leaf: leaf[start : start + size], (inputs, targets))
+        weight = float(loss_weight(part[1]))
+        if weight:
+            yield *part, weight / total
+'''
+
+TRIMMED = '''\
+def trimmed(inputs, targets):
+    """The batch without its last columns where they are padding in every row."""
+    named = inputs.items() if isinstance(inputs, Mapping) else ()
+    ids = [leaf for leaf in pytree.tree_leaves(inputs) if leaf.ndim == 2 and not leaf.is_floating_point()]
+    masks = [leaf for name, leaf in named if "mask" in name and leaf.ndim == 2 and not leaf.is_floating_point()]
+    widths = {{leaf.shape[1] for leaf in masks or ids}}
+    if len(widths) != 1 or any((mask[:, 0] == 0).any() for mask in masks):
+        return inputs, targets
+    shape = len(ids[0]), widths.pop()
+    filled = [(mask != 0).any(0) for mask in masks]
+    filled += [(leaf != (leaf[0, -1] if masks else 0)).any(0) for leaf in ids if leaf.shape[1] == shape[1]]
+    columns = torch.stack(filled).any(0).nonzero()
+    used = max(int(columns[-1]) + 1 if len(columns) else 0, {least})
+
+    def as_wide(leaf):
+        return torch.is_tensor(leaf) and leaf.ndim >= 2 and tuple(leaf.shape[:2]) == shape
+
+    def of_tokens(leaf):
+        return as_wide(leaf) and not (leaf.ndim == 2 and leaf.is_floating_point())
+
+    beside = [leaf[:, used:] for leaf in pytree.tree_leaves(targets) if of_tokens(leaf)]
+    if used >= shape[1] or any((leaf != leaf.flatten()[0]).any() for leaf in beside):
+        return inputs, targets
+    return (
+        pytree.tree_map(lambda leaf: leaf[:, :used] if as_wide(leaf) else leaf, inputs),
+        pytree.tree_map(lambda leaf: leaf[:, :used] if of_tokens(leaf) else leaf, targets),
+    )
+'''
+
+AT_ONCE = '''\
+class AtOnce(Dataset):
+    """A dataset that is indexed once for a whole batch."""
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitems__(self, indices):
+        dataset = self.dataset
+        while type(dataset) is Subset:
+            dataset, indices = dataset.dataset, [dataset.indices[index] for index in indices]
+        return dataset[numpy.array(indices)]
+'''
+
+RECOMPUTE = '''\
+@contextmanager
+def statistics_kept(layer):
+    """The second forward pass of a batch must not count in the running statistics again."""
+    norms = [one for one in layer.modules() if isinstance(one, torch.nn.modules.batchnorm._NormBase)]
+    kept = [{name: value.clone() for name, value in norm.named_buffers()} for norm in norms]
+    try:
+        yield
+    finally:
+        for norm, buffers in zip(norms, kept):
+            norm.load_state_dict(buffers, strict=False)
+
+
+def recompute(model):
+    """Have each repeated layer's activations computed again in the backward pass, not kept."""
+    found = {}
+    for name, module in model.named_modules():
+        inner = any(name == outer or name.startswith(f"{outer}.") for outer in found)
+        if inner or not isinstance(module, (torch.nn.Sequential, torch.nn.ModuleList)):
+            continue
+        items = {
+            f"{name}.{key}" if name else key: item
+            for key, item in module.named_children()
+            if any(True for _ in item.parameters()) and any(True for _ in item.children())
+        }
+        kinds = [type(item) for item in items.values()]
+        found |= {key: item for key, item in items.items() if kinds.count(type(item)) > 1}
+    for layer in found.values():
+        contexts = partial(lambda layer: (nullcontext(), statistics_kept(layer)), layer)
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, context_fn=contexts)
+'''

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trainable
+from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 import hotlap
@@ -94,6 +95,9 @@ def test_a_workload_that_changed_is_refused(tmp_path: Path) -> None:
         ({"micro_batch": 0}, "settings: micro_batch is 0; it must be from 1 on"),
         ({"ema": 1.0}, "settings: ema is 1.0; it must be from 0 up to but not 1"),
         ({"clip": 0}, "settings: clip is 0; give a norm above 0"),
+        ({"clip": float("inf")}, "settings: clip is inf; give a norm above 0"),
+        ({"workers": 1_000_000}, "settings: workers is 1000000; it must be from 0 to 1024"),
+        ({"warmup": 31}, "settings: warmup is 31 steps, and the whole training has 30; give fewer"),
         ({"layout": "channels_last"}, "layout=channels_last does nothing here: no weight has 4 axes"),
         ({"checkpointing": True}, "settings: checkpointing=true needs layers that repeat"),
         ({"pin": True}, "settings: pin=true is for copies to a CUDA device"),
@@ -104,6 +108,11 @@ def test_settings_that_can_not_be(settings: Any, sentence: str, tmp_path: Path) 
         hotlap.train(trainable.write(tmp_path, "rows"), out=tmp_path / "out", settings=settings, **GIVEN)
     assert sentence in str(caught.value)
     assert not (tmp_path / "out" / "result.json").exists()
+
+
+def test_more_threads_than_any_machine_has_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="settings: threads is 100000; it must be from 1 to 1024"):
+        hotlap.train(trainable.write(tmp_path, "rows"), out=tmp_path / "out", threads=100_000, device="cpu")
 
 
 def test_an_optimizer_without_a_fused_form(tmp_path: Path) -> None:
@@ -130,6 +139,74 @@ def test_fields_that_training_needs(field: str, tmp_path: Path) -> None:
     add = f"\nimport dataclasses\nworkload = dataclasses.replace(workload, {field}=None)\n"
     with pytest.raises(WorkloadError, match=f"hotlap train needs `{field}`"):
         hotlap.train(trainable.write(tmp_path, "rows", add=add), out=tmp_path / "out", **GIVEN)
+
+
+def test_hooks_of_an_optimizer_stay_in_its_fused_form(tmp_path: Path) -> None:
+    add = """
+import dataclasses
+
+def clamped(parameters):
+    optimizer = torch.optim.SGD(parameters, lr=0.5)
+    def clamp(optimizer, given, named):
+        with torch.no_grad():
+            for parameter in optimizer.param_groups[0]["params"]:
+                parameter.clamp_(-0.01, 0.01)
+    optimizer.register_step_post_hook(clamp)
+    return optimizer
+
+workload = dataclasses.replace(workload, optimizer=clamped, epochs=1)
+"""
+    target = trainable.write(tmp_path, "rows", add=add)
+    for form in ("fused", "foreach"):
+        hotlap.train(target, out=tmp_path / form, settings={form: True}, **GIVEN)
+        found = load_file(tmp_path / form / "model.safetensors")
+        assert max(abs(found[name]).max() for name in found if name.endswith("weight")) <= 0.0100001
+
+
+CHANGED = {
+    "rows of an iterable": ("training=lambda: list(Rows(20, 3))", "an iterable must give batches"),
+    "no weight": ("loss_weight=lambda labels: 0", "`loss_weight` gave 0 for every batch"),
+    "a loss cut off": ("loss=lambda o, y: functional.cross_entropy(o.detach(), y)", "`loss` does not depend on the"),
+    "a loss of something else": (
+        "loss=lambda o, y: torch.ones((), requires_grad=True) * 2", "gave no trained parameter a gradient"
+    ),
+    "a single number first": ("training=lambda: [((torch.tensor(1.0), drawn(1, 4, 6)), torch.zeros(4))]", "axis 0"),
+    "LBFGS": ("optimizer=torch.optim.LBFGS", "is LBFGS, which computes the loss several times"),
+    "one module": ("model=lambda: one", "build a new module each time it is called"),
+    "a row that raises": ("training=lambda: Bad(150, 3)", "raised ValueError: torn"),
+    "its number": ("training=lambda: Bad(150, 3)", "at example 77"),
+    "a last batch of one": ("training=lambda: Rows(33, 3), batch_size=32", "this pass has one example"),
+    "what is kept from batch to batch": ("model=Carrying", "detach what the model keeps from one batch"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_what_is_wrong_is_said_in_one_sentence(name: str, tmp_path: Path) -> None:
+    change, sentence = CHANGED[name]
+    add = f"""
+import dataclasses
+one = model()
+
+class Bad(Rows):
+    def __getitem__(self, index):
+        if index == 77:
+            raise ValueError("torn")
+        return super().__getitem__(index)
+
+class Carrying(Net):
+    kept = 0.0
+    def forward(self, rows):
+        outputs = self.layers(rows) + self.kept
+        if self.training:
+            self.kept = outputs.mean()
+        return outputs
+
+workload = dataclasses.replace(workload, {change})
+"""
+    with pytest.raises(WorkloadError) as caught:
+        hotlap.train(trainable.write(tmp_path, "rows", add=add), out=tmp_path / "out", **GIVEN)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 POISON = """

@@ -17,6 +17,7 @@ import trainable
 from safetensors.numpy import load_file
 
 import hotlap
+from hotlap.errors import OutputError
 
 SLOW = """
 _fast = Rows.__getitem__
@@ -66,6 +67,63 @@ KINDS = {
 workload = dataclasses.replace(workload, training=KINDS["GIVEN"])
 """
 """Of each loader a batch is 8 examples; each of them is augmented at random, in a loader process or here."""
+
+
+KEEPS = """
+import dataclasses
+
+class Counting(Net):
+    '''Its outputs depend on how many steps it has taken.'''
+    def __init__(self):
+        super().__init__()
+        self.count, self.seen = 0, []
+
+    def forward(self, rows):
+        self.count += self.training
+        self.seen = [*self.seen, float(rows.sum())][-3:] if self.training else self.seen
+        return self.layers(rows) * (1 - 0.9 ** (1 + self.count)) + 1e-3 * sum(self.seen)
+
+class Buffered(Net):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("running", torch.zeros(6), persistent=False)
+
+    def forward(self, rows):
+        if self.training:
+            self.running.mul_(0.9).add_(rows.detach().mean(0), alpha=0.1)
+        return self.layers(rows - self.running)
+
+class Slowing(torch.optim.Optimizer):
+    '''Counts its own steps, and keeps the last gradients in a list.'''
+    def __init__(self, parameters):
+        super().__init__(parameters, {"lr": 0.1})
+        self.steps = 0
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        self.steps += 1
+        for parameter in self.param_groups[0]["params"]:
+            state = self.state[parameter]
+            state["last"] = [parameter.grad.clone(), *state.get("last", [])][:3]
+            parameter.add_(sum(state["last"]), alpha=-0.1 / self.steps**0.5)
+
+drawn_here = np.random.default_rng(4)
+
+def batches():
+    for _ in range(10):
+        rows = torch.from_numpy(drawn_here.normal(size=(16, 6))).float()
+        yield rows, rows[:, :3].argmax(1)
+
+KINDS = {
+    "a model that counts": {"model": Counting},
+    "a buffer out of the state_dict": {"model": Buffered},
+    "an optimizer with values of its own": {"optimizer": Slowing},
+    "a rate that is a tensor": {"optimizer": lambda p: torch.optim.SGD(p, lr=torch.tensor(0.1))},
+    "a generator function": {"training": batches},
+}
+workload = dataclasses.replace(workload, **KINDS["GIVEN"])
+"""
+"""What training changes outside weights and what torch's own optimizers keep."""
 
 
 TIMES = ("ms", "examples_per_second", "memory_bytes")
@@ -158,6 +216,33 @@ def test_every_kind_of_training_goes_on_exactly(kind: str, tmp_path: Path, monke
     assert steps_an_epoch < result["training"]["resumed_from_step"] < 2 * steps_an_epoch == result["training"]["steps"]
     assert weights(tmp_path / "out") == weights(tmp_path / "whole")
     assert steps(tmp_path / "out") == steps(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("a model that counts", "training changes the model's count, seen, which its state_dict does not hold"),
+        ("a buffer out of the state_dict", "training changes the model's running, which its state_dict does not hold"),
+        ("an optimizer with values of its own", None),
+        ("a rate that is a tensor", None),
+        ("a generator function", None),
+    ],
+)
+def test_what_user_classes_keep_is_kept(
+    kind: str, told: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = trainable.write(tmp_path, "rows", add=KEEPS.replace("GIVEN", kind))
+    given: dict[str, Any] = {"settings": {"checkpoint_seconds": 0, "epochs": 2}, "threads": 1, "device": "cpu"}
+    whole = hotlap.train(target, out=tmp_path / "whole", **given)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 7 * (10 + 6))
+        with pytest.raises(Stop):
+            hotlap.train(target, out=tmp_path / "out", **given)
+    result = hotlap.train(target, out=tmp_path / "out", resume=True, **given)
+    assert 10 < result["training"]["resumed_from_step"] < 20
+    assert weights(tmp_path / "out") == weights(tmp_path / "whole")
+    for one in (whole, result):
+        assert any(told in warning for warning in one["warnings"]) if told else not one["warnings"]
 
 
 @pytest.mark.slow
@@ -258,6 +343,33 @@ def test_a_run_that_ended_is_not_run_again(whole: tuple[str, Path]) -> None:
     result = hotlap.train(target, out=out, resume=True, threads=1, device="cpu")
     assert result["kind"] == "train"
     assert (out / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_more_epochs_are_added_to_a_run_that_ended(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows")
+    given: dict[str, Any] = {"threads": 1, "device": "cpu"}
+    hotlap.train(target, out=tmp_path / "whole", settings={"epochs": 4}, **given)
+    hotlap.train(target, out=tmp_path / "out", settings={"epochs": 2}, **given)
+    for refused in ({"epochs": 1}, {"epochs": 3, "clip": 1.0}, {"precision": "bf16"}):
+        with pytest.raises(OutputError, match="has come to its end, and only more epochs can be added"):
+            hotlap.train(target, out=tmp_path / "out", settings=refused, resume=True, **given)
+    result = hotlap.train(target, out=tmp_path / "out", settings={"epochs": 4}, resume=True, **given)
+    assert result["training"]["steps"] == 40
+    assert result["warnings"] == ["this run was to have 2 epochs at first, and went on to 4"]
+    assert weights(tmp_path / "out") == weights(tmp_path / "whole")
+    assert steps(tmp_path / "out") == steps(tmp_path / "whole")
+
+
+def test_records_that_are_gone_are_not_made_up(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows")
+    given: dict[str, Any] = {"settings": {"epochs": 1}, "threads": 1, "device": "cpu", "out": tmp_path / "out"}
+    before = hotlap.train(target, **given)
+    for name in ("result.json", "metrics.jsonl"):
+        (tmp_path / "out" / name).unlink()
+    again = hotlap.train(target, resume=True, **given)
+    assert again["training"]["steps"] == before["training"]["steps"]
+    assert again["best"]["median_ms"] > 0
+    assert (tmp_path / "out" / "metrics.jsonl").read_bytes() == b""
 
 
 def test_fp32_weights_of_the_file_are_the_models(whole: tuple[str, Path]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hotlap.actions.stored import stored_features
 from hotlap.core import Device, Json
@@ -21,6 +21,9 @@ from hotlap.training.settings import Settings, read_settings, settings_for
 from hotlap.workload.features import to_ask
 from hotlap.workload.target import Loaded, load_target, target_of
 from hotlap.workload.workload import Workload
+
+if TYPE_CHECKING:
+    from hotlap.training.state import Position
 
 _SETTINGS, _RESULT = "settings.json", "result.json"
 _PLACES = ("batch_size", "accumulation", "seed")
@@ -68,8 +71,9 @@ def train(
     lock = RunFolder(folder, resume=resume, force=force, begun=_SETTINGS) if processes.writes else None
     try:
         processes.wait()
-        chosen, warnings = _begin(folder, loaded, wanted, set(_given(settings, seed, device)), resume, processes.writes)
-        if resume and (folder / _RESULT).exists():
+        given = set(_given(settings, threads, seed, device))
+        chosen, warnings = _begin(folder, loaded, wanted, given, resume, processes.writes)
+        if resume and not warnings and (folder / _RESULT).exists():
             return read_result(folder / _RESULT)
         return _train(loaded, chosen, folder, processes, machine, warnings, resume=resume, began=began, tell=tell)
     except Interrupted:
@@ -103,7 +107,7 @@ def _train(
         baseline_ms = median_step_ms(loaded, usual, processes)
     features = stored_features(to_ask(loaded.workload, loaded.file)) if processes.writes else None
     trained = train_model(loaded, settings, folder, processes, resume=resume, tell=tell)
-    step_ms = trained.step_ms or _recorded_ms(folder / "metrics.jsonl")
+    step_ms = trained.step_ms or _recorded_ms(folder / "metrics.jsonl", trained.position)
     figures = {"threads": settings.threads, "parameters": trained.parameters, "bytes": trained.bytes}
     best = trained.position.best
     result = {
@@ -175,10 +179,11 @@ def _changes(
     return found
 
 
-def _given(settings: Any, seed: int | None, device: str | None) -> list[str]:
+def _given(settings: Any, threads: int | None, seed: int | None, device: str | None) -> list[str]:
     """The fields that the user named, as opposed to those that the machine or the workload gave."""
     named = list(settings) if isinstance(settings, Mapping) else []
-    return [*named, *(name for name, value in (("seed", seed), ("device", device)) if value is not None)]
+    others = {"threads": threads, "seed": seed, "device": device}
+    return [*named, *(name for name, value in others.items() if value is not None)]
 
 
 def _begin(
@@ -202,8 +207,16 @@ def _begin(
                 "the data depends on it; give the same, or start over with --force"
             )
     chosen = replace(before, **changed)
+    if (folder / _RESULT).exists() and changed and not (set(changed) == {"epochs"} and chosen.epochs > before.epochs):
+        raise OutputError(
+            "--resume: that run has come to its end, and only more epochs can be added to it, not "
+            f"{', '.join(changed)}; start another in another folder"
+        )
     if changed and writes:
         _note(path, loaded, chosen)
+        (folder / _RESULT).unlink(missing_ok=True)
+    if set(changed) == {"epochs"} and chosen.schedule == "constant":
+        return chosen, [f"this run was to have {before.epochs} epochs at first, and went on to {chosen.epochs}"]
     told = ", ".join(f"{name} {getattr(before, name)} -> {value}" for name, value in changed.items())
     return chosen, [f"resumed with other settings ({told}): the weights are not those of one run"] if changed else []
 
@@ -213,10 +226,11 @@ def _note(path: Path, loaded: Loaded, settings: Settings) -> None:
     write_whole(path, json.dumps(noted, indent=1).encode() + b"\n")
 
 
-def _recorded_ms(path: Path) -> float:
-    """The median time of a step, of the lines that earlier processes of this run wrote."""
+def _recorded_ms(path: Path, position: Position) -> float:
+    """The median time of a step, of the lines that earlier processes of this run wrote; the mean without them."""
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return float(median(line["ms"] for line in lines if "ms" in line))
+    found = [line["ms"] for line in lines if "ms" in line]
+    return float(median(found)) if found else 1000 * position.seconds / max(1, position.step)
 
 
 def _nobody(event: Json) -> None:

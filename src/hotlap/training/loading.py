@@ -334,7 +334,7 @@ class BatchesSource:
             if not self._fresh and iter(self._batches) is self._batches:
                 self._batches = self._workload.training()
             self._fresh = False
-        for number, generator in enumerate(own_generators(self._batches)):
+        for number, generator in enumerate(own_generators(self._batches, self._workload.training)):
             reseed(generator, derived_seed(seed, "data", epoch, number))
         with running("training"):
             return iter(self._batches)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from hotlap.core import Json
 from hotlap.errors import InputError, TrainingStopped, WorkloadError
 from hotlap.training import checkpoint, divergence, state, validation
+from hotlap.training.attributes import Attributes
 from hotlap.training.averaging import Average
 from hotlap.training.loading import Source
 from hotlap.training.preparing import set_rate
@@ -52,6 +53,7 @@ class Parts:
     optimizer: torch.optim.Optimizer
     stepper: Stepper
     average: Average | None
+    attributes: Attributes
     source: Source
     processes: Processes
     records: Records | None
@@ -71,6 +73,11 @@ class Loop:
                 f"settings: schedule={settings.schedule} needs to know how many steps there are, and `training` is an "
                 "iterable without a length; give it a __len__, or leave the schedule out"
             )
+        if self._steps is not None and settings.warmup > self._steps:
+            raise InputError(
+                f"settings: warmup is {settings.warmup} steps, and the whole training has {self._steps}; give fewer"
+            )
+        self._weighed = False
         self._asked_to_stop = False
         self._saved_at = self._mark = time.monotonic()
         self._save_seconds = 0.0
@@ -106,6 +113,11 @@ class Loop:
                 self._save()
         if not found:
             raise WorkloadError("the workload's `training` gave no batch; give at least one an epoch")
+        if not self._weighed:
+            raise WorkloadError(
+                "the workload's `loss_weight` gave 0 for every batch, so that nothing was learnt; give what the loss "
+                "was averaged over, such as the number of tokens that count"
+            )
 
     def _window(self, window: Window) -> None:
         parts, position = self._parts, self.position
@@ -114,6 +126,7 @@ class Loop:
         rate = set_rate(parts.optimizer, factor)
         weight, rows = parts.processes.sums(sum(one.weight for one in window.micro_batches), float(window.rows))
         stepped = self._stepped(window, weight) if weight else None
+        self._weighed |= bool(weight)
         skipped = stepped is None or stepped.skipped
         if parts.average is not None and not skipped:
             parts.average.update()
@@ -224,6 +237,7 @@ class Loop:
             average=parts.average,
             loader=parts.source.state(),
             examples=parts.source.examples,
+            attributes=parts.attributes,
         )
         if parts.processes.writes:
             best = self.position.best

@@ -34,7 +34,10 @@ def prepare_model(loaded: Loaded, settings: Settings) -> torch.nn.Module:
     if loaded.weights:
         load_weights(model, loaded)
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise WorkloadError("the workload's `model` has no parameter that requires a gradient; nothing can be trained")
+        raise WorkloadError(
+            "the workload's `model` has no parameter that requires a gradient, so that nothing can be trained; have it "
+            "build a new module each time it is called, not give one that the file has made"
+        )
     model.train()
     if settings.layout == "channels_last":
         if not any(parameter.ndim == 4 for parameter in model.parameters()):
@@ -79,11 +82,16 @@ def prepare_optimizer(workload: Workload, model: torch.nn.Module, settings: Sett
         raise WorkloadError(
             "the workload's `optimizer` holds parameters that are not the model's; use those it is given"
         )
-    chosen: torch.optim.Optimizer = optimizer
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise WorkloadError(
+            "the workload's `optimizer` is LBFGS, which computes the loss several times a step; use one that needs the "
+            "gradients alone, such as AdamW or SGD"
+        )
     if settings.fused or settings.foreach:
-        chosen = _in_form(optimizer, "fused" if settings.fused else "foreach")
-    for group in chosen.param_groups:
+        _set_form(optimizer, "fused" if settings.fused else "foreach")
+    for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
+    chosen: torch.optim.Optimizer = optimizer
     return chosen
 
 
@@ -99,16 +107,14 @@ def has_foreach_form(optimizer: torch.optim.Optimizer) -> bool:
     return type(optimizer).__module__.startswith("torch.optim.") and "foreach" in optimizer.defaults
 
 
-def _in_form(optimizer: torch.optim.Optimizer, form: Literal["fused", "foreach"]) -> torch.optim.Optimizer:
-    """The same optimizer, its groups and their values, in that form."""
+def _set_form(optimizer: torch.optim.Optimizer, form: Literal["fused", "foreach"]) -> None:
+    """Have the optimizer compute its steps in that form; its hooks and all else stay as they are."""
     kind: Any = type(optimizer)
     if not (has_fused_form(optimizer) if form == "fused" else has_foreach_form(optimizer)):
         forms = "use Adam, AdamW, SGD or Adagrad, or " if form == "fused" else ""
         raise InputError(f"settings: {form}=true: {kind.__name__} has no {form} form; {forms}leave it out")
-    left_out = ("fused", "foreach")
-    groups = [{key: value for key, value in group.items() if key not in left_out} for group in optimizer.param_groups]
-    made: torch.optim.Optimizer = kind(groups, **{form: True})
-    return made
+    for one in (optimizer.defaults, *optimizer.param_groups):
+        one |= {name: name == form for name in ("fused", "foreach") if name in optimizer.defaults}
 
 
 def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:

@@ -13,10 +13,11 @@ from hotlap.training.order import Slot, derived_seed
 from hotlap.training.seeding import reseed, seed_generators
 from hotlap.workload.inputs import input_kind
 from hotlap.workload.roles import pair
-from hotlap.workload.user_code import running
+from hotlap.workload.user_code import describe, running
 from hotlap.workload.workload import Inputs, Workload
 
 if TYPE_CHECKING:
+    import torch
     from torch.utils.data import DataLoader
 
 
@@ -99,7 +100,13 @@ class Reader:
             return self._dataset[slot.indices[0]]
         if getattr(self._dataset, "__getitems__", None):
             return self._dataset.__getitems__(list(slot.indices))
-        return [self._dataset[index] for index in slot.indices]
+        return [self._item(index) for index in slot.indices]
+
+    def _item(self, index: Any) -> Any:
+        try:
+            return self._dataset[index]
+        except Exception as error:
+            raise WorkloadError(f"the workload's `training` raised {describe(error)}, at example {index!r}") from error
 
 
 def collate(items: list[Any]) -> Any:
@@ -191,10 +198,40 @@ def loss_weight(workload: Workload, targets: Any, rows: int) -> float:
     return weight
 
 
+def check_axes(inputs: Inputs, workload: Workload) -> None:
+    """Raise WorkloadError where the inputs have other numbers of axes than those of `example`: rows, not batches."""
+    with running("example"):
+        wanted = workload.example(2)
+    given, known = _flat(inputs), _flat(wanted)
+    if given.keys() != known.keys():
+        return  # The model's call tells what is wrong.
+    for name, tensor in given.items():
+        if tensor.ndim != known[name].ndim:
+            raise WorkloadError(
+                f"the workload's `training` gives inputs of {_axes(tensor)}, and `example` of {_axes(known[name])}; an "
+                "iterable must give batches: put its examples together in a DataLoader(..., batch_size=N), or give a "
+                "Dataset"
+            )
+
+
+def _axes(tensor: torch.Tensor) -> str:
+    return f"{tensor.ndim} {'axis' if tensor.ndim == 1 else 'axes'} {list(tensor.shape)}"
+
+
+def _flat(inputs: Inputs) -> dict[Any, torch.Tensor]:
+    """The inputs' tensors by name, or by place."""
+    kind = input_kind(inputs)
+    if kind == "tensor":
+        return {0: inputs}
+    return dict(inputs) if kind == "dict" else dict(enumerate(inputs))
+
+
 def count_rows(inputs: Inputs) -> int:
     """The rows of a batch: the size of axis 0 of its first input."""
     kind = input_kind(inputs)
     first = inputs if kind == "tensor" else next(iter(inputs.values())) if kind == "dict" else inputs[0]
+    if not first.ndim:
+        raise WorkloadError("the first of `training`'s inputs is a single number; axis 0 of it must be the batch")
     return int(first.shape[0])
 
 

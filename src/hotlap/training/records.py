@@ -24,7 +24,8 @@ class Records:
         self._path = folder / "metrics.jsonl"
         try:
             self._file = self._path.open("ab")
-            self._file.truncate(size)
+            # Where the file is gone, nothing is made up for the lines it had.
+            self._file.truncate(min(size, self._path.stat().st_size))
         except OSError as error:
             raise self._failed(error) from error
         self._charts = [make(folder, name, settings) for found, make in _CHARTS if importlib.util.find_spec(found)]

@@ -14,6 +14,7 @@ from hotlap.core import Json
 from hotlap.errors import InputError, OutputError
 from hotlap.search.folder import written_whole
 from hotlap.training import checkpoint, preparing, state, trimming, validation
+from hotlap.training.attributes import Attributes
 from hotlap.training.averaging import Average
 from hotlap.training.loading import BatchesSource, Source, source_of
 from hotlap.training.loop import Loop, Parts
@@ -88,6 +89,7 @@ def train_model(
             end = loop.run()
             tell({"event": "phase", "phase": "scoring the trained model"})
             score = loop.score_of_result()
+            warnings += _not_in_weights(parts)
             tensors = {name: whole(value) for name, value in checkpoint.model_tensors(parts.model).items()}
             if processes.writes:
                 _write_weights(folder / WEIGHTS, tensors)
@@ -179,6 +181,7 @@ def make_parts(opened: Opened, settings: Settings, folder: Path, processes: Proc
         optimizer=optimizer,
         stepper=Stepper(model, workload, optimizer, settings, processes),
         average=Average(model, settings.ema) if settings.ema is not None else None,
+        attributes=Attributes(model, optimizer),
         source=source,
         processes=processes,
         records=None,
@@ -222,7 +225,10 @@ def _restore(parts: Parts, kept: checkpoint.Checkpoint) -> Position:
         scaler=parts.stepper.scaler,
         average=parts.average,
         examples=parts.source.examples,
+        attributes=parts.attributes,
     )
+    if position.epoch < parts.settings.epochs and parts.settings.early_stop is None:
+        position = replace(position, done=False)  # More epochs are asked for now.
     if loader is not None and isinstance(parts.source, BatchesSource):
         parts.source.load_state(loader)
     return position
@@ -235,6 +241,16 @@ def _first_score(parts: Parts) -> float | None:
     if not parts.processes.writes and parts.settings.sharding != "fsdp2":
         return None
     return validation.score(parts.opened, parts.model, parts.settings, role)
+
+
+def _not_in_weights(parts: Parts) -> list[str]:
+    names = parts.attributes.names()
+    if not names:
+        return []
+    return [
+        f"training changes the model's {', '.join(names[:3])}{', ...' if names[3:] else ''}, which its state_dict does "
+        f"not hold: a resumed run goes on with it, {WEIGHTS} is without it; register it as a buffer to keep it there"
+    ]
 
 
 def _write_weights(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:

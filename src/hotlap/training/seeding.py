@@ -75,6 +75,9 @@ def _inside(one: Any, kinds: tuple[type, ...]) -> Iterator[Any]:
         yield from (one.func, one.args, one.keywords)
     elif isinstance(one, types.MethodType | types.BuiltinMethodType):
         yield from (one.__self__, getattr(one, "__func__", None))
+    elif isinstance(one, types.GeneratorType) and one.gi_frame is not None:
+        yield from one.gi_frame.f_locals.values()
+        yield from (value for value in one.gi_frame.f_globals.values() if isinstance(value, kinds))
     elif isinstance(one, types.FunctionType):
         yield from (cell.cell_contents for cell in one.__closure__ or () if _is_filled(cell))
         # Of a module only what is a generator itself: all that it imports would be half the world.

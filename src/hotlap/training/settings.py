@@ -16,6 +16,8 @@ from hotlap.workload.workload import Workload
 Precision = Literal["fp32", "bf16", "fp16"]
 Layout = Literal["contiguous", "channels_last"]
 Schedule = Literal["constant", "linear", "cosine", "one_cycle"]
+_MOST_PROCESSES = 1024
+"""More threads or loader processes than any machine has cores end in a crash without a word."""
 Sharding = Literal["ddp", "fsdp2"]
 
 
@@ -74,8 +76,12 @@ class Settings:
         _check_range("ema", self.ema, 0, 1)
         if self.fused and self.foreach:
             raise InputError("settings: fused and foreach are two forms of the optimizer; give one of them")
-        if self.clip is not None and not self.clip > 0:
+        if self.clip is not None and not 0 < self.clip < math.inf:
             raise InputError(f"settings: clip is {self.clip}; give a norm above 0, or leave it out")
+        for name, least in (("threads", 1), ("workers", 0)):
+            if getattr(self, name) > _MOST_PROCESSES:
+                given = getattr(self, name)
+                raise InputError(f"settings: {name} is {given}; it must be from {least} to {_MOST_PROCESSES}")
 
     @property
     def examples_a_pass(self) -> int:

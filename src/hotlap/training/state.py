@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hotlap.core import Json
 from hotlap.errors import OutputError
 from hotlap.training import checkpoint
+from hotlap.training.attributes import Attributes
 from hotlap.training.averaging import Average
 from hotlap.training.checkpoint import Checkpoint
 from hotlap.training.encoding import decode, encode
@@ -18,7 +19,7 @@ from hotlap.training.processes import put, whole
 if TYPE_CHECKING:
     import torch
 
-_MODEL, _OPTIMIZER, _AVERAGE, _LOADER = "model.", "optimizer.", "average.", "loader"
+_MODEL, _OPTIMIZER, _AVERAGE, _LOADER, _VALUES = "model.", "optimizer.", "average.", "loader", "optimizer_values"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,7 @@ def capture(
     average: Average | None,
     loader: Json,
     examples: int | None,
+    attributes: Attributes,
 ) -> Checkpoint:
     """All of it; every process must call it where the model is sharded.
 
@@ -77,15 +79,19 @@ def capture(
         tensors |= {_AVERAGE + name: whole(value) for name, value in average.tensors.items()}
     loader_json, loader_tensors = encode(loader, _LOADER)
     groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    optimizer_json, optimizer_tensors = encode({"groups": groups, "state": kept}, _VALUES)
+    attributes_json, attributes_tensors = attributes.capture()
     state = {
         "position": asdict(position),
         "best": asdict(position.best) if position.best else None,
-        "optimizer": encode({"groups": groups, "state": kept}, "optimizer_values")[0],
+        "optimizer": optimizer_json,
+        "attributes": attributes_json,
         "scaler": scaler.state_dict() if scaler is not None else None,
         "loader": loader_json,
         "examples": examples,
     }
-    return Checkpoint(step=position.step, tensors=tensors | loader_tensors, state=state)
+    tensors |= {**loader_tensors, **optimizer_tensors, **attributes_tensors}
+    return Checkpoint(step=position.step, tensors=tensors, state=state)
 
 
 def restore(
@@ -96,6 +102,7 @@ def restore(
     scaler: Any,
     average: Average | None,
     examples: int | None,
+    attributes: Attributes,
 ) -> tuple[Position, Json]:
     """Put a checkpoint back into the parts; gives the position and the iterable's own state.
 
@@ -113,6 +120,7 @@ def restore(
     if average is not None:
         averaged = _under(_AVERAGE, kept.tensors)
         average.load(averaged or dict(model.named_parameters()))
+    attributes.restore(kept.state.get("attributes", {}), kept.tensors)
     return position_of(kept), decode(kept.state["loader"], kept.tensors)
 
 

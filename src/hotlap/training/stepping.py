@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hotlap.errors import WorkloadError
 from hotlap.training.preparing import parameters_of, to_device
 from hotlap.training.processes import Processes, whole
-from hotlap.training.reading import MicroBatch, Window
+from hotlap.training.reading import MicroBatch, Window, check_axes
 from hotlap.training.seeding import seed_generators
 from hotlap.training.settings import Settings
 from hotlap.training.trimming import least_length, trimmed
@@ -63,6 +63,7 @@ class Stepper:
         self._settings, self._processes = settings, processes
         self._called = processes.share(model, settings)
         self._least = least_length(workload)
+        self._looked_at = False
         self._lean = settings.device == "cpu" and not self.sharded
         self.scaler: Any = None
         if settings.precision == "fp16":
@@ -74,6 +75,9 @@ class Stepper:
         Raises NotFinite, before the weights are touched, where the loss or the gradients are NaN or infinite; with
         fp16 such gradients skip the step instead.
         """
+        if not self._looked_at:
+            check_axes(window.micro_batches[0].inputs, self._workload)
+            self._looked_at = True
         self.optimizer.zero_grad(set_to_none=True)
         loss = self._passes(window, total)
         norm = self._gradient_norm()
@@ -102,12 +106,17 @@ class Stepper:
         """What the model gives in one pass, in fp32, with every random choice seeded by its place (epoch, window)."""
         seed_generators(self._settings.seed, "pass", *place, micro_batch.start)
         inputs = to_device(micro_batch.inputs, self._settings)
-        with running("model"), autocast(self._settings):
-            outputs = call(self._called if model is None else model, inputs)
+        try:
+            with running("model"), autocast(self._settings):
+                outputs = call(self._called if model is None else model, inputs)
+        except WorkloadError as error:
+            raise WorkloadError(f"{error}{_hint(str(error), micro_batch.rows)}") from error
         return in_fp32(outputs)
 
     def loss_of(self, outputs: Outputs, micro_batch: MicroBatch) -> torch.Tensor:
-        """The loss of what a pass gave. Raises WorkloadError where it is no scalar Tensor."""
+        """The loss of what a pass gave. Raises WorkloadError where it is no scalar Tensor that can be learnt from."""
+        import torch
+
         targets = to_device(micro_batch.targets, self._settings)
         assert self._workload.loss is not None
         with running("loss"):
@@ -115,6 +124,11 @@ class Stepper:
         if not hasattr(loss, "backward") or loss.ndim != 0:
             given = f"a Tensor of shape {list(loss.shape)}" if hasattr(loss, "shape") else f"a {type(loss).__name__}"
             raise WorkloadError(f"the workload's `loss` must give a scalar Tensor; it gave {given}")
+        if not loss.requires_grad and torch.is_grad_enabled():
+            raise WorkloadError(
+                "the workload's `loss` does not depend on the model's parameters; compute it of the model's outputs, "
+                "without detach() or no_grad()"
+            )
         return loss
 
     def _passes(self, window: Window, total: float) -> float:
@@ -136,7 +150,7 @@ class Stepper:
                 # Gradients are averaged over the processes, but the shares already sum to 1 over all of them.
                 if self._processes.world > 1:
                     part = part * self._processes.world
-                (self.scaler.scale(part) if self.scaler else part).backward()
+                self._backward(self.scaler.scale(part) if self.scaler else part)
         values = torch.stack(losses).tolist() if len(losses) > 1 else [losses[0].item()]
         bad = next((index for index, value in enumerate(values) if not math.isfinite(value)), None)
         loss, stopped = self._processes.sums(sum(values), float(bad is not None))
@@ -148,6 +162,13 @@ class Stepper:
             )
         return loss
 
+    def _backward(self, loss: torch.Tensor) -> None:
+        try:
+            with running("loss"):
+                loss.backward()  # type: ignore[no-untyped-call]
+        except WorkloadError as error:
+            raise WorkloadError(f"{error}{_hint(str(error))}") from error
+
     def _gradient_norm(self) -> float:
         import torch
 
@@ -155,6 +176,10 @@ class Stepper:
             self.scaler.unscale_(self.optimizer)
         parameters = [one for one in parameters_of(self.optimizer) if one.grad is not None]
         gradients = [_dense(one.grad) for one in parameters if one.grad is not None]
+        if not gradients:
+            raise WorkloadError(
+                "the workload's `loss` gave no trained parameter a gradient; compute it of the model's outputs"
+            )
         if self._lean and gradients:
             # As get_total_norm, without grouping them by device each time.
             norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
@@ -163,6 +188,20 @@ class Stepper:
         if self._settings.clip is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, self._settings.clip, norm)
         return float(whole(norm))
+
+
+def _hint(told: str, rows: int = 0) -> str:
+    """What to do about errors of torch's whose cause lies elsewhere."""
+    if "more than 1 value per channel" in told and rows == 1:
+        return (
+            "; this pass has one example, the last of an epoch perhaps, and BatchNorm needs two: give a batch_size or "
+            "micro_batch that leaves no single one"
+        )
+    if "find_unused_parameters" in told:
+        return "; freeze parameters that forward does not use (requires_grad_(False)), or train in one process"
+    if "backward through the graph a second time" in told:
+        return "; detach what the model keeps from one batch to the next"
+    return ""
 
 
 def _dense(gradient: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,121 @@
+"""What training changes beside weights and an optimizer's state: plain values that a class of the user's own keeps.
+
+A module that counts its steps, an optimizer with a counter of its own, a buffer that is not part of the state_dict:
+none of them is in what PyTorch saves, and without them a resumed run is another run.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from hotlap.core import Json
+from hotlap.errors import InputError
+from hotlap.training.encoding import decode, encode
+
+if TYPE_CHECKING:
+    import torch
+
+_PREFIX = "attributes"
+_OPTIMIZER = "optimizer"
+_OF_OPTIMIZERS = frozenset({"state", "defaults", "param_groups"})
+"""What a checkpoint keeps of an optimizer in other ways."""
+_MOST_NUMBERS = 10_000_000
+"""A larger tensor is left alone: to see whether it changes takes a copy of it."""
+
+
+class Attributes:
+    """The attributes of a model's modules and of an optimizer, by place, as they were when training began."""
+
+    def __init__(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self._owners: dict[str, Any] = {f"model.{name}": one for name, one in model.named_modules() if _is_own(one)}
+        if _is_own(optimizer):
+            self._owners[_OPTIMIZER] = optimizer
+        self._first = {place: copy.deepcopy(value) for place, value in self._now()}
+
+    def changed(self) -> dict[str, Any]:
+        """Those that are others now."""
+        return {place: value for place, value in self._now() if not _same(value, self._first.get(place, self))}
+
+    def names(self) -> list[str]:
+        """The model's attributes that have changed, as a person would write them."""
+        return [place.removeprefix("model.").lstrip(".") for place in self.changed() if place.startswith("model.")]
+
+    def capture(self) -> tuple[Json, Mapping[str, torch.Tensor]]:
+        """What has changed, as a checkpoint holds it."""
+        return encode(self.changed(), _PREFIX)
+
+    def restore(self, kept: Json, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Put back what `capture` gave; what the class no longer has is left out."""
+        import torch
+
+        for place, value in decode(kept, tensors).items():
+            owner, _, name = place.rpartition(".")
+            found = self._owners.get(owner)
+            if found is None:
+                continue
+            own = getattr(found, name, None)
+            if isinstance(own, torch.Tensor) and isinstance(value, torch.Tensor) and own.shape == value.shape:
+                with torch.no_grad():
+                    own.copy_(value)
+            else:
+                setattr(found, name, value)
+
+    def _now(self) -> Iterator[tuple[str, Any]]:
+        import torch
+
+        known = _OF_OPTIMIZERS | vars(torch.nn.Module()).keys()
+        for place, owner in self._owners.items():
+            values = {name: value for name, value in vars(owner).items() if name not in known}
+            left_out = getattr(owner, "_non_persistent_buffers_set", ())
+            values |= {name: owner._buffers[name] for name in left_out}
+            for name, value in values.items():
+                if _can_be_kept(value):
+                    yield f"{place}.{name}", _detached(value)
+
+
+def _is_own(one: Any) -> bool:
+    """Whether its class is none of torch's, whose state is known."""
+    return not type(one).__module__.startswith("torch.") or bool(getattr(one, "_non_persistent_buffers_set", ()))
+
+
+def _can_be_kept(value: Any) -> bool:
+    import torch
+
+    if isinstance(value, torch.nn.Parameter):
+        return False
+    if isinstance(value, torch.Tensor):
+        return value.numel() <= _MOST_NUMBERS
+    if isinstance(value, list | tuple | dict) and any(
+        isinstance(one, torch.nn.Parameter) for one in (value.values() if isinstance(value, dict) else value)
+    ):
+        return False
+    try:
+        encode(value, "")
+    except InputError:
+        return False
+    return True
+
+
+def _detached(value: Any) -> Any:
+    import torch
+
+    return value.detach() if isinstance(value, torch.Tensor) else value
+
+
+def _same(one: Any, other: Any) -> bool:
+    import numpy as np
+    import torch
+
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, torch.Tensor):
+        return one.shape == other.shape and one.dtype == other.dtype and bool(torch.equal(one, other))
+    if isinstance(one, np.ndarray):
+        return bool(np.array_equal(one, other))
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(_same(value, other[key]) for key, value in one.items())
+    return bool(one == other)

@@ -144,3 +144,49 @@ def test_what_was_not_shown_to_train_as_well_is_named(vary: Vary) -> None:
     assert told.title == "The settings of today stay"
     assert told.accuracy.tone == "no"
     assert "it trains worse" in told.accuracy.details[0]
+
+
+def tuning(result: dict[str, Any], *, tried: int, left: int) -> dict[str, Any]:
+    """A tuning that changed nothing."""
+    change = {"name": "bf16", "status": "rejected", "reason": "no faster"}
+    spent = {"name": "compile", "status": "skipped", "reason": "the budget was spent"}
+    result.update(
+        kind="tune",
+        proof="pending",
+        best={**result["baseline"], "speedup": {"estimate": 1.0, "low": 1.0, "high": 1.0}},
+        candidates=[change] * tried + [spent] * left + [{**spent, "reason": "no weight has 4 axes"}],
+        left_untried=["compile"] * left,
+        nearest_miss=None,
+    )
+    return result
+
+
+@pytest.mark.parametrize(
+    ("tried", "left", "title", "value", "words"),
+    [
+        (
+            0,
+            3,
+            "Nothing was tried",
+            "Nothing was tried",
+            "None of 3 changes could be tried within the budget; give more",
+        ),
+        (0, 1, "Nothing was tried", "Nothing was tried", "The one change that makes sense here could not be tried"),
+        (2, 1, "The settings of today stay", "No gain", "Only 2 of 3 changes could be tried within the budget; give"),
+        (0, 0, "Nothing was tried", "Nothing to try", "Each candidate's reason is in the table"),
+        (2, 0, "The settings of today stay", "No gain", "Each candidate's reason is in the table"),
+    ],
+)
+def test_a_tuning_without_a_gain_says_what_it_tried(
+    tried: int, left: int, title: str, value: str, words: str, sample: dict[str, Any]
+) -> None:
+    told = headline(tuning(sample, tried=tried, left=left))
+    assert told.title.startswith(title)
+    assert told.gain.value == value
+    assert words in told.gain.details[0]
+    assert told.accuracy.tone == told.trust.tone == "yes"
+
+
+def test_a_gain_of_a_short_budget_names_what_was_left(sample: dict[str, Any]) -> None:
+    sample.update(kind="tune", proof="pending", left_untried=["compile"])
+    assert "could be tried within the budget; give more with --budget" in headline(sample).gain.details[-1]

@@ -23,7 +23,7 @@ from hotlap.training.proof_trial import BUDGET_SECONDS, Kind, Plan, Side, detail
 from hotlap.training.set_ups import DATA_BOUND, proposal, to_prove
 from hotlap.training.settings import Settings, settings_for
 from hotlap.training.trimming import least_length
-from hotlap.training.tuner import Bench, Found, give_up, medians, settle
+from hotlap.training.tuner import BUDGET_SPENT, Bench, Found, give_up, medians, settle
 from hotlap.training.tuner import tune as search
 from hotlap.workload.target import Loaded, load_target, target_of
 from hotlap.workload.workload import Workload
@@ -169,6 +169,7 @@ def _result(found: Found, study: Json, machine: Machine, began: float, proven: J
         "proof": proven["kind"] if proven and proven["judged"] else "pending",
         "proof_details": proven,
         "candidates": found.outcomes(),
+        "left_untried": [row["name"] for row in found.rows if row.get("reason") == BUDGET_SPENT],
         "settings": found.best.to_json(),
         "starts": [to_json(start) for start in found.starts],
         "warnings": [*study["warnings"], *found.warnings],

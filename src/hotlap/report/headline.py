@@ -15,6 +15,7 @@ from hotlap.report import wording
 from hotlap.report.wording import at, number
 
 Tone: TypeAlias = Literal["yes", "unproven", "no"]
+_IN_TABLE = "Each candidate's reason is in the table"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,32 @@ def headline(result: Json) -> Headline:
     return Headline(title=title, lead=_lead(result), tone=tone, gain=gain, accuracy=accuracy, trust=trust)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """How many changes a tuning tried, and how many its budget left no time for."""
+
+    changes: int
+    left: int
+
+    @property
+    def sentence(self) -> str:
+        """That time was short, and what to do; empty where it was not."""
+        if not self.left:
+            return ""
+        of = self.changes + self.left
+        several = f"{of} change{'' if of == 1 else 's'}"
+        if not self.changes:
+            which = f"None of {several} could" if of > 1 else "The one change that makes sense here could not"
+            return f"{which} be tried within the budget; give more with --budget"
+        return f"Only {self.changes} of {several} could be tried within the budget; give more with --budget"
+
+
+def tried(result: Json) -> Tried:
+    """What a tuning had time for, as its candidates say."""
+    left = len(result.get("left_untried") or [])
+    return Tried(changes=sum(one["status"] != "skipped" for one in result["candidates"]), left=left)
+
+
 def changed(result: Json) -> bool:
     """Whether something other than the baseline came out best."""
     return bool(result["best"]["name"] != result["baseline"]["name"])
@@ -65,7 +92,11 @@ def _title(result: Json, gain: Answer, accuracy: Answer, trust: Answer) -> tuple
 def _nothing_won(result: Json) -> str:
     candidates = result.get("candidates", [])
     if result["kind"] in ("tune", "train"):
-        return "The settings of today stay" if candidates else "Trained"
+        if not candidates:
+            return "Trained"
+        return (
+            "The settings of today stay" if tried(result).changes else "Nothing was tried: the settings of today stay"
+        )
     if not any(number(candidate.get("median_ms")) for candidate in candidates):
         return "No candidate could be measured: the original stays"
     if result.get("nearest_miss"):
@@ -116,7 +147,7 @@ def _threads(threads: Json) -> str:
 
 def _gain(result: Json) -> Answer:
     if not changed(result):
-        return Answer(value="No gain", details=_nearest_miss(result), tone="no")
+        return _no_gain(result)
     best = result["best"]
     ratio = wording.ratio(best.get("speedup"))
     if result.get("objective") == "size":
@@ -133,9 +164,23 @@ def _gain(result: Json) -> Answer:
     if eager and best["speedup_over_eager"] != best.get("speedup"):
         details.append(f"{eager.estimate}× ({eager.interval}) over the original in eager mode")
     what = {"throughput": "the throughput"}.get(result.get("objective", ""), "faster")
+    if result["kind"] == "tune" and tried(result).left:
+        details.append(tried(result).sentence)
     if not beyond:
         return Answer(value=f"{ratio.estimate}×: no gain beyond the noise", details=tuple(details), tone="no")
     return Answer(value=f"{ratio.estimate}× {what}", details=tuple(details), tone="yes")
+
+
+def _no_gain(result: Json) -> Answer:
+    if result["kind"] != "tune":
+        return Answer(value="No gain", details=_nearest_miss(result), tone="no")
+    found = tried(result)
+    if not found.changes:
+        value = "Nothing was tried" if found.left else "Nothing to try"
+        return Answer(
+            value=value, details=_sentences(found.sentence or _IN_TABLE), tone="unproven" if found.left else "no"
+        )
+    return Answer(value="No gain", details=_sentences(found.sentence, *_nearest_miss(result)), tone="no")
 
 
 def _over(result: Json) -> str:
@@ -159,7 +204,7 @@ def _nearest_miss(result: Json) -> tuple[str, ...]:
     miss = result.get("nearest_miss")
     if not miss:
         unknown = any(candidate["status"] != "skipped" for candidate in result.get("candidates") or [])
-        return ("Each candidate's reason is in the table",) if unknown else ()
+        return (_IN_TABLE,) if unknown else ()
     distance = number(miss.get("distance"))
     by = f", {wording.significant(distance, 2)} past the gate" if distance is not None else ""
     return (f"Nearest miss: {miss['name']}{by}", str(miss.get("reason", "")))
@@ -198,6 +243,8 @@ def _proof(result: Json) -> Answer:
     if trials and not changed(result):
         details = tuple(f"{trial['name']}: {trial['reason']}" for trial in trials)
         return Answer(value="What is faster was not shown to be", details=details, tone="no")
+    if not changed(result) and result["kind"] == "tune":
+        return Answer(value="As today", details=("Nothing was changed",), tone="yes")
     words = {"pending": "Proof pending", "short": "Proven in a short run", "full": "Proven in a full run"}
     details = _sentences(trials[-1]["reason"]) if trials else ()
     if proof == "short":

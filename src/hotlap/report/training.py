@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,12 +20,15 @@ from rich.text import Text
 
 from hotlap.core import Json
 from hotlap.report import wording
+from hotlap.report.headline import tried
 from hotlap.report.table import plain
 from hotlap.report.wording import at
 
 _LINE_SECONDS = 10.0
 """Without a terminal, one line of progress so often."""
 _SMOOTHING = 0.1
+_WORKLOAD = re.compile(r"(\.py|:[^:/]*)$")
+"""How FILE.py, FILE.py:NAME and package.module:NAME end."""
 
 
 class TrainingLive:
@@ -135,10 +139,24 @@ def closing(result: Json, target: str, out: Path) -> Group:
         speed += f"; {wording.milliseconds(result['baseline']['median_ms'])} with {result['baseline']['name']}"
     lines.append(Text(speed))
     if training["skipped_steps"]:
-        lines.append(Text(f"{training['skipped_steps']} steps skipped: their gradients overflowed"))
+        lines.append(Text(_skipped(training["skipped_steps"], best["precision"])))
     lines += [Text(f"warning: {plain(warning)}", "yellow") for warning in result["warnings"]]
-    lines.append(Text(f"weights in {out}; go on with: hotlap optimize {target}@{out} --out ..."))
+    lines.append(Text(f"weights in {out}; go on with: hotlap optimize {_workload_of(target)}@{out} --out ..."))
     return Group(*lines)
+
+
+def _skipped(steps: int, precision: str) -> str:
+    """Why steps left the weights as they were, as far as that is known."""
+    count = f"{steps:,} step{'' if steps == 1 else 's'}"
+    if precision == "fp16":
+        return f"{count} skipped: gradients overflowed in fp16, or there was nothing to learn from (loss_weight 0)"
+    return f"{count} had nothing to learn from: {'its' if steps == 1 else 'their'} loss_weight was 0"
+
+
+def _workload_of(target: str) -> str:
+    """The target without the folder whose weights it began with: `base.py:small` of `base.py:small@runs/first`."""
+    cuts = [match.start() for match in re.finditer("@", target)]
+    return next((target[:cut] for cut in reversed(cuts) if _WORKLOAD.search(target[:cut])), target)
 
 
 def tuned(result: Json, target: str, out: Path) -> Group:
@@ -169,9 +187,11 @@ def tuned(result: Json, target: str, out: Path) -> Group:
         lines.append(Text(f"train with it: hotlap train {target} --out ... --settings {out / 'settings.json'}"))
     else:
         refused = at(result, "proof_details", "trials") or []
-        said = "nothing that is faster was shown to train as well" if refused else "nothing was confirmed as faster"
-        lines.append(Text(said, "bold"))
+        said = "nothing was confirmed as faster" if tried(result).changes else "the settings of today stay"
+        lines.append(Text("nothing that is faster was shown to train as well" if refused else said, "bold"))
         lines += [Text(f"{plain(trial['name'])}: {plain(trial['reason'])}") for trial in refused]
+    untried = tried(result).sentence
+    lines += [Text(untried, "yellow")] if untried else []
     if result["locked"]:
         names = ", ".join(result["locked"])
         lines.append(Text(f"{names}: not hotlap's to choose, since `training` gives batches of its own"))

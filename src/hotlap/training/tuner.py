@@ -27,6 +27,7 @@ _PEAK_STEPS = 3
 """The first step makes the optimizer's state, and the heap is full after the third."""
 SCREENING = Blocks(pairs=6, seconds=0.3, timeout=300.0, enough_seconds=4.0)
 CONFIRMING = Blocks(pairs=4, seconds=0.3, timeout=300.0, least_pairs=2, enough_seconds=4.0)
+BUDGET_SPENT = "the budget was spent"
 _INTERRUPTED = "the tuning was interrupted"
 _CONFIRMING_SHARES = 0.35, 0.75
 """So much of the time is kept for the confirmation, at least and at most."""
@@ -159,7 +160,7 @@ def _climbed(
     rows, taken = list[dict[str, Any]](), set[str]()
     for change in tried:
         reason = change.reason or (_INTERRUPTED if stopped else None)
-        reason = reason or ("the budget was spent" if time.monotonic() > until else None)
+        reason = reason or (BUDGET_SPENT if time.monotonic() > until else None)
         if change.upon and not taken & set(change.upon):
             reason = reason or f"{' and '.join(change.upon)} brought nothing"
         row: dict[str, Any] = {"name": change.name, "settings": dict(change.settings)}

@@ -1,0 +1,81 @@
+"""The terminal's last words on a training and on a tuning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console, RenderableType
+
+from hotlap.report.training import closing, tuned
+
+TRAINED: dict[str, Any] = {
+    "workload": "base",
+    "baseline": {"name": "fp32", "median_ms": 2.0},
+    "best": {"name": "fp32", "precision": "fp32", "median_ms": 2.0, "score": 0.9},
+    "training": {"steps": 40, "score_before": None, "skipped_steps": 0},
+    "warnings": [],
+}
+
+
+def printed(renderable: RenderableType) -> str:
+    console = Console(width=200, color_system=None)
+    with console.capture() as capture:
+        console.print(renderable)
+    return capture.get()
+
+
+@pytest.mark.parametrize(
+    ("target", "whole"),
+    [
+        ("base.py", "base.py@o/x"),
+        ("base.py@o/base", "base.py@o/x"),
+        ("at@home/base.py:small@runs/me@home", "at@home/base.py:small@o/x"),
+        ("package.module:small@o/base", "package.module:small@o/x"),
+        ("at@home/base.py", "at@home/base.py@o/x"),
+    ],
+)
+def test_the_way_on_has_the_new_weights_only(target: str, whole: str) -> None:
+    assert f"go on with: hotlap optimize {whole} --out ..." in printed(closing(TRAINED, target, Path("o/x")))
+
+
+@pytest.mark.parametrize(
+    ("precision", "steps", "words"),
+    [
+        ("fp32", 3, "3 steps had nothing to learn from: their loss_weight was 0"),
+        ("bf16", 1, "1 step had nothing to learn from: its loss_weight was 0"),
+        (
+            "fp16",
+            2,
+            "2 steps skipped: gradients overflowed in fp16, or there was nothing to learn from (loss_weight 0)",
+        ),
+    ],
+)
+def test_skipped_steps_say_why(precision: str, steps: int, words: str) -> None:
+    result = {
+        **TRAINED,
+        "best": {**TRAINED["best"], "precision": precision},
+        "training": {**TRAINED["training"], "skipped_steps": steps},
+    }
+    assert words in printed(closing(result, "base.py", Path("o")))
+
+
+@pytest.mark.parametrize(
+    ("tried", "words", "other"),
+    [
+        (0, "None of 2 changes could be tried within the budget; give more with --budget", "confirmed as faster"),
+        (1, "Only 1 of 3 changes could be tried within the budget; give more with --budget", "the settings of today"),
+    ],
+)
+def test_a_budget_too_short_is_told(tried: int, words: str, other: str) -> None:
+    figures = {"name": "fp32", "median_ms": 2.0, "bound_by": "compute", "loading_share": 0.0}
+    spent = {"name": "bf16", "status": "skipped", "reason": "the budget was spent"}
+    result = {
+        "kind": "tune", "baseline": figures, "best": figures, "confirmed": False, "left_untried": ["bf16", "compile"],
+        "candidates": [{"name": "fused", "status": "rejected", "reason": "no faster"}] * tried + [spent] * 2,
+        "locked": [], "proposal": None, "warnings": [],
+    }  # fmt: skip
+    said = printed(tuned(result, "base.py", Path("o")))
+    assert words in said
+    assert other not in said

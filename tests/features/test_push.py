@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -248,3 +249,38 @@ def test_what_a_type_cant_hold_is_refused(store: Store, to: To, column: str, val
         store.push("kinds", frame.with_columns(pl.Series(column, values)), to=to)
     assert (store.repo / "data/kinds.parquet").read_bytes() == before
     assert store.online({"city": ["A"]}, ["kinds:small"], at=END).status("small") == ["missing"]
+
+
+@pytest.mark.parametrize("to", ["online", "offline", "both"])
+@pytest.mark.parametrize(
+    ("push", "column", "value", "message"),
+    [
+        ("clicked", "clicked", True, r"clicked has True \(Boolean\)"),
+        ("clicked", "clicked", "7", r"clicked has '7' \(String\), where only whole numbers \(Int64\) may stand"),
+        ("clicked", "clicked", END, "clicked has 2026-"),
+        ("clicked", "clicked", Decimal("1.5"), "clicked has 1.5"),
+        ("clicked", "driver_id", True, "view clicks: key driver_id: True is no whole number"),
+        ("clicked", "driver_id", "1", "view clicks: key driver_id: '1' is no whole number"),
+        ("clicked", "at", datetime.now() + timedelta(days=3), "more than a day ahead of now"),
+        ("kinds", "share", 2**24 + 1, r"share has 16777217 \(Int64\)"),
+        ("kinds", "flag", 1, r"flag has 1 \(Int64\), where only true or false may stand in the view"),
+        ("kinds", "city", 5, "key city: 5 is a int"),
+    ],
+)
+def test_all_ways_refuse_the_same(store: Store, to: To, push: str, column: str, value: Any, message: str) -> None:
+    frames = {
+        "clicked": rows([1], [5], [1]),
+        "kinds": pl.DataFrame({"city": ["A"], "at": [START], "small": [1], "flag": [True], "share": [0.5]}),
+    }
+    before = (store.repo / f"data/{'clicks' if push == 'clicked' else push}.parquet").read_bytes()
+    with pytest.raises(InputError, match=message):
+        store.push(push, frames[push].with_columns(pl.Series(column, [value])), to=to)
+    assert (store.repo / f"data/{'clicks' if push == 'clicked' else push}.parquet").read_bytes() == before
+    assert online(store, 1) == [None]
+
+
+def test_a_created_time_of_ours_fits_a_source_in_milliseconds(store: Store) -> None:
+    path = store.repo / "data/clicks.parquet"
+    pl.read_parquet(path).cast({"at": pl.Datetime("ms"), "made": pl.Datetime("ms")}).write_parquet(path)
+    store.push("clicked", rows([1], [5], [11]), to="offline")
+    assert pl.read_parquet(path)["n"].to_list() == [10, 20, 11]

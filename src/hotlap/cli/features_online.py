@@ -32,7 +32,8 @@ def apply(repo: Repo = ".", as_json: AsJson = False, quiet: Quiet = False) -> No
     elif not quiet:
         for done, kinds in result.items():
             for kind, names in kinds.items():
-                print(f"{done} {kind}: {', '.join(names)}")
+                then = "; `hotlap features materialize` writes their values anew" if done == "changed" else ""
+                print(f"{done} {kind}: {', '.join(names)}{then}")
 
 
 def materialize(
@@ -59,6 +60,7 @@ def materialize(
                 continue
             since = f"from {one['start']} " if one["start"] else ""
             again = f"; went on after {one['resumed_after_shares']} shares" if one["resumed_after_shares"] else ""
+            again += "; from its start, since its definition changed" if one["anew"] else ""
             print(f"{name}: {one['rows']:,} keys {since}to {one['end']} in {one['seconds']:.1f} s{again}")
 
 

@@ -11,8 +11,8 @@ from feast.protos.feast.core.Registry_pb2 import Registry
 
 from hotlap.core import Json
 from hotlap.errors import InputError
-from hotlap.features import definitions
-from hotlap.features.registry import CheckedRegistryStore, changing, read
+from hotlap.features import definitions, lineage, made_as
+from hotlap.features.registry import CheckedRegistryStore, changing, harmless, read
 from hotlap.search.folder import written_whole
 
 _KEPT = ("validation_references", "feature_view_version_history")
@@ -62,8 +62,9 @@ def apply(repo: Path | str = ".") -> Json:
     """Register what the folder's Python files define, make the online store's tables, and drop what is gone.
 
     The files are the user's code and are imported, as by `feast apply`; nothing that the registry holds is run.
-    Gives `applied` and `deleted`, each a list of names by kind. Raises InputError where a file, a definition or the
-    configuration is wrong.
+    Gives `applied`, `deleted` and `changed`, each a list of names by kind: what is changed are feature views that were
+    there with another definition, which `materialize` then does anew. Raises InputError where a file, a definition or
+    the configuration is wrong.
     """
     from feast import FeatureStore
     from feast.errors import FeastError, SpecifiedFeaturesNotPresentError
@@ -77,6 +78,7 @@ def apply(repo: Path | str = ".") -> Json:
     with changing(path):
         store = FeatureStore(config=config, repo_path=str(folder))
         gone = _gone(store, objects)
+        before = _registered(path, config.project)
         try:
             with warnings.catch_warnings():
                 # Feast's own retrieval of on-demand features is slow; hotlap's is another.
@@ -86,7 +88,30 @@ def apply(repo: Path | str = ".") -> Json:
             raise InputError(f"{folder}: {_declared_otherwise(str(error))}") from error
         except (ValueError, TypeError, FeastError) as error:
             raise InputError(f"{folder}: {' '.join(str(error).split())}") from error
-    return {"applied": _names(objects), "deleted": _names(gone)}
+        changed = _changed(path, config.project, before)
+    return {"applied": _names(objects), "deleted": _names(gone), "changed": _names(changed)}
+
+
+def _registered(path: Path, project: str) -> dict[str, Any]:
+    """The project's feature views as the registry's file has them; Feast's own list may be one of before."""
+    from feast import FeatureView
+
+    views = harmless(read(path)).feature_views if path.exists() else []
+    return {one.spec.name: FeatureView.from_proto(one) for one in views if one.spec.project == project}
+
+
+def _changed(path: Path, project: str, before: dict[str, Any]) -> list[Any]:
+    """The views whose definition is another now. By which one their rows were made is kept, where it was not yet."""
+    found = []
+    for name, view in _registered(path, project).items():
+        old = before.get(name)
+        if old is None or lineage.definition_digest(old) == lineage.definition_digest(view):
+            continue
+        found.append(view)
+        place = made_as.place(path, project, name)
+        if old.materialization_intervals and not made_as.known(place):
+            made_as.note(place, old)
+    return found
 
 
 def _declared_otherwise(told: str) -> str:

@@ -18,6 +18,17 @@ def definition_digest(view: Any) -> str:
 
     What is no definition (when it was made, materialized, who owns it, descriptions, tags) does not count.
     """
+    return hashlib.sha256(_plain(view).SerializeToString(deterministic=True)).hexdigest()
+
+
+def rows_digest(view: Any) -> str:
+    """SHA-256 of what a view's rows are made of: its source, with its columns for times, and its keys."""
+    spec = _plain(view)
+    told = [one.SerializeToString(deterministic=True).hex() for one in (spec.batch_source, *spec.entity_columns)]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
+def _plain(view: Any) -> Any:
     spec = view.to_proto().spec
     plain = type(spec).FromString(spec.SerializeToString())
     for field in ("tags", "owner", "description"):
@@ -29,7 +40,7 @@ def definition_digest(view: Any) -> str:
     if plain.HasField("batch_source"):
         for field in ("tags", "owner", "description", "meta"):
             plain.batch_source.ClearField(field)
-    return hashlib.sha256(plain.SerializeToString(deterministic=True)).hexdigest()
+    return plain
 
 
 def function_digest(view: OnDemand) -> str:

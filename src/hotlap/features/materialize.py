@@ -27,7 +27,7 @@ import pyarrow as pa
 from hotlap.core import Json
 from hotlap.errors import InputError, OutputError, StoreDown
 from hotlap.features import keys as key_forms
-from hotlap.features import lineage, registry, rules, times, wire
+from hotlap.features import lineage, made_as, registry, rules, times, wire
 from hotlap.features.job import plain
 from hotlap.features.offline import view_of
 from hotlap.features.online_stores import Rows
@@ -75,19 +75,32 @@ def run(
     for view in chosen:
         begun = time.monotonic()
         with _journal(store, view.name) as journal:
-            window = _Window(start=_in_utc(start) if start else _since(store, view, end), end=end)
-            left = journal.unfinished()
+            until = registry.materialized_until(store.registry_path, store.feast.project, view.name)
+            change = made_as.change(journal.path, view) if until else "none"
+            anew = change != "none" and start is None
+            if until is None or anew:
+                since = min(end - view.ttl, until or end) if view.ttl else None
+                window = _Window(start=_in_utc(start) if start else since, end=max(end, until or end))
+            else:
+                window = _Window(start=_in_utc(start) if start else until, end=end)
+            left = None if anew else journal.unfinished()
             rows = skipped = 0
             first = window.start
             if left is not None and start is None and left.end <= window.end:
                 rows, skipped = _materialized(store, view, left, journal, share_rows, progress)
                 first, window = left.start, _Window(start=left.end, end=window.end)
-            more, _ = _materialized(store, view, window, journal, share_rows, progress)
+            if anew:
+                journal.forget()
+            clear = anew and change == "other"
+            more, _ = _materialized(store, view, window, journal, share_rows, progress, clear=clear)
+            if anew or change == "none":
+                made_as.note(journal.path, view)
         told[view.name] = {
             "rows": rows + more,
             "start": None if first is None else first.isoformat(),
             "end": window.end.isoformat(),
             "resumed_after_shares": skipped,
+            "anew": anew,
             "seconds": round(time.monotonic() - begun, 3),
         }
     return {"views": told}
@@ -190,18 +203,20 @@ def _chosen(store: Store, names: list[str] | None) -> list[Any]:
     return [views[name] for name in names] if names else [one for one in views.values() if one.online]
 
 
-def _since(store: Store, view: Any, end: datetime) -> datetime | None:
-    """Where the last materialization ended, else a time to live before the end."""
-    before = registry.materialized_until(store.registry_path, store.feast.project, view.name)
-    if before is not None:
-        return before
-    return end - view.ttl if view.ttl else None
-
-
 def _materialized(
-    store: Store, view: Any, window: _Window, journal: _Journal, share_rows: int, progress: Progress | None
+    store: Store,
+    view: Any,
+    window: _Window,
+    journal: _Journal,
+    share_rows: int,
+    progress: Progress | None,
+    *,
+    clear: bool = False,
 ) -> tuple[int, int]:
-    """Write the window's rows, and note in the registry that it is through. Gives rows written, shares passed over."""
+    """Write the window's rows, and note in the registry that it is through. Gives rows written, shares passed over.
+
+    clear: remove the rows that are there first.
+    """
     from feast.infra.online_stores.helpers import compute_table_id
 
     features = [(one.name, one.name) for one in view.features]
@@ -216,6 +231,8 @@ def _materialized(
     joins = {one.name: theirs.get(one.name, one.name) for one in view.entity_columns}
     taken, per_microsecond = _within(own, window, list(joins.values()))
     count = int(taken.select(pl.len()).collect(engine="streaming").item())
+    if clear:
+        store.reach.store().clear(view, table, made_as.features(journal.path, view))
     life = store.reach.store().life(table)
     shares, done = journal.begin(window, max(1, -(-count // share_rows)), _identity(store, view, life))
     written = 0
@@ -331,6 +348,10 @@ class _Journal:
     def end(self) -> None:
         self.path.unlink()
 
+    def forget(self) -> None:
+        """What a run of another definition left."""
+        self.path.unlink(missing_ok=True)
+
     def _add(self, line: Json) -> None:
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
@@ -354,21 +375,19 @@ class _Journal:
 @contextmanager
 def _journal(store: Store, view: str) -> Iterator[_Journal]:
     """The view's journal, beside the registry, for one process at a time."""
-    folder = store.registry_path.parent / ".hotlap-materialize"
-    name = hashlib.sha256(f"{store.feast.project}\0{view}".encode()).hexdigest()[:16]
+    place = made_as.place(store.registry_path, store.feast.project, view)
     try:
-        folder.mkdir(exist_ok=True)
-        lock = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(place.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise OutputError(
-            f"{folder}: can't be written ({error.strerror}); the journal of what is materialized is kept there"
+            f"{place.parent}: can't be written ({error.strerror}); the journal of what is materialized is kept there"
         ) from error
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(f"view {view} is being materialized by another process; wait for it") from None
-        yield _Journal(folder / f"{name}.jsonl")
+        yield _Journal(place.with_suffix(".jsonl"))
     finally:
         os.close(lock)
 

@@ -155,8 +155,10 @@ def from_registry(proto: Any, source: dict[str, Any]) -> OnDemand | str:
 
 def polars_kind(dtype: Any) -> pl.DataType:
     """Feast's type as polars'."""
-    from feast.types import from_feast_to_pyarrow_type
+    from feast.types import Bytes, from_feast_to_pyarrow_type
 
+    if dtype == Bytes:  # which Feast's own function does not know
+        return pl.Binary()
     table = pa.schema([pa.field("x", from_feast_to_pyarrow_type(dtype))]).empty_table()
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)

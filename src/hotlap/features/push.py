@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
 from hotlap.core import Json
 from hotlap.errors import InputError
-from hotlap.features import entities, rules, write
+from hotlap.features import entities, fitting, rules, write
+from hotlap.features import keys as key_forms
 from hotlap.features.job import plain
 from hotlap.features.materialize import rows_of
 from hotlap.features.on_demand import polars_kind
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from hotlap.features.store import Store
 
 To = Literal["online", "offline", "both"]
-_CALLED = {"Boolean": "true or false", "Int32": "whole numbers (Int32)", "Int64": "whole numbers (Int64)"}
+_AHEAD = timedelta(days=1)
+"""How far an event time may lie ahead: clocks differ, and so do zones."""
 
 
 def push(store: Store, source: str, rows: Any, *, to: To = "both") -> Json:
@@ -39,17 +41,17 @@ def push(store: Store, source: str, rows: Any, *, to: To = "both") -> Json:
     elsewhere: list[tuple[Any, pl.DataFrame]] = []
     views, others = views_of(store, source), other(store)
     for view in views:
-        mine = _stamped(view, frame)
+        mine, stamped = _stamped(view, frame)
         rules.held_for(store.repo, view, mine, f"push {source}:")
         if to != "offline":
             table = compute_table_id(config.project, view, config.registry.enable_online_feature_view_versioning)
-            online.append(rows_of(view, table, mine))
+            online.append(rows_of(view, table, _for_view(view, mine)))
         if to != "online" and others:
             back = {new: old for old, new in view.batch_source.field_mapping.items() if new in mine.columns}
             elsewhere.append((view, mine.rename(back)))
         elif to != "online":
             path = write.local(view.batch_source.path, store.repo)
-            offline[path] = _for_source(store, view, mine, path)
+            offline[path] = _for_source(store, view, mine, path, stamped=stamped)
     for path, part in offline.items():
         write.append(plain(part), path)
     for view, part in elsewhere:
@@ -87,8 +89,8 @@ def views_of(store: Store, source: str) -> list[Any]:
     return found
 
 
-def _stamped(view: Any, frame: pl.DataFrame) -> pl.DataFrame:
-    """The rows by the view's own names; where the source keeps a created time and they have none, it is now.
+def _stamped(view: Any, frame: pl.DataFrame) -> tuple[pl.DataFrame, bool]:
+    """The rows by the view's own names; where the source keeps a created time and they have none, it is now, and True.
 
     Raises InputError for a row without an event time or a key, which nothing could ever find.
     """
@@ -105,20 +107,43 @@ def _stamped(view: Any, frame: pl.DataFrame) -> pl.DataFrame:
         absent = frame[name].null_count()
         if absent:
             raise InputError(f"view {view.name}: {absent} pushed rows have no {name}, {what}; nothing would find them")
-    for field in view.features:
-        if field.name in frame.columns:
-            _check_fits(view, frame[field.name], polars_kind(field.dtype), "the view")
+    for one in view.entity_columns:
+        if one.name in keys:
+            kind = one.dtype.to_value_type()
+            try:
+                key_forms.encode([(one.name, key_forms.normal(frame[one.name].to_list(), kind, one.name), kind)])
+            except InputError as error:
+                raise InputError(f"view {view.name}: {error}") from None
+    _for_view(view, frame)
     for one in (batch.timestamp_field, batch.created_timestamp_column):
         if one in frame.columns:
             frame = entities.in_utc(frame.lazy(), one).collect()
+    ahead = frame[batch.timestamp_field].max()
+    if ahead is not None and ahead > datetime.now(UTC) + _AHEAD:  # type: ignore[operator]
+        raise InputError(
+            f"view {view.name}: column {batch.timestamp_field} has {ahead}, more than a day ahead of now, where it would "
+            "hold back every event of its key until then; give the time at which it was"
+        )
     created = batch.created_timestamp_column
-    if created and created not in frame.columns:
-        frame = frame.with_columns(pl.lit(datetime.now(UTC), pl.Datetime("us", "UTC")).alias(created))
-    return frame
+    if not created or created in frame.columns:
+        return frame, False
+    return frame.with_columns(pl.lit(datetime.now(UTC), pl.Datetime("us", "UTC")).alias(created)), True
 
 
-def _for_source(store: Store, view: Any, frame: pl.DataFrame, path: Path) -> pl.DataFrame:
-    """The rows with the source's columns, by its names, in its order and types; further columns are left out."""
+def _for_view(view: Any, frame: pl.DataFrame) -> pl.DataFrame:
+    """The rows with features of the types that the view declares."""
+    return frame.with_columns(
+        _fitted(view, frame[one.name], polars_kind(one.dtype), "the view")
+        for one in view.features
+        if one.name in frame.columns
+    )
+
+
+def _for_source(store: Store, view: Any, frame: pl.DataFrame, path: Path, *, stamped: bool) -> pl.DataFrame:
+    """The rows with the source's columns, by its names, in its order and types; further columns are left out.
+
+    stamped: the created time is ours, and is cut to the source's unit.
+    """
     schema = scan(view.batch_source, store.repo).collect_schema()
     if path.is_dir() and any("=" in part for one in files(path) for part in one.relative_to(path).parts[:-1]):
         raise InputError(
@@ -129,41 +154,18 @@ def _for_source(store: Store, view: Any, frame: pl.DataFrame, path: Path) -> pl.
     absent = [name for name in schema if name not in frame.columns]
     if absent:
         raise InputError(f"view {view.name}: the pushed rows have no column {absent[0]}, which its source {path} has")
-    for name, kind in schema.items():
-        _check_fits(view, frame[name], kind, "its source")
+    created = back.get(view.batch_source.created_timestamp_column, view.batch_source.created_timestamp_column)
+    unit = schema.get(created)
+    if stamped and isinstance(unit, pl.Datetime):
+        frame = frame.with_columns(fitting.instants(frame[created], unit))
+    return frame.select(_fitted(view, frame[name], kind, "its source") for name, kind in schema.items())
+
+
+def _fitted(view: Any, column: pl.Series, kind: pl.DataType, of: str) -> pl.Series:
+    """The column in the type that it has in `of`. Raises InputError where a value would become another to fit."""
     try:
-        return frame.select(_like(frame.schema[name], kind, name) for name, kind in schema.items())
-    except pl.exceptions.PolarsError as error:
-        first = str(error).splitlines()[0]
-        raise InputError(f"view {view.name}: the pushed rows are not of its source's types: {first}") from None
-
-
-def _check_fits(view: Any, column: pl.Series, kind: pl.DataType, of: str) -> None:
-    """Raises InputError where a number would become another to fit a type: a fraction or NaN a whole one, a large one
-    infinity, 2 true.
-    """
-    if not column.dtype.is_numeric():
-        return
-    values = column.drop_nulls()
-    if kind.is_integer() and column.dtype.is_float():
-        wrong = values.filter(values != values.floor())
-    elif kind == pl.Boolean:
-        wrong = values.filter(~values.is_in([0, 1]))
-    elif kind == pl.Float32:
-        wrong = values.filter(values.cast(pl.Float32).is_infinite() & values.cast(pl.Float64).is_finite())
-    else:
-        return
-    if len(wrong):
+        return fitting.fitted(column, kind)
+    except fitting.Unfit as error:
         raise InputError(
-            f"view {view.name}: column {column.name} has {wrong[0]:g}, and {of} holds {_CALLED.get(str(kind), kind)}; "
-            "push what fits, or change the type there"
-        )
-
-
-def _like(mine: pl.DataType, theirs: pl.DataType, name: str) -> pl.Expr:
-    own = pl.col(name)
-    if isinstance(mine, pl.Datetime) and isinstance(theirs, pl.Datetime):
-        own = own.dt.convert_time_zone("UTC") if mine.time_zone else own.dt.replace_time_zone("UTC")
-        zone = own.dt.convert_time_zone(theirs.time_zone) if theirs.time_zone else own.dt.replace_time_zone(None)
-        return zone.dt.cast_time_unit(theirs.time_unit)
-    return own.cast(theirs)
+            f"view {view.name}: column {column.name} has {error} in {of}; push what fits, or change the type there"
+        ) from None

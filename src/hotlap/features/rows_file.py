@@ -16,7 +16,7 @@ def read(path: Path, flag: str, kinds: Mapping[str, pl.DataType]) -> pl.DataFram
     """The rows of a .parquet, .jsonl or .csv file; `flag` is the option that named it.
 
     kinds: the types of columns in a CSV file; other columns stay text, so that a key such as 007 is not made a number
-    of. Raises InputError for what can't be read.
+    of. In JSON they are those of instants. Raises InputError for what can't be read.
     """
     if path.suffix not in (".parquet", ".csv", ".jsonl"):
         raise InputError(f"{flag} {path}: give a .parquet, .csv or .jsonl file")
@@ -27,13 +27,22 @@ def read(path: Path, flag: str, kinds: Mapping[str, pl.DataType]) -> pl.DataFram
             return pl.read_parquet(path, glob=False)
         if path.suffix == ".jsonl":
             with path.open("rb") as file:  # a path would be read as a pattern
-                return pl.read_ndjson(file, infer_schema_length=None)
+                return _with_times(pl.read_ndjson(file, infer_schema_length=None), kinds, f"{flag} {path}")
         text = pl.read_csv(path, infer_schema=False, glob=False)
     except (pl.exceptions.PolarsError, OSError) as error:
         told = str(error).splitlines()[0]
         raise InputError(f"{flag} {path}: can't be read as {path.suffix[1:]}: {told}") from error
     return text.with_columns(
         typed(text[name], kinds[name], f"{flag} {path}: column {name}") for name in text.columns if name in kinds
+    )
+
+
+def _with_times(rows: pl.DataFrame, kinds: Mapping[str, pl.DataType], where: str) -> pl.DataFrame:
+    """JSON has no form for instants; they are text there."""
+    return rows.with_columns(
+        typed(rows[name], kinds[name], f"{where}: column {name}")
+        for name, kind in rows.schema.items()
+        if kind == pl.String and isinstance(kinds.get(name), pl.Datetime)
     )
 
 

@@ -85,6 +85,9 @@ class OnlineStore(Protocol):
     def write(self, rows: Rows) -> None:
         """Keep each row, unless the store has one of its key that is newer: by event time, then by created time."""
 
+    def clear(self, view: Any, table: str, features: list[str]) -> None:
+        """Remove all rows of the view, which may have these features."""
+
     def life(self, table: str) -> str:
         """What changes where rows once written to the table may be gone; the same text as long as they are not."""
 

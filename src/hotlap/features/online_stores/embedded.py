@@ -48,6 +48,9 @@ class Embedded(Sqlite):
         created = [None if one == times.NEVER else one for one in rows.created.tolist()]
         self._written(query, list(zip(rows.keys, rows.events.tolist(), created, *rows.values, strict=True)))
 
+    def clear(self, view: Any, table: str, features: list[str]) -> None:
+        super().clear(view, table_name(table), features)
+
 
 def table_name(table: str) -> str:
     """Another than Feast's own SQLite store has, which may lie in the same file."""

@@ -87,6 +87,13 @@ class Postgres:
 
         self._asked(run)
 
+    def clear(self, view: Any, table: str, features: list[str]) -> None:
+        def run(again: bool) -> None:
+            with self._pool.connection(fresh=again) as connection:
+                connection.execute(sql.SQL("TRUNCATE {}").format(sql.Identifier(table)))
+
+        self._asked(run)
+
     def life(self, table: str) -> str:
         """The table's file, another once the table was emptied or made anew."""
 

@@ -143,6 +143,20 @@ class Redis:
             message, count = b"".join(commands), len(commands)
             self._reach.asked(partial(self._answered, message, count), self._place, _DOWN, _REFUSED)
 
+    def clear(self, view: Any, table: str, features: list[str]) -> None:
+        """The view's fields in every hash of the project; what other views have in them stays."""
+        fields = [*_fields(self._name(view), features), f"_ct:{self._name(view)}".encode()]
+        cursor = b"0"
+        while True:
+            command = _packed(b"SCAN", cursor, b"COUNT", b"%d" % _BATCH)
+            ((cursor, keys),) = self._reach.asked(partial(self._answered, command, 1), self._place, _DOWN, _REFUSED)
+            own = [key for key in keys if _project(key) == self._project]
+            message = b"".join(_packed(b"HDEL", key, *fields) for key in own)
+            if own:
+                self._reach.asked(partial(self._answered, message, len(own)), self._place, _DOWN, _REFUSED)
+            if cursor == b"0":
+                return
+
     def life(self, table: str) -> str:
         """The server's run: one that keeps nothing on its disk begins each run empty."""
         command = _packed(b"INFO", b"server")
@@ -171,6 +185,16 @@ class Redis:
             raise
         finally:
             self._pool.release(connection)
+
+
+def _project(key: bytes) -> bytes | None:
+    """What follows an entity's key: names and values, each with a type and a length. None where it is no such key."""
+    at, parts = 4, 2 * int.from_bytes(key[:4], "little")
+    if parts > len(key):
+        return None
+    for _ in range(parts):
+        at += 8 + int.from_bytes(key[at + 4 : at + 8], "little")
+    return key[at:]
 
 
 def _together(asks: list[Ask]) -> list[tuple[list[bytes], list[Ask]]]:

@@ -102,6 +102,9 @@ class Sqlite:
 
         self._asked(run)
 
+    def clear(self, view: Any, table: str, features: list[str]) -> None:
+        self._written(f"DELETE FROM {quoted(table)}", [()])
+
     def life(self, table: str) -> str:
         """The file; another may have taken its place."""
         try:

@@ -50,6 +50,11 @@ class ThroughFeast:
         ]
         self._store.online_write_batch(self._config, rows.view, data, None)
 
+    def clear(self, view: Any, table: str, features: list[str]) -> None:
+        """The view's table is dropped and made anew, as far as the store does that."""
+        for gone, kept in (([view], []), ([], [view])):
+            self._store.update(self._config, gone, kept, [], [], partial=True)
+
     def life(self, table: str) -> str:
         """Feast has nothing to tell it by."""
         return ""

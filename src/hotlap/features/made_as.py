@@ -1,0 +1,71 @@
+"""By which definition a view's online rows were made, kept beside the registry: Feast keeps only until when.
+
+A view whose definition is another since is materialized from the start. Where its rows would mean something else
+(another source, other keys, a feature of another type) those of before are removed first: they might be newer than
+all of the new source's, or of keys that it lacks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from hotlap.core import Json
+from hotlap.errors import OutputError
+from hotlap.features import lineage
+from hotlap.search.folder import written_whole
+
+Change = Literal["none", "unknown", "more", "other"]
+"""unknown: by plain Feast, or before hotlap kept this. more: the rows there are stay right, and lack something."""
+
+
+def place(registry: Path, project: str, view: str) -> Path:
+    """Where what is known of a view's materialization lies, without a suffix. Raises OutputError where it can't."""
+    folder = registry.parent / ".hotlap-materialize"
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: can't be written ({error.strerror}); the journal of what is materialized is kept there"
+        ) from error
+    return folder / hashlib.sha256(f"{project}\0{view}".encode()).hexdigest()[:16]
+
+
+def note(at: Path, view: Any) -> None:
+    """Keep that the rows are of this definition."""
+    with written_whole(at.with_suffix(".json")) as part:
+        part.write_text(json.dumps(_told(view)))
+
+
+def known(at: Path) -> bool:
+    return at.with_suffix(".json").exists()
+
+
+def change(at: Path, view: Any) -> Change:
+    """What the definition is to that of the rows."""
+    if not known(at):
+        return "unknown"
+    before, now = json.loads(at.with_suffix(".json").read_text()), _told(view)
+    if before["definition"] == now["definition"]:
+        return "none"
+    kinds = now["features"]
+    same = before["rows"] == now["rows"] and all(
+        kinds.get(name, kind) == kind for name, kind in before["features"].items()
+    )
+    return "more" if same else "other"
+
+
+def features(at: Path, view: Any) -> list[str]:
+    """The names of the features that rows may have, of before and of now."""
+    before = json.loads(at.with_suffix(".json").read_text())["features"] if known(at) else {}
+    return list(before | _told(view)["features"])
+
+
+def _told(view: Any) -> Json:
+    return {
+        "definition": lineage.definition_digest(view),
+        "rows": lineage.rows_digest(view),
+        "features": {one.name: str(one.dtype) for one in view.features},
+    }

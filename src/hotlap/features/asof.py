@@ -115,7 +115,10 @@ def _names(view: View) -> list[str]:
 
 
 def _ttl(view: View, unit: times.Unit) -> int | None:
-    return None if view.ttl is None else view.ttl // timedelta(microseconds=1) * (1000 if unit == "ns" else 1)
+    """A longer one than there are times is as good as the longest."""
+    if view.ttl is None:
+        return None
+    return min(view.ttl // timedelta(microseconds=1) * (1000 if unit == "ns" else 1), _LARGEST // 2)
 
 
 def _numbered(entities: pl.DataFrame, view: View, schema: pl.Schema) -> tuple[pl.DataFrame, Array]:
@@ -206,7 +209,7 @@ def _winners(rows: pl.DataFrame, asked: Array, instants: Array, known_only: bool
     winner = order[np.maximum(position, 0)]
     counts = (position >= 0) & (key[winner] == asked)
     if ttl is not None:
-        counts &= event[winner] >= instants - ttl
+        counts &= event[winner] >= np.maximum(instants, ttl - _LARGEST) - ttl
     return np.where(counts, winner, -1)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from hotlap.errors import InputError
+from hotlap.features import times
 
 EVENT = "event_timestamp"
 """Feast's name for an entity frame's time column, taken where nobody names another."""
@@ -61,12 +62,13 @@ def in_utc(entities: pl.LazyFrame, at: str) -> pl.LazyFrame:
     kind = entities.collect_schema()[at]
     own = pl.col(at)
     if kind == pl.String:
-        parsed = own.str.to_datetime(time_unit="us", time_zone="UTC")
-        try:
-            entities.select(parsed).collect(engine="streaming")
-        except pl.exceptions.PolarsError as error:
-            first = str(error).splitlines()[0]
-            raise InputError(f"entities: column {at} is text that can't be read as ISO 8601: {first}") from error
+        parsed = times.from_iso(own).alias(at)
+        wrong = entities.filter(own.is_not_null() & parsed.is_null()).select(own).head(1).collect(engine="streaming")
+        if len(wrong):
+            raise InputError(
+                f"entities: column {at} is text that can't be read as ISO 8601: {wrong.item()!r}; write it as "
+                "2026-11-25T08:00:00+00:00, to the microsecond at most"
+            )
         return entities.with_columns(parsed)
     if kind == pl.Date:
         return entities.with_columns(own.cast(pl.Datetime("us", "UTC")))

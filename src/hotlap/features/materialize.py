@@ -200,7 +200,14 @@ def _chosen(store: Store, names: list[str] | None) -> list[Any]:
             raise InputError(f"no view {name}; there are {', '.join(sorted(views)) or 'none'}")
         if not views[name].online:
             raise InputError(f"view {name} has online=False; set it in its definition, and apply")
-    return [views[name] for name in names] if names else [one for one in views.values() if one.online]
+    chosen = [views[name] for name in names] if names else [one for one in views.values() if one.online]
+    if not chosen:
+        why = f"; left out is {', '.join(store.left_out)}" if store.left_out else ""
+        raise InputError(
+            f"{store.repo}: no views {'with online=True ' if views else ''}are registered{why}; define them, and run "
+            "`hotlap features apply`"
+        )
+    return chosen
 
 
 def _materialized(
@@ -269,7 +276,11 @@ def _one_share(
     number, shares = share
     part = taken
     if shares > 1:
-        part = taken.filter(pl.concat_str(pl.col(mine).cast(pl.String)).hash(0) % shares == number)
+        schema = taken.collect_schema()
+        texts = [
+            pl.col(key).bin.encode("hex") if schema[key] == pl.Binary else pl.col(key).cast(pl.String) for key in mine
+        ]
+        part = taken.filter(pl.concat_str(texts).hash(0) % shares == number)
     frame = _newest(part, mine).collect(engine="streaming")
     rules.held_for(store.repo, view, frame.drop(_EVENT, _CREATED), "materialize")
     columns = {new: old for old, new in own.features}

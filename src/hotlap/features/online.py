@@ -16,7 +16,7 @@ from hotlap.features import keys as key_forms
 from hotlap.features import times, wire
 from hotlap.features.job import plain
 from hotlap.features.online_stores import Answer, Ask
-from hotlap.features.request import Request, requested
+from hotlap.features.request import Request, check_list, requested
 
 if TYPE_CHECKING:
     from feast.value_type import ValueType
@@ -122,7 +122,8 @@ def read(
     if at is not None and not isinstance(at, datetime):
         raise InputError(f"at is {at!r}; give a datetime")
     given = key_forms.columns(keys)
-    asked = features if isinstance(features, str) else tuple(features), full_feature_names, tuple(given)
+    listed = features if isinstance(features, str) else tuple(check_list(features))
+    asked = listed, full_feature_names, tuple(given)
     plan = store.plans.get(asked)
     if plan is None:
         plan = store.plans[asked] = _plan(store, features, full_feature_names, list(given))

@@ -121,8 +121,8 @@ def _stamped(view: Any, frame: pl.DataFrame) -> tuple[pl.DataFrame, bool]:
     ahead = frame[batch.timestamp_field].max()
     if ahead is not None and ahead > datetime.now(UTC) + _AHEAD:  # type: ignore[operator]
         raise InputError(
-            f"view {view.name}: column {batch.timestamp_field} has {ahead}, more than a day ahead of now, where it would "
-            "hold back every event of its key until then; give the time at which it was"
+            f"view {view.name}: column {batch.timestamp_field} has {ahead}, more than a day ahead of now, where "
+            "it would hold back every event of its key until then; give the time at which it was"
         )
     created = batch.created_timestamp_column
     if not created or created in frame.columns:

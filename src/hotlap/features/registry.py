@@ -57,6 +57,10 @@ def read(path: Path) -> Registry:
         proto.ParseFromString(path.read_bytes())
     except DecodeError as error:
         raise InputError(f"{path} is not a Feast registry: {error}") from error
+    except OSError as error:
+        raise InputError(
+            f"{path}: the registry can't be read ({error.strerror}); name a file in feature_store.yaml"
+        ) from None
     return proto
 
 

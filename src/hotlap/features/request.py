@@ -114,10 +114,21 @@ def _add_input(store: Store, stored: dict[str, Stored], projection: Any) -> None
     stored[called] = replace(own, features=tuple(dict.fromkeys((*own.features, *pairs))))
 
 
-def _of_list(store: Store, features: list[str]) -> list[tuple[str, Any, list[str]]]:
-    """(name, view, features) for each view named."""
+def check_list(features: Any) -> list[str]:
+    """The list. Raises InputError where it is none of texts."""
+    if not isinstance(features, list | tuple):
+        raise InputError(f"features: a {type(features).__name__}; give a list of view:feature")
     if not features:
         raise InputError("features: none given; name them as view:feature")
+    for one in features:
+        if not isinstance(one, str):
+            raise InputError(f"features: {one!r} is a {type(one).__name__}; name it as view:feature")
+    return list(features)
+
+
+def _of_list(store: Store, features: list[str]) -> list[tuple[str, Any, list[str]]]:
+    """(name, view, features) for each view named."""
+    check_list(features)
     names: dict[str, list[str]] = {}
     for one in features:
         name, _, feature = one.partition(":")

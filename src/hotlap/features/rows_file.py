@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from hotlap.errors import InputError
+from hotlap.features import times
 
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 
@@ -56,7 +57,7 @@ def typed(text: pl.Series, kind: pl.DataType, where: str) -> pl.Series:
     if kind == pl.Boolean:
         made = text.str.to_lowercase().replace_strict(_BOOLEANS, default=None, return_dtype=pl.Boolean)
     elif isinstance(kind, pl.Datetime):
-        made = text.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
+        made = text.to_frame().select(times.from_iso(pl.col(text.name)).alias(text.name)).to_series()
     elif kind.is_numeric():
         made = text.str.strip_chars().cast(kind, strict=False)
     else:

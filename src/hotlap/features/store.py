@@ -267,7 +267,8 @@ def configuration(folder: Path, registry_store: str) -> tuple[RepoConfig, Path]:
             "that kind in it"
         ) from None
     if kind != "file" or urlparse(place).netloc:
-        raise InputError(f"{yaml}: registry is {kind}; only one in a local file is opened, since it is checked first")
+        told = place if urlparse(place).netloc else kind
+        raise InputError(f"{yaml}: registry is {told}; only one in a local file is opened, since it is checked first")
     if "offline_store" not in settings:
         raise InputError(f"{yaml}: no offline_store; set `offline_store: {{type: {_TYPE}}}`, or another that Feast has")
     config._registry = RegistryConfig(

@@ -56,6 +56,31 @@ def expression(column: str, schema: pl.Schema, unit: Unit) -> pl.Expr:
     return own.to_physical().clip(-edge, edge) * 1000
 
 
+def from_iso(text: pl.Expr) -> pl.Expr:
+    """Instants in UTC, to the microsecond, of text in ISO 8601: a date, or a date and a time; without a zone it is UTC.
+
+    Null where the text is anything else, has a fraction finer than a microsecond, or names a day that there is not.
+    """
+    parts = text.str.strip_chars().str.extract_groups(_ISO).struct
+    fraction = parts.field("fraction").fill_null("").str.strip_chars_end("0")
+    time = [parts.field(name).fill_null("00") for name in ("hour", "minute", "second")]
+    told = pl.concat_str(
+        *(parts.field(name) for name in ("year", "month", "day")), *time, fraction.str.pad_end(6, "0"), separator=" "
+    )
+    instant = told.str.to_datetime("%Y %m %d %H %M %S %6f", time_unit="us", strict=False)
+    sign = pl.when(parts.field("sign") == "-").then(-1).otherwise(1)
+    hours, minutes = (parts.field(name).cast(pl.Int64).fill_null(0) for name in ("zone_hours", "zone_minutes"))
+    offset = pl.duration(minutes=sign * (60 * hours + minutes))
+    return pl.when(fraction.str.len_chars() <= 6).then((instant - offset).dt.replace_time_zone("UTC"))
+
+
+_ISO = (
+    r"^(?<year>\d{4})(?:-(?<month>\d\d)-(?<day>\d\d)"
+    r"(?:[T ](?<hour>[01]\d|2[0-3]):(?<minute>[0-5]\d)(?::(?<second>[0-5]\d)(?:[.,](?<fraction>\d+))?)?"
+    r" ?(?:[Zz]|(?<sign>[+-])(?<zone_hours>\d\d)(?::?(?<zone_minutes>[0-5]\d))?)?)?)$"
+)
+
+
 def integers(column: pl.Series, unit: Unit) -> Array:
     """int64[rows]; NEVER where the column is null."""
     frame = column.to_frame()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import trainable
 from hotlap.errors import CandidateFailed, OutOfMemory, WorkloadError
 from hotlap.training import timing
 from hotlap.training.settings import Settings
-from hotlap.training.tuner import Bench, kept_for_confirming, memory_told
+from hotlap.training.tuner import Bench, kept_for_confirming, memory_told, told
 
 LATE = """
 def batches():
@@ -55,6 +56,27 @@ def test_memory_is_that_of_the_largest_batch_of_the_epoch(tmp_path: Path) -> Non
         bench(tmp_path, LATE, TOO_LITTLE).peak_bytes(settings)
 
 
+READ = """
+_read = Rows.__getitem__
+def _noted(self, index):
+    with open(__file__ + ".read", "a") as file:
+        file.write("x")
+    return _read(self, index)
+Rows.__getitem__ = _noted
+"""
+
+
+@pytest.mark.slow
+def test_a_dataset_is_looked_through_once(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows", add=READ)
+    search = replace(bench(tmp_path, "", ENOUGH), target=target)
+    read = tmp_path / "rows_workload.py.read"
+    search.peak_bytes(Settings(threads=1, batch_size=8))
+    assert len(read.read_text()) == 150
+    search.peak_bytes(Settings(threads=1, batch_size=8, fused=True))
+    assert len(read.read_text()) == 151
+
+
 @pytest.mark.slow
 def test_another_error_is_none_of_memory(tmp_path: Path) -> None:
     with pytest.raises(WorkloadError, match="no such label"):
@@ -90,3 +112,12 @@ def test_torch_says_in_words_that_memory_ran_out(kind: type[Exception]) -> None:
         raise kind("RuntimeError in torch: DefaultCPUAllocator: can't allocate memory: you tried 4000 bytes")
     with pytest.raises(kind, match="shapes cannot be multiplied"), memory_told():
         raise kind("RuntimeError in torch: mat1 and mat2 shapes cannot be multiplied")
+
+
+def test_a_failure_is_told_in_one_line() -> None:
+    compiled = CandidateFailed(
+        "InductorError in torch: CppCompileError: C++ compile error\n\nCommand:\ng++ " + "x" * 9000
+    )
+    assert told(compiled) == "InductorError in torch: CppCompileError: C++ compile error"
+    assert told(CandidateFailed("y" * 400)) == "y" * 300 + "..."
+    assert told(CandidateFailed()) == "CandidateFailed"

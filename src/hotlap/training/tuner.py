@@ -29,6 +29,7 @@ SCREENING = Blocks(pairs=6, seconds=0.3, timeout=300.0, enough_seconds=4.0)
 CONFIRMING = Blocks(pairs=4, seconds=0.3, timeout=300.0, least_pairs=2, enough_seconds=4.0)
 BUDGET_SPENT = "the budget was spent"
 _INTERRUPTED = "the tuning was interrupted"
+_LONGEST = 300
 _CONFIRMING_SHARES = 0.35, 0.75
 """So much of the time is kept for the confirmation, at least and at most."""
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
@@ -36,7 +37,8 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """What stays the same through one search. `deadline` is on time.monotonic's clock."""
+    """What stays the same through one search. `deadline` is on time.monotonic's clock. `places` holds where the
+    training data's largest example was found, once it was."""
 
     target: str
     study: Json
@@ -46,6 +48,7 @@ class Bench:
     compiler: bool
     other_batch_sizes: bool
     tell: Callable[[Json], None]
+    places: list[Json] = field(default_factory=list)
 
     @contextmanager
     def hold(self, *chosen: Settings) -> Iterator[list[Worker]]:
@@ -66,7 +69,10 @@ class Bench:
         and all. Raises OutOfMemory where that is more than it may."""
         given = settings.to_json()
         with start_worker(settings.threads, self.memory_limit, self.work) as worker, memory_told():
-            opened = worker.call(f"{_MEMORY}:open_training", target=self.target, settings=given, timeout=LOAD_SECONDS)
+            known = self.places[-1] if self.places else None
+            arguments: dict[str, Any] = {"target": self.target, "settings": given, "place": known}
+            opened = worker.call(f"{_MEMORY}:open_training", timeout=LOAD_SECONDS, **arguments)
+            self.places.append(opened["place"])
             batch = opened["rows"] or settings.examples_a_pass
             arguments = {"settings": given, "batch": batch, "steps": _PEAK_STEPS}
             found = worker.call(f"{_MEMORY}:run_steps", timeout=LOAD_SECONDS, **arguments)
@@ -82,6 +88,12 @@ def memory_told() -> Iterator[None]:
         if any(words in str(error).lower() for words in _OUT_OF_MEMORY):
             raise OutOfMemory(str(error)) from error
         raise
+
+
+def told(error: Exception) -> str:
+    """The first line of what went wrong, cut where it is long: compilers and kernels write pages."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +202,7 @@ def _screened(bench: Bench, baseline: Settings, own: Worker, settings: Settings,
             start = _per_example(pairs.measure(own, worker, SCREENING)[0], baseline, settings)
             held = worker.call(f"{_TIMING}:held", timeout=LOAD_SECONDS)
     except (CandidateFailed, InputError) as error:
-        return {"status": "failed", "reason": str(error)}
+        return {"status": "failed", "reason": told(error)}
     interval = statistics.screening(start)
     median_ms = statistics.median_ms([start.candidate_ms]) * settings.batch_size / baseline.batch_size
     row = {**held, "median_ms": median_ms, "speedup": to_json(interval)}
@@ -219,7 +231,7 @@ def settle(bench: Bench, found: Found, settings: Settings) -> Found:
     try:
         starts, held = _confirmed(bench, found.baseline, settings)
     except (CandidateFailed, InputError) as error:
-        return give_up(found, f"it failed when it was to be confirmed: {error}")
+        return give_up(found, f"it failed when it was to be confirmed: {told(error)}")
     speedup = statistics.speedup(starts)
     if statistics.verdict(speedup, found.noise_floor) != "faster":
         return give_up(found, "together with the others it was not confirmed as faster")
@@ -243,12 +255,12 @@ def _that_fits(bench: Bench, usual: Settings) -> tuple[Settings, int, list[str]]
         try:
             peak_bytes = bench.peak_bytes(settings)
         except OutOfMemory as error:
-            last = str(error)
+            last = told(error)
             continue
         except CandidateFailed as error:
-            raise Refusal(f"{change.name} can't train here: {error}") from error
-        told = f"the workload's own set-up runs out of memory; compared with {change.name} instead"
-        return settings, peak_bytes, [told] if change.settings else []
+            raise Refusal(f"{change.name} can't train here: {told(error)}") from error
+        warning = f"the workload's own set-up runs out of memory; compared with {change.name} instead"
+        return settings, peak_bytes, [warning] if change.settings else []
     raise Refusal(f"no set-up of the same result fits the memory: with {tried[-1].name} it {last}; allow more")
 
 

@@ -62,3 +62,23 @@ def test_data_that_is_none(training, text: str) -> None:
 
 def test_bytes_of_nested_tensors() -> None:
     assert tensor_bytes(({"a": torch.zeros(3)}, [torch.zeros(2, dtype=torch.int64), "text"])) == 12 + 16
+
+
+def test_an_example_that_was_found_before_is_read_alone() -> None:
+    class Counted(Texts):
+        read = 0
+
+        def __getitem__(self, index: int):
+            type(self).read += 1
+            return super().__getitem__(index)
+
+    place = largest(of(Counted())).place
+    assert place is not None
+    assert (place.index, Counted.read) == (1, 3)
+    again = largest(of(Counted()), place)
+    assert again.make(2)[0]["ids"].shape == (2, 9)
+    assert (again.place, again.looked_at, again.whole, Counted.read) == (place, 3, True, 4)
+    Counted.lengths = (3, 4, 5)  # Another size there: it is looked for again.
+    assert largest(of(Counted()), place).make(2)[0]["ids"].shape == (2, 5)
+    Counted.lengths = (7,)
+    assert largest(of(Counted()), place).make(2)[0]["ids"].shape == (2, 7)

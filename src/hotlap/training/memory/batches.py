@@ -19,25 +19,37 @@ MOST_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """What a look through a Dataset found: the index of its largest example, and that one's bytes."""
+
+    index: int
+    bytes: int
+    looked_at: int
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Largest:
     """The largest example (or batch) of the training data.
 
     `make(batch)` gives (inputs, targets) with `batch` rows, all as large as the largest; a fresh one each time.
     `rows` is the size of the user's own batches where the data is an iterable of them, else None. `looked_at` counts
-    examples (or batches); `whole` says whether that were all.
+    examples (or batches); `whole` says whether that were all. `place` is where in a Dataset the example was found.
     """
 
     make: Callable[[int], tuple[Any, Any]]
     rows: int | None
     looked_at: int
     whole: bool
+    place: Place | None = None
 
 
-def largest(workload: Workload) -> Largest:
+def largest(workload: Workload, known: Place | None = None) -> Largest:
     """Look through a workload's `training`, as far as the limits above allow.
 
-    A Dataset's largest example is repeated, which is what the batch that holds the longest texts is padded to. Raises
-    WorkloadError where there is no data or it is no (inputs, targets) pairs.
+    A Dataset's largest example is repeated, which is what the batch that holds the longest texts is padded to. Where an
+    earlier look found it at `known`, and one of that size is still there, it alone is read. Raises WorkloadError where
+    there is no data or it is no (inputs, targets) pairs.
     """
     if workload.training is None:
         raise WorkloadError("the workload has no `training`; give the data that it trains on")
@@ -49,18 +61,24 @@ def largest(workload: Workload) -> Largest:
 
     with running("training"):
         size = len(data)
-    step = max(1, -(-size // MOST_LOOKED_AT))
-    item, looked_at, ended = _largest_of(data[index] for index in range(0, size, step))
+        item = data[known.index] if known and known.index < size else None
+    place = known
+    if known is None or tensor_bytes(item) != known.bytes:
+        step = max(1, -(-size // MOST_LOOKED_AT))
+        item, number, looked_at, ended = _largest_of(data[index] for index in range(0, size, step))
+        place = Place(index=number * step, bytes=tensor_bytes(item), looked_at=looked_at, whole=ended and step == 1)
+    assert place is not None
     return Largest(
         make=lambda batch: pair(default_collate([item] * batch)),
         rows=None,
-        looked_at=looked_at,
-        whole=ended and step == 1,
+        looked_at=place.looked_at,
+        whole=place.whole,
+        place=place,
     )
 
 
 def _of_batches(data: Iterable[Any]) -> Largest:
-    item, looked_at, ended = _largest_of(iter(data))
+    item, _, looked_at, ended = _largest_of(iter(data))
     rows = _rows(item)
 
     def make(batch: int) -> tuple[Any, Any]:
@@ -78,23 +96,23 @@ def _of_batches(data: Iterable[Any]) -> Largest:
     return Largest(make=make, rows=rows, looked_at=looked_at, whole=ended)
 
 
-def _largest_of(items: Iterable[Any]) -> tuple[Any, int, bool]:
-    """The item with the most bytes, how many were looked at, and whether that were all."""
+def _largest_of(items: Iterable[Any]) -> tuple[Any, int, int, bool]:
+    """The item with the most bytes and its number, how many were looked at, and whether that were all."""
     end = time.monotonic() + MOST_SECONDS
-    best, most, count = None, -1, 0
+    best, number, most, count = None, 0, -1, 0
     iterator = iter(items)
     with running("training"):
         for item in islice(iterator, MOST_LOOKED_AT):
             count += 1
             size = tensor_bytes(item)
             if size > most:
-                best, most = pair(item), size
+                best, number, most = pair(item), count - 1, size
             if time.monotonic() > end:
-                return best, count, False
+                return best, number, count, False
         ended = count < MOST_LOOKED_AT or next(iterator, iterator) is iterator
     if not count:
         raise WorkloadError("the workload's `training` is empty; it must give at least one example")
-    return best, count, ended
+    return best, number, count, ended
 
 
 def tensor_bytes(value: Any) -> int:

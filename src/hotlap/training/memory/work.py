@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hotlap.core import Device, Json
+from hotlap.core import Device, Json, to_json
 from hotlap.training.memory import tracing
-from hotlap.training.memory.batches import Largest, largest
+from hotlap.training.memory.batches import Largest, Place, largest
 from hotlap.training.memory.clear import resident_bytes
 from hotlap.training.memory.holdings import holdings
 from hotlap.training.memory.steps import Steps, passes_of
@@ -19,18 +19,32 @@ from hotlap.workload.target import Loaded, load_target
 
 TRACED_STEPS = 3
 """The first step makes the optimizer's state, the second finds it there, the third runs like all others."""
+_KEEPS = 32 * 2**20
+"""A process that grew by so many bytes while it read a Dataset may hold what it read."""
 
 
-def open_training(state: dict[str, Any], *, target: str, settings: Json) -> Json:
-    """Load a target's workload and look through its training data; must come first."""
+def open_training(state: dict[str, Any], *, target: str, settings: Json, place: Json = None) -> Json:
+    """Load a target's workload and look through its training data; must come first.
+
+    place: what an earlier look gave as such, which need not be repeated. It gives none where it would not show all
+    memory: an iterable's largest batch, and a Dataset that keeps what was read of it.
+    """
     import torch
 
     torch.set_num_threads(Settings(**settings).threads)
     loaded = load_target(target)
     check_fields(loaded, ("training", "loss"), "monitor")
-    found = largest(loaded.workload)
+    before = resident_bytes()
+    found = largest(loaded.workload, Place(**place) if place else None)
+    keeps = resident_bytes() - before > _KEEPS
     state.update(loaded=loaded, largest=found)
-    return {"workload": loaded.name, "rows": found.rows, "looked_at": found.looked_at, "whole": found.whole}
+    return {
+        "workload": loaded.name,
+        "rows": found.rows,
+        "looked_at": found.looked_at,
+        "whole": found.whole,
+        "place": to_json(found.place) if found.place and not keeps else None,
+    }
 
 
 def run_steps(state: dict[str, Any], *, settings: Json, batch: int, steps: int) -> Json:

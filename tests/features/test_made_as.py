@@ -15,8 +15,8 @@ from features.test_online_stores import YAML
 
 from hotlap import features
 from hotlap.cli.main import run
-from hotlap.errors import Refusal
-from hotlap.features import made_as
+from hotlap.errors import InputError, Refusal
+from hotlap.features import made_as, materialize
 
 pytestmark = pytest.mark.slow
 
@@ -138,3 +138,42 @@ def test_the_commands_say_what_changed(plain: Path, capsys: pytest.CaptureFixtur
     assert "changed feature views: v; `hotlap features materialize` writes their values anew" in capsys.readouterr().out
     assert run(["features", "materialize", "--repo", str(plain), "--view", "v"]) == 0
     assert "from its start, since its definition changed" in capsys.readouterr().out
+
+
+RULES = """
+import pandera.polars as pa
+import polars as pl
+
+rules = {"v": pa.DataFrameSchema({"f": pa.Column(pl.Int64, pa.Check.le(40))})}
+"""
+
+
+def test_a_broken_rule_is_found_before_any_share_is_written(plain: Path) -> None:
+    (plain / "rules.py").write_text(RULES)
+    rows = pl.DataFrame({"k": range(42), "at": [NOW] * 42, "f": range(42)})
+    rows.write_parquet(plain / "data/v.parquet")
+    store = features.open(plain)
+    with pytest.raises(InputError, match=r"in 1 of \d+ rows: k=41, at=2\S* \S+ \(41\); nothing was written"):
+        materialize.run(store, ["v"], share_rows=5)
+    assert store.online({"k": list(range(42))}, ["v:f"]).status("f") == ["missing"] * 42
+    rows.head(41).write_parquet(plain / "data/v.parquet")
+    assert materialize.run(store, ["v"], share_rows=5)["views"]["v"]["rows"] == 41
+
+
+def test_bytes_keys_are_split_into_shares(plain: Path) -> None:
+    text = (plain / "definitions.py").read_text().replace("ValueType.INT64", "ValueType.BYTES")
+    (plain / "definitions.py").write_text(text.replace("from feast import", "import feast\nfrom feast import"))
+    rows = pl.DataFrame({"k": [bytes([255, one]) for one in range(40)], "at": [NOW] * 40, "f": range(40)})
+    rows.write_parquet(plain / "data/v.parquet")
+    features.apply(plain)
+    store = features.open(plain)
+    assert materialize.run(store, ["v"], share_rows=5)["views"]["v"]["rows"] == 40
+    assert store.online({"k": rows["k"].to_list()}, ["v:f"]).table["f"].to_pylist() == list(range(40))
+
+
+def test_no_views_are_told(plain: Path) -> None:
+    text = (plain / "definitions.py").read_text().replace("entities=[one],", "entities=[one], online=False,")
+    (plain / "definitions.py").write_text(text)
+    features.apply(plain)
+    with pytest.raises(InputError, match="no views with online=True are registered; define them, and run `hotlap fea"):
+        features.open(plain).materialize()

@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -238,14 +238,18 @@ def _materialized(
     joins = {one.name: theirs.get(one.name, one.name) for one in view.entity_columns}
     taken, per_microsecond = _within(own, window, list(joins.values()))
     count = int(taken.select(pl.len()).collect(engine="streaming").item())
+    parts = _Parts(taken, list(joins.values()), max(1, -(-count // share_rows)))
+    if view.name in rules.of(store.repo):
+        for share in range(parts.shares):  # all of them before anything is written
+            _held(store, view, parts.newest(share), 0)
     if clear:
         store.reach.store().clear(view, table, made_as.features(journal.path, view))
     life = store.reach.store().life(table)
-    shares, done = journal.begin(window, max(1, -(-count // share_rows)), _identity(store, view, life))
-    written = 0
+    shares, done = journal.begin(window, parts.shares, _identity(store, view, life))
+    parts, written = replace(parts, shares=shares), 0
     for share in range(shares):
         if share not in done:
-            written += _one_share(store, view, table, taken, joins, own, (share, shares), per_microsecond)
+            written += _one_share(store, view, table, parts.newest(share), joins, own, per_microsecond, written)
             journal.passed(share)
         if progress:
             progress(view.name, share + 1, shares)
@@ -262,27 +266,42 @@ def _materialized(
     return written, len(done)
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """Rows in shares of their keys."""
+
+    rows: pl.LazyFrame
+    keys: list[str]
+    shares: int
+
+    def newest(self, share: int) -> pl.DataFrame:
+        """Each key's newest row."""
+        part = self.rows
+        if self.shares > 1:
+            schema = part.collect_schema()
+            texts = [
+                pl.col(key).bin.encode("hex") if schema[key] == pl.Binary else pl.col(key).cast(pl.String)
+                for key in self.keys
+            ]
+            part = part.filter(pl.concat_str(texts).hash(0) % self.shares == share)
+        return _newest(part, self.keys).collect(engine="streaming")
+
+
+def _held(store: Store, view: Any, frame: pl.DataFrame, written: int) -> None:
+    rules.held_for(store.repo, view, frame.drop(_EVENT, _CREATED), "materialize", written=written)
+
+
 def _one_share(
     store: Store,
     view: Any,
     table: str,
-    taken: pl.LazyFrame,
+    frame: pl.DataFrame,
     joins: dict[str, str],
     own: View,
-    share: tuple[int, int],
     per_microsecond: int,
+    written: int,
 ) -> int:
-    mine = list(joins.values())
-    number, shares = share
-    part = taken
-    if shares > 1:
-        schema = taken.collect_schema()
-        texts = [
-            pl.col(key).bin.encode("hex") if schema[key] == pl.Binary else pl.col(key).cast(pl.String) for key in mine
-        ]
-        part = taken.filter(pl.concat_str(texts).hash(0) % shares == number)
-    frame = _newest(part, mine).collect(engine="streaming")
-    rules.held_for(store.repo, view, frame.drop(_EVENT, _CREATED), "materialize")
+    _held(store, view, frame, written)  # again: the source may have changed since all shares were looked at
     columns = {new: old for old, new in own.features}
     for start in range(0, len(frame), BATCH_ROWS):
         batch = frame.slice(start, BATCH_ROWS)

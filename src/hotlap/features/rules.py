@@ -48,31 +48,55 @@ def of(repo: Path | str | None) -> dict[str, Any]:
     return schemas
 
 
-def held_for(repo: Path | str | None, view: Any, rows: pl.DataFrame, doing: str) -> None:
-    """Hold rows to the rules of a view of Feast's, if it has any; columns may have the view's names or its source's."""
+def held_for(repo: Path | str | None, view: Any, rows: pl.DataFrame, doing: str, *, written: int | None = None) -> None:
+    """Hold rows to the rules of a view of Feast's, if it has any; columns may have the view's names or its source's.
+
+    written: how many rows had been written before, where the rows have no order that means something to the reader:
+    those that break a rule are then told by key and event time.
+    """
     schema = of(repo).get(view.name)
     if schema is not None:
         names = view.batch_source.field_mapping
         rows = rows.rename({old: new for old, new in names.items() if old in rows.columns and new not in rows.columns})
-        held(schema, rows, f"{doing} view {view.name}")
+        told = (
+            None if written is None else [*(one.name for one in view.entity_columns), view.batch_source.timestamp_field]
+        )
+        named = None if told is None else [names.get(name, name) for name in told]
+        held(schema, rows, f"{doing} view {view.name}", named=named, written=written or 0)
 
 
-def held(schema: Any, rows: pl.DataFrame, what: str, *, first_row: int = 0) -> None:
+def held(
+    schema: Any,
+    rows: pl.DataFrame,
+    what: str,
+    *,
+    first_row: int = 0,
+    named: list[str] | None = None,
+    written: int = 0,
+) -> None:
     """Raise InputError where the rows break a rule: column, rule, how many rows, and the first of them.
 
-    what: whose rows they are, for the message. first_row: the number of the first of them.
+    what: whose rows they are, for the message. first_row: the number of the first of them. named: columns to tell a
+    row by, instead of its number. written: how many rows had been written before.
     """
     from pandera.errors import SchemaErrors
 
     try:
         schema.validate(rows, lazy=True)
     except SchemaErrors as error:
-        told = _broken(error.failure_cases, len(rows), first_row)
-        raise InputError(f"{what} breaks the rules of {FILE}: {'; '.join(told)}; nothing was written") from None
+        told = _broken(error.failure_cases, rows, first_row, [one for one in named or [] if one in rows.columns])
+        before = f"{written:,} rows had been written before" if written else "nothing was written"
+        raise InputError(f"{what} breaks the rules of {FILE}: {'; '.join(told)}; {before}") from None
 
 
-def _broken(cases: pl.DataFrame, rows: int, first_row: int) -> list[str]:
+def _broken(cases: pl.DataFrame, rows: pl.DataFrame, first_row: int, named: list[str]) -> list[str]:
     """A clause for each rule broken, in the order of the schema."""
+
+    def called(row: int) -> str:
+        if not named:
+            return f"row {first_row + row}"
+        return ", ".join(f"{name}={value}" for name, value in zip(named, rows.select(named).row(row), strict=True))
+
     told = []
     for (column, check), group in cases.group_by(["column", "check"], maintain_order=True):
         where = column or "the rows"
@@ -81,9 +105,9 @@ def _broken(cases: pl.DataFrame, rows: int, first_row: int) -> list[str]:
             told.append(f"{where} {check}, got {got}" if column else f"no column {got}")
             continue
         shown = group.sort("index").select("index", "failure_case").head(_SHOWN)
-        first = ", ".join(f"row {first_row + row} ({_short(value)})" for row, value in shown.iter_rows())
+        first = ", ".join(f"{called(row)} ({_short(value)})" for row, value in shown.iter_rows())
         more = ", ..." if len(group) > _SHOWN else ""
-        told.append(f"{where} breaks {check} in {len(group):,} of {rows:,} rows: {first}{more}")
+        told.append(f"{where} breaks {check} in {len(group):,} of {len(rows):,} rows: {first}{more}")
     return told
 
 

@@ -230,7 +230,19 @@ def test_a_tuning_page_tells_steps_and_no_scores_of_its_set_ups(vary: Callable[[
     searched = _outline(vary("sample")).text
     told = _outline(vary("tuning")).text
     assert "Steps a second" in told
-    assert "Every set-up that was considered" in told
+    assert "holds it as code for plain PyTorch, Lightning and Accelerate" in told
+    assert "Each was timed together with those that had been kept before it" in told
     for words in ("Calls a second", "the score lost", "Built in"):
         assert words not in told
         assert words in searched
+
+
+def test_a_tuning_that_changed_nothing_speaks_of_todays_set_up(vary: Callable[[str], dict[str, Any]]) -> None:
+    result = vary("tuning_refused")
+    result["best"] = {**result["baseline"], "speedup": result["best"]["speedup"], "bound_by": "compute"}
+    result["candidates"] = [{"name": "compile", "status": "skipped", "reason": "the budget was spent"}]
+    made = page.html(result).decode()
+    assert '<h2 id="before">Today&#39;s set-up</h2>' in made
+    assert "The set-up that was kept" in made
+    assert "Bound by" in made
+    assert '<span class="on-narrow reason">The budget was spent.</span>' in made

@@ -339,13 +339,15 @@ def settings(result: Json) -> list[tuple[str, list[tuple[str, str]]]]:
             ],
         ),
         (
-            "The form that was kept",
+            "The set-up that was kept" if result["kind"] in ("tune", "train") else "The form that was kept",
             [
                 ("Runtime", best.get("runtime")),
                 ("Precision", best.get("precision")),
                 ("Threads", best.get("threads")),
                 ("Techniques", _listed(best.get("techniques"))),
                 ("Options", options),
+                ("Bound by", best.get("bound_by")),
+                ("Waiting for data", wording.percent(best.get("loading_share"))),
             ],
         ),
         (

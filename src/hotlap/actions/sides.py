@@ -39,9 +39,18 @@ def _rows(array: Array, batch: int) -> Array:
     return np.ascontiguousarray(np.resize(array, (batch, *array.shape[1:])))
 
 
+def _kinds(arrays: list[Array]) -> str:
+    return ", ".join(f"{array.dtype}{list(array.shape)}" for array in arrays)
+
+
 def hold(state: dict[str, Any], *, target: str, arrays: list[Array], batch: int, threads: int, device: str) -> None:
-    """Hold the side's callable, ready to be timed."""
+    """Hold the side's callable, ready to be timed. Raises InputError where it takes other inputs than `arrays`."""
     if not is_artifact(target):
+        wanted = _kinds(opened_workload(state, target, threads).example_arrays(batch))
+        if wanted != _kinds(arrays):
+            raise InputError(
+                f"{target} takes {wanted} and the other side {_kinds(arrays)}; both must take the same inputs"
+            )
         load_original(state, target=target, batch=batch, threads=threads, device=device)
         return
     from hotlap.artifact.load import load

@@ -13,7 +13,7 @@ from hotlap import Workload
 
 def of(size):
     return Workload(
-        name=f"of {size}",
+        name=f"of-{size}",
         model=lambda: torch.nn.Linear(size, 2),
         example=lambda batch: torch.zeros(batch, size),
     )

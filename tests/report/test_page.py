@@ -237,6 +237,14 @@ def test_a_tuning_page_tells_steps_and_no_scores_of_its_set_ups(vary: Callable[[
         assert words in searched
 
 
+def test_a_tunings_speeds_are_drawn_without_a_word_on_accuracy(vary: Callable[[str], dict[str, Any]]) -> None:
+    result = vary("tuning")
+    result["candidates"] = [{**one, "drop": None, "gate": None} for one in result["candidates"]]
+    told = _outline(result).text
+    assert "Further right is faster; a whisker is the interval of the speed-up." in told
+    assert "accuracy was measured" not in told
+
+
 def test_a_tuning_that_changed_nothing_speaks_of_todays_set_up(vary: Callable[[str], dict[str, Any]]) -> None:
     result = vary("tuning_refused")
     result["best"] = {**result["baseline"], "speedup": result["best"]["speedup"], "bound_by": "compute"}

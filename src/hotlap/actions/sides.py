@@ -46,10 +46,10 @@ def _kinds(arrays: list[Array]) -> str:
 def hold(state: dict[str, Any], *, target: str, arrays: list[Array], batch: int, threads: int, device: str) -> None:
     """Hold the side's callable, ready to be timed. Raises InputError where it takes other inputs than `arrays`."""
     if not is_artifact(target):
-        wanted = _kinds(opened_workload(state, target, threads).example_arrays(batch))
-        if wanted != _kinds(arrays):
+        own = _kinds(opened_workload(state, target, threads).example_arrays(batch))
+        if own != _kinds(arrays):
             raise InputError(
-                f"{target} takes {wanted} and the other side {_kinds(arrays)}; both must take the same inputs"
+                f"{target} takes {own} and the other side {_kinds(arrays)}; both must take the same inputs"
             )
         load_original(state, target=target, batch=batch, threads=threads, device=device)
         return

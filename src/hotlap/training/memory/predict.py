@@ -2,8 +2,9 @@
 
 The first steps are run at two small batch sizes. Every allocation of theirs is recorded, gets the size that it has at
 the wanted batch size, and all are replayed, without computing and without using the memory, at the C library's own
-allocator. What else the process holds (libraries, their buffers) is what it was measured to hold beside the replay at
-the larger of the small sizes.
+allocator. What else the process holds (libraries, their buffers), or never touched of what it asked for, is what it
+was measured to hold beside the replay at the larger of the small sizes and at four times that size, on the line
+through both.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ import subprocess
 import sys
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 from hotlap.core import Json, to_json
-from hotlap.errors import InputError
+from hotlap.errors import InputError, OutOfMemory
 from hotlap.machine.facts import facts
 from hotlap.measure.worker import Worker
 from hotlap.search.setting import start_worker
@@ -29,6 +30,9 @@ from hotlap.workload.target import target_of
 from hotlap.workload.workload import Workload
 
 SMALL_BATCHES = (4, 8)
+_FURTHER = 4
+"""So many times the larger small batch are measured too, where they fit the memory, but not traced. What was seen to
+grow or shrink between the two is taken to go on for as much again: over more, errors of a few MB become large ones."""
 MEASURED_STEPS = 5
 TIMEOUT_SECONDS = 1800.0
 _WORK = "hotlap.training.memory.work"
@@ -44,8 +48,8 @@ class Observation:
     """What the first steps at two small batch sizes showed. Bytes.
 
     `base_bytes` is what the process held before its first step, `load_peak_bytes` the most until then, `peak_bytes` the
-    most in the whole run at `batches[1]`. `rows` is the user's own batch size where `training` is an iterable of
-    batches.
+    most in the whole run at `batches[1]`; `further` are a larger batch and the most at that. `rows` is the user's own
+    batch size where `training` is an iterable of batches.
     """
 
     settings: Settings
@@ -55,6 +59,7 @@ class Observation:
     base_bytes: int
     load_peak_bytes: int
     peak_bytes: int
+    further: tuple[int, int] | None
     rows: int | None
     whole: bool
 
@@ -64,8 +69,9 @@ class Prediction:
     """The peak of the process that trains (on CUDA: of tensors on the device) with batches of `batch` rows; bytes.
 
     `base_bytes` of it is there before the first step, `steps_bytes` is what steps take, holes included, and
-    `libraries_bytes` what libraries take beside it while they run. `holdings` is what tensors hold at `batch`, as
-    `holdings.Holdings` has it. `alone` counts allocations whose size could only be guessed.
+    `libraries_bytes` what libraries take beside it while they run; below 0 where more was asked for than ever used.
+    `holdings` is what tensors hold at `batch`, as `holdings.Holdings` has it. `alone` counts allocations whose size
+    could only be guessed.
     """
 
     batch: int
@@ -93,7 +99,7 @@ def observe(
 
     settings: default: all cores, else Settings' own. Its `batch_size` and `micro_batch` (`accumulation` for an
     iterable of batches) say how many passes a step has; how many rows each has is what `predict` varies.
-    Takes as long as thirteen such steps and two starts of torch. Raises WorkloadError for a workload that lacks
+    Takes as long as some thirty such steps and three starts of torch. Raises WorkloadError for a workload that lacks
     `training` or `loss`, and CandidateFailed (OutOfMemory among them) where a step fails.
     """
     small, large = batches
@@ -106,6 +112,11 @@ def observe(
             worker.call(f"{_WORK}:trace_steps", settings=chosen.to_json(), batch=batch, timeout=TIMEOUT_SECONDS)
             for batch in batches
         ]
+    further = None
+    if chosen.device == "cpu":
+        with suppress(OutOfMemory):
+            there = measure(workload, chosen, batch=_FURTHER * large, steps=MEASURED_STEPS, memory_limit=memory_limit)
+            further = (_FURTHER * large, there["peak_bytes"])
     first, second = (from_arrays(**one["trace"]) for one in seen)
     return Observation(
         settings=chosen,
@@ -114,6 +125,7 @@ def observe(
         holdings=(seen[0]["holdings"], seen[1]["holdings"]),
         rows=opened["rows"],
         whole=opened["whole"],
+        further=further,
         **measured,
     )
 
@@ -165,7 +177,7 @@ def predict(seen: Observation, batch: int) -> Prediction:
     events = seen.traces[1].events
     sizes, alone = _sizes(seen, batch)
     steps = _footprint(seen, events, sizes)
-    libraries = max(0, seen.peak_bytes - seen.base_bytes - _footprint(seen, events, seen.traces[1].sizes))
+    libraries = max(_libraries(seen, batch), -steps // 2)
     return Prediction(
         batch=batch,
         peak_bytes=max(seen.load_peak_bytes, seen.base_bytes + steps + libraries),
@@ -176,6 +188,21 @@ def predict(seen: Observation, batch: int) -> Prediction:
         alone=alone,
         holdings=_line(seen.holdings, seen.batches, batch),
     )
+
+
+def _libraries(seen: Observation, batch: int) -> int:
+    """What was measured beside the replay, on the line through the two batch sizes that it was measured at."""
+
+    def beside(rows: int, peak_bytes: int) -> int:
+        return peak_bytes - seen.base_bytes - _footprint(seen, seen.traces[1].events, _sizes(seen, rows)[0])
+
+    near = seen.batches[1]
+    found = max(0, beside(near, seen.peak_bytes))
+    if seen.further is None or batch <= near:
+        return found
+    far, peak_bytes = seen.further
+    reach = min(batch, _FURTHER * far)
+    return round(found + (beside(far, peak_bytes) - found) / (far - near) * (reach - near))
 
 
 def largest_pass(seen: Observation, limit: int, *, at_most: int) -> int | None:

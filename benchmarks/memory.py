@@ -4,8 +4,8 @@
     python benchmarks/memory.py --only lstm vit     a part of it
 
 Each case is observed at small batch sizes (4, 8 and 32), predicted at others, and only then run there: ten whole
-steps, and the kernel's own peak of the process. The exit code is 3 where a prediction is off by more than a tenth. Weights are
-drawn at random, since memory does not depend on them.
+steps, and the kernel's own peak of the process. The exit code is 3 where a prediction is off by more than a tenth.
+Weights are drawn at random, since memory does not depend on them.
 """
 
 from __future__ import annotations

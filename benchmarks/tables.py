@@ -26,7 +26,7 @@ from tables_optimize import (
     skipped_words,
 )
 from tables_statistics import noise_table, noise_words, simulation_set_up, simulation_table, simulation_words
-from tables_training import TRAINED, training_parts
+from tables_training import TRAINED, memory_parts, training_parts, tuner_parts
 from wording import Json
 
 __all__ = ("BEGIN", "END", "MODELS", "main_table", "page", "with_table", "write_pages")
@@ -44,6 +44,8 @@ def page(
     training: Sequence[Json] = (),
     online: Json | None = None,
     offline: Json | None = None,
+    tuner: Sequence[Json] = (),
+    memory: Json | None = None,
 ) -> str:
     """The whole of docs/benchmarks.md."""
     parts = [
@@ -74,6 +76,10 @@ def page(
         ]
     if training:
         parts += training_parts(training)
+    if tuner:
+        parts += tuner_parts(tuner)
+    if memory:
+        parts += memory_parts(memory)
     if noise:
         parts += [
             "## The same thing against itself",
@@ -114,10 +120,11 @@ def _trained(results: Path) -> list[str]:
 def write_pages(results: Path, *, check: bool = False) -> list[Path]:
     """Write the page and the README's table; which of them were not what they should be. `check`: write nothing."""
     found = cases(results / "optimize")
-    names = ("noise.json", "gate_simulation.json", "features_online.json", "features.json")
-    noise, simulation, online, offline = (read(results / name) for name in names)
+    names = ("noise.json", "gate_simulation.json", "features_online.json", "features.json", "memory.json")
+    noise, simulation, online, offline, memory = (read(results / name) for name in names)
+    tuner = [json.loads(path.read_text()) for path in sorted((results / "tuner").glob("*.json"))]
     training = [json.loads((results / "training" / f"{name}.json").read_text()) for name in _trained(results)]
-    wanted = {PAGE: page(found, noise, simulation, training, online, offline)}
+    wanted = {PAGE: page(found, noise, simulation, training, online, offline, tuner, memory)}
     if README.is_file() and found:
         wanted[README] = with_table(README.read_text(), readme_table(found))
     differing = [path for path, text in wanted.items() if not path.is_file() or path.read_text() != text]

@@ -108,3 +108,49 @@ def training_provenance(found: Sequence[Json]) -> str:
     commits = sorted({case["commit"][:12] + ("-dirty" if "dirty" in case["commit"] else "") for case in found})
     said += [*sorted(set_ups), f"Commit {', '.join(commits)}; `{found[0]['command']}`, {found[0]['when'][:10]}"]
     return "\n".join(f"- {line}" for line in said)
+
+
+def tuner_parts(found: Sequence[Json]) -> list[str]:
+    """What benchmarks/tuner.py found: the tuner's choice beside every set-up there is."""
+    head = (
+        "model", "set-ups", "tune chose", "over the model's own", "tune took, s", "the best of all over the choice",
+    )  # fmt: skip
+    rows = [
+        (
+            case["case"], str(case["set_ups"]), case["choice"], ratio(case["speedup_over_own"]),
+            f"{case['tuner_seconds']:.0f}", _best(case),
+        )
+        for case in found
+    ]  # fmt: skip
+    return [
+        "## The tuner's choice beside every set-up",
+        "Every combination of the changes that make sense was timed in turn with what `hotlap tune` chose, and the "
+        "fastest of them again in fresh processes. Above 1, something else was faster than the choice.",
+        table(head, rows),
+        *sorted({f"- Commit {case['commit'][:12]}; `{case['command']}`, {case['when'][:10]}" for case in found}),
+    ]
+
+
+def _best(case: Json) -> str:
+    again = max(case["again"], key=lambda one: one["speedup"]["estimate"], default=None)
+    return f"{ratio(again['speedup'])}: {again['name']}" if again else "none came near"
+
+
+def memory_parts(found: Json) -> list[str]:
+    """What benchmarks/memory.py found: foreseen peaks beside those of processes that trained."""
+    megabytes = 1e6
+    rows = [
+        (
+            one["case"], str(one["batch"]), f"{one['predicted_bytes'] / megabytes:.0f}",
+            f"{one['measured_bytes'] / megabytes:.0f}", f"{one['error']:+.1%}",
+        )
+        for one in found["cases"]
+    ]  # fmt: skip
+    return [
+        "## The peak of memory, foreseen",
+        f"Predicted from steps at 4, 8 and 32 rows, then trained at the batch size. {found['within']} of "
+        f"{found['predictions']} predictions are within {found['configuration']['allowed']:.0%}; the largest error is "
+        f"{found['largest_error']:.1%}, the mean {found['mean_error']:.1%}.",
+        table(("set-up", "rows a pass", "foreseen, MB", "measured, MB", "error"), rows),
+        f"- Commit {found['commit'][:12]}; `{found['command']}`, {found['when'][:10]}",
+    ]

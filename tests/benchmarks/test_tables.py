@@ -265,3 +265,30 @@ def test_online_reads_are_told_with_their_circumstances(tables: ModuleType) -> N
     assert "15 features of 5 views of one entity, 20,000 keys held, 3 calls" in text
     assert "an indication only" in text
     assert "an indication only" not in tables.page([], online={**found, "quiet": True})
+
+
+def test_the_tuner_is_told_beside_the_best_of_all(tables: ModuleType) -> None:
+    again = [
+        {"name": "bf16, fused", "speedup": {"estimate": 1.02, "low": 0.97, "high": 1.07}},
+        {"name": "bf16, compile", "speedup": {"estimate": 0.9, "low": 0.8, "high": 1.0}},
+    ]
+    case = {
+        "case": "digits", "set_ups": 16, "choice": "bf16", "tuner_seconds": 152.3, "again": again,
+        "speedup_over_own": {"estimate": 2.3, "low": 2.1, "high": 2.6},
+        "commit": "c" * 40, "command": "python benchmarks/tuner.py digits", "when": "2026-11-26T10:00:00Z",
+    }  # fmt: skip
+    page = tables.page([], tuner=[case, {**case, "case": "other", "again": []}])
+    assert "| digits | 16 | bf16 | 2.30x (2.10 to 2.60) | 152 | 1.02x (0.97 to 1.07): bf16, fused |" in page
+    assert "| other | 16 | bf16 | 2.30x (2.10 to 2.60) | 152 | none came near |" in page
+
+
+def test_foreseen_peaks_are_told_with_the_largest_error(tables: ModuleType) -> None:
+    one = {"case": "lstm", "batch": 64, "predicted_bytes": 4.4e8, "measured_bytes": 4e8, "error": 0.1}
+    found = {
+        "cases": [one], "within": 1, "predictions": 1, "largest_error": 0.1, "mean_error": 0.1,
+        "configuration": {"allowed": 0.1}, "commit": "c" * 40, "command": "python benchmarks/memory.py",
+        "when": "2026-11-26T10:00:00Z",
+    }  # fmt: skip
+    page = tables.page([], memory=found)
+    assert "1 of 1 predictions are within 10%; the largest error is 10.0%" in page
+    assert "| lstm | 64 | 440 | 400 | +10.0% |" in page

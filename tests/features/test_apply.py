@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from feast import FeatureStore
 from feast.protos.feast.core.Registry_pb2 import Registry
-from features import repository
+from features import repository, servers
 from features.test_registry import poisoned  # noqa: F401 - a fixture
 
 from hotlap import features
-from hotlap.errors import InputError
+from hotlap.errors import InputError, StoreDown
 from hotlap.features import registry
 
 pytestmark = pytest.mark.slow
@@ -156,3 +156,49 @@ def test_a_function_of_another_type_than_declared_is_told_by_view_and_types(tmp_
         InputError, match=r"view doubled declares double int64, and its function, .* gives double float64"
     ):
         features.apply(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("online", "kind", "message"),
+    [
+        (
+            "{type: postgres, host: 127.0.0.1, port: %d, database: f, user: u, password: S3CRETpw}"
+            % servers.free_port(),
+            StoreDown,
+            "online_store postgres can't be had: .*start the server, or give its host and port",
+        ),
+        (
+            "{type: sqlite, path: /proc/x/online.db}",
+            InputError,
+            "online_store sqlite, path /proc/x/online.db: .*name a f",
+        ),
+        (
+            "{type: sqlite, path: data/broken.db}",
+            InputError,
+            "path data/broken.db: file is not a database; name a file",
+        ),
+        ('{type: redis, connection_string: "localhost:1,password=${NO_SUCH}"}', InputError, "set NO_SUCH"),
+    ],
+)
+def test_an_online_store_that_cant_be_had_is_told_in_a_sentence(
+    bare: Path, online: str, kind: type[Exception], message: str
+) -> None:
+    (bare / "feature_store.yaml").write_text((repository.CONFIG % "").replace(repository.SQLITE, online))
+    (bare / "data/broken.db").write_bytes(b"x" * 5000)
+    with pytest.raises(kind, match=message) as told:
+        features.apply(bare)
+    assert "S3CRETpw" not in str(told.value)
+    assert not (bare / "data/registry.db").exists()
+
+
+def test_a_source_to_infer_from_that_is_not_there_is_told(bare: Path) -> None:
+    text = (bare / "definitions.py").read_text()
+    (bare / "definitions.py").write_text(text.replace('path="data/trips.parquet", timestamp_field="at"', 'path="none"'))
+    with pytest.raises(InputError, match=r"view trips: its source .*none can't be read, .*write it first, or declare"):
+        features.apply(bare)
+
+
+def test_a_registry_that_is_a_folder_is_told(bare: Path) -> None:
+    (bare / "data/registry.db").mkdir()
+    with pytest.raises(InputError, match=r"registry.db: the registry can't be read \(Is a directory\); name a file"):
+        features.apply(bare)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sqlite3
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,11 @@ from typing import Any
 from feast.protos.feast.core.Registry_pb2 import Registry
 
 from hotlap.core import Json
-from hotlap.errors import InputError
+from hotlap.errors import HotlapError, InputError, StoreDown
 from hotlap.features import definitions, lineage, made_as
+from hotlap.features.online_stores import hidden, way_out
 from hotlap.features.registry import CheckedRegistryStore, changing, harmless, read
+from hotlap.features.variables import check_set
 from hotlap.search.folder import written_whole
 
 _KEPT = ("validation_references", "feature_view_version_history")
@@ -67,12 +71,13 @@ def apply(repo: Path | str = ".") -> Json:
     the configuration is wrong.
     """
     from feast import FeatureStore
-    from feast.errors import FeastError, SpecifiedFeaturesNotPresentError
+    from feast.errors import FeastError, RegistryInferenceFailure, SpecifiedFeaturesNotPresentError
 
     from hotlap.features.store import configuration
 
     folder = Path(repo).resolve()
     config, path = configuration(folder, "hotlap.features.applied.AppliedRegistryStore")
+    check_set(config.online_store.model_dump(), folder / "feature_store.yaml", "online_store")
     objects = _defined(folder)
     _check(objects, config.project)
     with changing(path):
@@ -86,6 +91,13 @@ def apply(repo: Path | str = ".") -> Json:
                 store.apply(objects, objects_to_delete=gone, partial=False)
         except SpecifiedFeaturesNotPresentError as error:
             raise InputError(f"{folder}: {_declared_otherwise(str(error))}") from error
+        except RegistryInferenceFailure as error:
+            raise InputError(
+                f"{folder}: what the definitions leave out is not in the source ({' '.join(str(error).split())}); "
+                "declare the fields in `schema`, and `timestamp_field`"
+            ) from error
+        except _of_the_outside() as error:
+            raise _outside(error, objects, folder, config) from None
         except (ValueError, TypeError, FeastError) as error:
             raise InputError(f"{folder}: {' '.join(str(error).split())}") from error
         changed = _changed(path, config.project, before)
@@ -112,6 +124,35 @@ def _changed(path: Path, project: str, before: dict[str, Any]) -> list[Any]:
         if old.materialization_intervals and not made_as.known(place):
             made_as.note(place, old)
     return found
+
+
+def _of_the_outside() -> tuple[type[Exception], ...]:
+    """What files and servers fail with."""
+    psycopg: Any = sys.modules.get("psycopg")
+    servers = (psycopg.OperationalError, psycopg.errors.InsufficientPrivilege) if psycopg else ()
+    return (OSError, sqlite3.DatabaseError, *servers)
+
+
+def _outside(error: Exception, objects: list[Any], folder: Path, config: Any) -> HotlapError:
+    """A source that is not there, or an online store that can't be had."""
+    from feast import FeatureView
+    from feast.infra.offline_stores.file_source import FileSource
+
+    for view in objects:
+        source = view.batch_source if isinstance(view, FeatureView) else None
+        place = FileSource.get_uri_for_file_path(folder, source.path) if isinstance(source, FileSource) else ""
+        if place and isinstance(error, OSError) and place in str(error):
+            return InputError(
+                f"view {view.name}: its source {place} can't be read, and what the definition leaves out is taken from "
+                "it; write it first, or declare `schema`, `timestamp_field` and the entities' value_type"
+            )
+    online = config.online_store
+    told = hidden(online, " ".join(str(error).split()))
+    what = f"{folder / 'feature_store.yaml'}: online_store {online.type}"
+    if isinstance(error, OSError | sqlite3.DatabaseError):
+        path = getattr(online, "path", "")
+        return InputError(f"{what}, path {path}: {told}; name a file that can be written, or move away what is there")
+    return StoreDown(f"{what} can't be had: {told}{way_out(told)}")
 
 
 def _declared_otherwise(told: str) -> str:

@@ -34,6 +34,12 @@ _WAYS_OUT = {
     "permission denied": "give its user the right to it",
     "too many clients": "lower `connections` of those who read, or raise the server's limit",
     "max number of clients": "lower `connections` of those who read, or raise the server's limit",
+    "does not support SSL": "set `sslmode: disable` in online_store: Feast asks for SSL unless it is told not to",
+    "password authentication failed": "give the user and password that the server knows",
+    "WRONGPASS": "give the user and password that the server knows",
+    "NOAUTH": "give its password in connection_string",
+    "invalid username-password": "give the user and password that the server knows",
+    "Connection refused": "start the server, or give its host and port",
     "No space left": "free space on the server's disk",
 }
 """What helps, by what a server's message has in it."""
@@ -136,26 +142,27 @@ class Reach:
             try:
                 return ask(again > 0)
             except refused as error:
-                told = self._hidden(" ".join(str(error).split()))
-                raise StoreDown(f"online store {place} refuses: {told}{_way_out(told)}") from None
+                told = hidden(self.config.online_store, " ".join(str(error).split()))
+                raise StoreDown(f"online store {place} refuses: {told}{way_out(told)}") from None
             except down as error:
                 failed = error
-        told = self._hidden(" ".join(str(failed).split())) or type(failed).__name__
-        told += _way_out(told)
+        told = hidden(self.config.online_store, " ".join(str(failed).split())) or type(failed).__name__
+        told += way_out(told)
         times_ = "once" if not self.retries else f"{self.retries + 1} times, each within {self.timeout_s:g} s"
         raise StoreDown(f"online store {place} does not answer; asked {times_}: {told}") from None
 
-    def _hidden(self, text: str) -> str:
-        """The text without what the configuration keeps secret."""
-        own = self.config.online_store
-        secrets = [str(getattr(own, "password", "") or "")]
-        for part in str(getattr(own, "connection_string", "")).split(","):
-            name, _, value = part.partition("=")
-            secrets += [value.strip('"')] if name.strip() in ("password", "username") else []
-        for secret in filter(None, secrets):
-            text = text.replace(secret, "***")
-        return text
+
+def hidden(online_store: Any, text: str) -> str:
+    """The text without what the store's configuration keeps secret."""
+    secrets = [str(getattr(online_store, "password", "") or "")]
+    for part in str(getattr(online_store, "connection_string", "")).split(","):
+        name, _, value = part.partition("=")
+        secrets += [value.strip('"')] if name.strip() in ("password", "username") else []
+    for secret in filter(None, secrets):
+        text = text.replace(secret, "***")
+    return text
 
 
-def _way_out(told: str) -> str:
+def way_out(told: str) -> str:
+    """What helps, after a semicolon, where a server's message is a known one."""
     return next((f"; {helps}" for part, helps in _WAYS_OUT.items() if part.lower() in told.lower()), "")

@@ -24,7 +24,7 @@ from hotlap.features import times, wire
 from hotlap.features.online_stores import Answer, Ask, OnlineStore, Reach, Rows
 
 _DOWN = (redis.ConnectionError, redis.TimeoutError)
-_REFUSED = (redis.ResponseError,)
+_REFUSED = (redis.ResponseError, redis.AuthenticationError)
 _BATCH = 2_000
 """Rows written in one go."""
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from feast import FeatureStore
 from feast.protos.feast.core.Registry_pb2 import Registry
-from features import repository, servers
+from features import repository
 from features.test_registry import poisoned  # noqa: F401 - a fixture
 
 from hotlap import features
@@ -162,10 +162,9 @@ def test_a_function_of_another_type_than_declared_is_told_by_view_and_types(tmp_
     ("online", "kind", "message"),
     [
         (
-            "{type: postgres, host: 127.0.0.1, port: %d, database: f, user: u, password: S3CRETpw}"
-            % servers.free_port(),
+            "{type: postgres, host: 127.0.0.1, port: 9, database: f, user: u, password: S3CRETpw}",
             StoreDown,
-            "online_store postgres can't be had: .*start the server, or give its host and port",
+            "online_store postgres can't be had: .*start the server, or give",
         ),
         (
             "{type: sqlite, path: /proc/x/online.db}",

@@ -119,7 +119,7 @@ def _stamped(view: Any, frame: pl.DataFrame) -> tuple[pl.DataFrame, bool]:
         if one in frame.columns:
             frame = entities.in_utc(frame.lazy(), one).collect()
     ahead = frame[batch.timestamp_field].max()
-    if ahead is not None and ahead > datetime.now(UTC) + _AHEAD:  # type: ignore[operator]
+    if ahead is not None and ahead > datetime.now(UTC) + _AHEAD:
         raise InputError(
             f"view {view.name}: column {batch.timestamp_field} has {ahead}, more than a day ahead of now, where "
             "it would hold back every event of its key until then; give the time at which it was"

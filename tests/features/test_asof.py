@@ -247,3 +247,14 @@ def test_utc_is_what_a_time_without_a_zone_is_in() -> None:
     aware = pl.DataFrame({"who": [1], "now": [datetime(2026, 3, 29, tzinfo=UTC)]})
     found = look_up(aware, "now", view_of(), known_only=False, memory_bytes=1e9)
     assert found.values["value"].to_list() == [7]
+
+
+def test_a_time_to_live_longer_than_there_are_times_does_not_overflow() -> None:
+    at = datetime(2024, 1, 1)
+    source = pl.DataFrame({"k": [1], "at": [at], "f": [3]}).cast({"at": pl.Datetime("ns")}).lazy()
+    view = View(
+        name="v", source=source, keys=(("k", "k"),), event="at", created=None, ttl=timedelta(days=200_000),
+        features=(("f", "f"),),
+    )  # fmt: skip
+    rows = pl.DataFrame({"k": [1, 1], "asked": [at + timedelta(days=9), datetime(1700, 1, 1)]})
+    assert look_up(rows, "asked", view, known_only=False, memory_bytes=1e9).values["f"].to_list() == [3, None]

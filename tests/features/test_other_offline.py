@@ -183,7 +183,7 @@ def test_pushed_rows_go_where_the_store_writes_them(tmp_path: Path) -> None:
     store = features.open(tmp_path)
     store.push("clicked", rows([1, 3], [5, 5], [11, 31]))
     assert online(store, 1, 3) == offline(store, 1, 3) == [11, 31]
-    with pytest.raises(InputError, match=r"view clicks: column clicked has 1\.7, and the view holds whole numbers"):
+    with pytest.raises(InputError, match=r"view clicks: column clicked has 1\.7 \(Float64\), where only whole numbers"):
         store.push("clicked", rows([1], [6], [1]).with_columns(clicked=pl.lit(1.7)), to="offline")
     assert offline(store, 1, 2) == [11, 20]
 

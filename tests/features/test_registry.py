@@ -174,3 +174,18 @@ def test_processes_that_change_a_registry_at_once_lose_nothing(repo: Path, tmp_p
     held: Any = registry.read(path)
     counts = {one.spec.name: len(one.meta.materialization_intervals) for one in held.feature_views}
     assert counts == {"trips": 40, "weather": 40, "scores": 0}
+
+
+def test_a_repository_opened_anew_is_as_its_registry_is_now(repo: Path) -> None:
+    """Feast keeps lists by id() and version of a registry's proto: an id that is used again gave those of before."""
+    path = repo / "data/registry.db"
+    whole = path.read_bytes()
+    proto: Any = Registry.FromString(whole)
+    del proto.feature_views[:]
+    without = proto.SerializeToString()
+    for _ in range(30):
+        for content, count in ((whole, 3), (without, 0)):
+            path.write_bytes(content)
+            store = features.open(repo)
+            assert len(store.feast.registry.list_feature_views(store.feast.project)) == count
+            del store

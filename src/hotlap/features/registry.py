@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from feast.infra.registry.file import FileRegistryStore
 from feast.protos.feast.core.Registry_pb2 import Registry
@@ -41,8 +42,10 @@ class CheckedRegistryStore(FileRegistryStore):  # type: ignore[misc]
     """A registry file that is only read, and only as data."""
 
     def get_registry_proto(self) -> Registry:
-        proto: Registry = harmless(read(self._filepath))
-        return proto
+        proto: Any = harmless(read(self._filepath))
+        # Feast keeps what it lists by the proto's id(), which another one may have once this is gone, and its version.
+        proto.version_id = uuid4().hex
+        return proto  # type: ignore[no-any-return]
 
     def update_registry_proto(self, registry_proto: Registry) -> None:
         raise InputError("this store was opened to read; change its definitions with `feast apply`")

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -319,9 +319,9 @@ def _within(view: View, window: _Window, joins: list[str]) -> tuple[pl.LazyFrame
         if column not in schema:
             raise InputError(f"view {view.name}: its source has no column {column}; it has {', '.join(schema)}")
     rows, per_microsecond = _stamped(rows, view.event, view.created)
-    kept = pl.col(_EVENT) < (_microseconds(window.end) + 1) * per_microsecond
+    kept = pl.col(_EVENT) < (times.microseconds(window.end) + 1) * per_microsecond
     if window.start is not None:
-        first = _microseconds(window.start) * per_microsecond
+        first = times.microseconds(window.start) * per_microsecond
         kept = kept & ((pl.col(_EVENT) >= first) | (pl.col(_CREATED) >= first))
     stamps = [view.event, *([view.created] if view.created else [])]  # for the rules
     columns = [*joins, *(old for old, _ in view.features), *stamps, _EVENT, _CREATED]
@@ -424,7 +424,3 @@ def _journal(store: Store, view: str) -> Iterator[_Journal]:
 
 def _in_utc(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-
-
-def _microseconds(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(microseconds=1)

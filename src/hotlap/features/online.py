@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 Down = Literal["raise", "null"]
 Expired = Literal["null", "keep"]
 STATUS = ("present", "null", "missing", "expired", "unavailable")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -58,7 +57,7 @@ class Online:
         Negative where the event lies after `at`. Values that expired have an age too. `feature` is a column's name.
         """
         events = self.events[self.views[feature]]
-        seconds: Array = (_microseconds(self.at) - events) / 1e6
+        seconds: Array = (times.microseconds(self.at) - events) / 1e6
         seconds[events == times.NEVER] = np.nan
         return seconds
 
@@ -74,7 +73,7 @@ class Online:
         if view in self.unavailable:
             return ["unavailable"] * len(events)
         codes = np.asarray(self.table[feature].is_null()).astype(np.int8)
-        codes[_expired(events, self.ttl[view], _microseconds(self.at))] = STATUS.index("expired")
+        codes[_expired(events, self.ttl[view], times.microseconds(self.at))] = STATUS.index("expired")
         codes[events == times.NEVER] = STATUS.index("missing")
         return [STATUS[code] for code in codes]
 
@@ -152,14 +151,14 @@ def read(
     raw: list[_Raw] = []
     for view, answer, place in zip(plan.views, answers, places, strict=True):
         events[view.name] = _events(answer, place)
-        raw += _raw(view, answer, place, view.ttl if expired == "null" else None, _microseconds(instant))
+        raw += _raw(view, answer, place, view.ttl if expired == "null" else None, times.microseconds(instant))
     made = _decoded(raw)
     key_columns = [_key_column(name, parts.get(name, column), plan.keys.get(name)) for name, column in given.items()]
     made = _computed(plan.request, made, dict(zip(given, key_columns, strict=True)))
     columns = plan.request.columns
     for one in plan.request.computed:
         inputs = [events[view.name_to_use()] for view in one.view.views]
-        events[one.called] = np.minimum.reduce(inputs) if inputs else np.full(rows, _microseconds(instant))
+        events[one.called] = np.minimum.reduce(inputs) if inputs else np.full(rows, times.microseconds(instant))
         if unavailable and inputs:
             unavailable[one.called] = next(iter(unavailable.values()))
     return Online(
@@ -317,7 +316,3 @@ def _key_column(name: str, column: list[Any], kind: ValueType | None) -> pa.Arra
         raise InputError(f"keys: column {name} mixes values of different types: {error}") from None
     except (OverflowError, UnicodeEncodeError) as error:
         raise InputError(f"keys: column {name} holds what no table can: {error}") from None
-
-
-def _microseconds(moment: datetime) -> int:
-    return (moment - _EPOCH) // _MICROSECOND

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -106,11 +106,8 @@ class Stepper:
         """What the model gives in one pass, in fp32, with every random choice seeded by its place (epoch, window)."""
         seed_generators(self._settings.seed, "pass", *place, micro_batch.start)
         inputs = to_device(micro_batch.inputs, self._settings)
-        try:
-            with running("model"), autocast(self._settings):
-                outputs = call(self._called if model is None else model, inputs)
-        except WorkloadError as error:
-            raise WorkloadError(f"{error}{_hint(str(error), micro_batch.rows)}") from error
+        with _with_a_hint(micro_batch.rows), running("model"), autocast(self._settings):
+            outputs = call(self._called if model is None else model, inputs)
         return in_fp32(outputs)
 
     def loss_of(self, outputs: Outputs, micro_batch: MicroBatch) -> torch.Tensor:
@@ -150,7 +147,8 @@ class Stepper:
                 # Gradients are averaged over the processes, but the shares already sum to 1 over all of them.
                 if self._processes.world > 1:
                     part = part * self._processes.world
-                self._backward(self.scaler.scale(part) if self.scaler else part)
+                with _with_a_hint(one.rows), running("loss"):
+                    (self.scaler.scale(part) if self.scaler else part).backward()
         values = torch.stack(losses).tolist() if len(losses) > 1 else [losses[0].item()]
         bad = next((index for index, value in enumerate(values) if not math.isfinite(value)), None)
         loss, stopped = self._processes.sums(sum(values), float(bad is not None))
@@ -161,13 +159,6 @@ class Stepper:
                 micro_batch=None if bad is None else counted[bad],
             )
         return loss
-
-    def _backward(self, loss: torch.Tensor) -> None:
-        try:
-            with running("loss"):
-                loss.backward()  # type: ignore[no-untyped-call]
-        except WorkloadError as error:
-            raise WorkloadError(f"{error}{_hint(str(error))}") from error
 
     def _gradient_norm(self) -> float:
         import torch
@@ -180,7 +171,7 @@ class Stepper:
             raise WorkloadError(
                 "the workload's `loss` gave no trained parameter a gradient; compute it of the model's outputs"
             )
-        if self._lean and gradients:
+        if self._lean:
             # As get_total_norm, without grouping them by device each time.
             norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         else:
@@ -190,7 +181,16 @@ class Stepper:
         return float(whole(norm))
 
 
-def _hint(told: str, rows: int = 0) -> str:
+@contextmanager
+def _with_a_hint(rows: int) -> Iterator[None]:
+    """Around the user's code in a pass of so many rows: its error also says what to do, where that is known."""
+    try:
+        yield
+    except WorkloadError as error:
+        raise WorkloadError(f"{error}{_hint(str(error), rows)}") from error
+
+
+def _hint(told: str, rows: int) -> str:
     """What to do about errors of torch's whose cause lies elsewhere."""
     if "more than 1 value per channel" in told and rows == 1:
         return (

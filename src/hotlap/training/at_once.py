@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from hotlap.training.encoding import same_values
 from hotlap.training.order import Slot
 
 _ENOUGH_SECONDS = 5.0
@@ -91,12 +92,10 @@ def _same(first: Any, second: Any) -> bool:
     if shape != other_shape or not leaves:
         return False
     for one, other in zip(leaves, others, strict=True):
-        if type(one) is not torch.Tensor or type(other) is not torch.Tensor or one.dtype != other.dtype:
+        if type(one) is not torch.Tensor or type(other) is not torch.Tensor:
             return False
-        if one.shape != other.shape or one.layout != torch.strided or other.layout != torch.strided:
+        if one.layout != torch.strided or other.layout != torch.strided or one.stride() != other.stride():
             return False
-        if one.stride() != other.stride():
-            return False
-        if not bool(((one == other) | ((one != one) & (other != other))).all()):
+        if not same_values(one, other):
             return False
     return True

@@ -7,12 +7,13 @@ none of them is in what PyTorch saves, and without them a resumed run is another
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hotlap.core import Json
 from hotlap.errors import InputError
-from hotlap.training.encoding import decode, encode
+from hotlap.training.encoding import decode, encode, same_values
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +24,7 @@ _OF_OPTIMIZERS = frozenset({"state", "defaults", "param_groups"})
 """What a checkpoint keeps of an optimizer in other ways."""
 _MOST_NUMBERS = 10_000_000
 """A larger tensor is left alone: to see whether it changes takes a copy of it."""
+_Encoded = tuple[Json, dict[str, "torch.Tensor"]]
 
 
 class Attributes:
@@ -32,11 +34,11 @@ class Attributes:
         self._owners: dict[str, Any] = {f"model.{name}": one for name, one in model.named_modules() if _is_own(one)}
         if _is_own(optimizer):
             self._owners[_OPTIMIZER] = optimizer
-        self._first = {place: copy.deepcopy(value) for place, value in self._now()}
+        self._first = {place: copy.deepcopy(encode(value, "")) for place, value in self._now()}
 
     def changed(self) -> dict[str, Any]:
         """Those that are others now."""
-        return {place: value for place, value in self._now() if not _same(value, self._first.get(place, self))}
+        return {place: value for place, value in self._now() if not _same(encode(value, ""), self._first.get(place))}
 
     def names(self) -> list[str]:
         """The model's attributes that have changed, as a person would write them."""
@@ -83,10 +85,8 @@ def _is_own(one: Any) -> bool:
 def _can_be_kept(value: Any) -> bool:
     import torch
 
-    if isinstance(value, torch.nn.Parameter):
+    if isinstance(value, torch.nn.Parameter) or (isinstance(value, torch.Tensor) and value.numel() > _MOST_NUMBERS):
         return False
-    if isinstance(value, torch.Tensor):
-        return value.numel() <= _MOST_NUMBERS
     if isinstance(value, list | tuple | dict) and any(
         isinstance(one, torch.nn.Parameter) for one in (value.values() if isinstance(value, dict) else value)
     ):
@@ -104,18 +104,7 @@ def _detached(value: Any) -> Any:
     return value.detach() if isinstance(value, torch.Tensor) else value
 
 
-def _same(one: Any, other: Any) -> bool:
-    import numpy as np
-    import torch
-
-    if type(one) is not type(other):
+def _same(one: _Encoded, other: _Encoded | None) -> bool:
+    if other is None or json.dumps(one[0]) != json.dumps(other[0]):
         return False
-    if isinstance(one, torch.Tensor):
-        return one.shape == other.shape and one.dtype == other.dtype and bool(torch.equal(one, other))
-    if isinstance(one, np.ndarray):
-        return bool(np.array_equal(one, other))
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(_same, one, other))
-    if isinstance(one, dict):
-        return list(one) == list(other) and all(_same(value, other[key]) for key, value in one.items())
-    return bool(one == other)
+    return all(same_values(tensor, other[1][name]) for name, tensor in one[1].items())

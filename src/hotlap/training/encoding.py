@@ -19,7 +19,7 @@ _MARK = "hotlap:"
 def encode(value: Any, prefix: str) -> tuple[Json, dict[str, torch.Tensor]]:
     """`value` as JSON, and the tensors in it by name, which all begin with `prefix`.
 
-    Takes None, bool, int, float, str, bytes, tensors, NumPy arrays, and lists, tuples and dicts of them. Raises
+    Takes None, bool, int, float, str, bytes, dense tensors, NumPy arrays, and lists, tuples and dicts of them. Raises
     InputError for anything else.
     """
     tensors: dict[str, torch.Tensor] = {}
@@ -50,6 +50,13 @@ def decode(value: Json, tensors: Mapping[str, torch.Tensor]) -> Any:
     return {decode(key, tensors): decode(item, tensors) for key, item in content}
 
 
+def same_values(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Alike in dtype, shape and every bit that is not in a NaN; for dense tensors."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    return bool(((one == other) | ((one != one) & (other != other))).all())
+
+
 def _encode(value: Any, prefix: str, tensors: dict[str, torch.Tensor]) -> Json:
     import numpy as np
     import torch
@@ -63,6 +70,8 @@ def _encode(value: Any, prefix: str, tensors: dict[str, torch.Tensor]) -> Json:
     if isinstance(value, torch.Tensor | np.ndarray):
         name = f"{prefix}.{len(tensors)}"
         if isinstance(value, torch.Tensor):
+            if value.layout != torch.strided:
+                raise InputError(f"a tensor of layout {value.layout} can't be kept; keep it dense")
             tensors[name] = value.detach().cpu()
             return {f"{_MARK}tensor": name}
         tensors[name] = torch.from_numpy(np.ascontiguousarray(value))

@@ -1,0 +1,67 @@
+import math
+
+import pytest
+import torch
+
+from hotlap.training.attributes import Attributes
+
+
+class Counting(torch.nn.Linear):
+    """A module with plain values of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 2)
+        self.best: object = math.nan
+        self.seen: object = [0, torch.tensor([math.nan, 1.0]), {"a": (1, b"x")}]
+        self.register_buffer("mean", torch.zeros(2), persistent=False)
+
+
+def watched() -> tuple[Counting, Attributes]:
+    model = Counting()
+    return model, Attributes(model, torch.optim.SGD(model.parameters(), lr=0.1))
+
+
+def test_nothing_that_stays_counts_as_changed_not_even_nan() -> None:
+    model, attributes = watched()
+    model.seen = [0, torch.tensor([math.nan, 1.0]), {"a": (1, b"x")}]
+    assert not attributes.changed()
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        [0.0, torch.tensor([math.nan, 1.0]), {"a": (1, b"x")}],
+        [False, torch.tensor([math.nan, 1.0]), {"a": (1, b"x")}],
+        [0, torch.tensor([math.nan, 2.0]), {"a": (1, b"x")}],
+        [0, torch.tensor([math.nan, 1.0]).double(), {"a": (1, b"x")}],
+        [0, torch.tensor([math.nan, 1.0]), {"a": [1, b"x"]}],
+        [0, torch.tensor([math.nan, 1.0]), {"a": (1, b"y")}],
+        [0, torch.tensor([math.nan, 1.0])],
+        None,
+    ],
+)
+def test_what_is_other_in_value_type_or_shape_is_named_and_comes_back(seen: object) -> None:
+    model, attributes = watched()
+    model.seen = seen
+    assert attributes.names() == ["seen"]
+    other, its = watched()
+    its.restore(*attributes.capture())
+    assert not Attributes(model, torch.optim.SGD(model.parameters())).changed()
+    assert type(other.seen) is type(seen)
+    assert its.names() == ["seen"]
+
+
+def test_a_buffer_changed_in_place_comes_back_in_place() -> None:
+    model, attributes = watched()
+    model.mean.add_(3)  # type: ignore[operator]
+    other, its = watched()
+    place = other.mean
+    its.restore(*attributes.capture())
+    assert other.mean is place
+    assert torch.equal(other.mean, model.mean)  # type: ignore[arg-type]
+
+
+def test_what_can_not_be_kept_is_left_alone() -> None:
+    model, attributes = watched()
+    model.seen = torch.eye(2).to_sparse()
+    assert not attributes.changed()

@@ -1,0 +1,63 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hotlap.errors import InputError
+from hotlap.training.encoding import decode, encode, same_values
+
+LEAVES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(),
+    st.binary(),
+    st.sampled_from([torch.tensor([1.5, math.nan]), torch.tensor(3), np.arange(4.0), torch.zeros(0, 2)]),
+)
+NESTED = st.recursive(
+    LEAVES,
+    lambda inner: st.one_of(
+        st.lists(inner),
+        st.lists(inner).map(tuple),
+        st.dictionaries(st.one_of(st.text(), st.integers(), st.tuples(st.integers(), st.text())), inner),
+    ),
+    max_leaves=12,
+)
+
+
+def alike(one: object, other: object) -> bool:
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and same_values(one, other)
+    if isinstance(one, np.ndarray):
+        return isinstance(other, np.ndarray) and one.dtype == other.dtype and np.array_equal(one, other)
+    if isinstance(one, list | tuple):
+        return type(one) is type(other) and len(one) == len(other) and all(map(alike, one, other))
+    if isinstance(one, dict):
+        return isinstance(other, dict) and list(one) == list(other) and all(alike(one[key], other[key]) for key in one)
+    return type(one) is type(other) and (one == other or (one != one and other != other))
+
+
+@given(NESTED)
+def test_what_is_encoded_comes_back_through_json(value: object) -> None:
+    told, tensors = encode(value, "x")
+    assert all(name.startswith("x") for name in tensors)
+    assert alike(value, decode(json.loads(json.dumps(told)), tensors))
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, torch.eye(2).to_sparse(), [lambda: None]])
+def test_what_would_need_pickling_is_refused(value: object) -> None:
+    with pytest.raises(InputError, match="can't be kept"):
+        encode(value, "x")
+
+
+def test_values_are_the_same_up_to_which_nan() -> None:
+    one = torch.tensor([math.nan, 1.0])
+    assert same_values(one, -one * -1)
+    assert not same_values(one, torch.tensor([1.0, math.nan]))
+    assert not same_values(one, one.double())
+    assert not same_values(one, one[None])

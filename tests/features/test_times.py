@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hotlap.errors import InputError
@@ -50,3 +52,65 @@ def test_what_python_writes_comes_back(moment: datetime, minutes: int, between: 
     stamped = moment.replace(tzinfo=timezone(timedelta(minutes=minutes)))
     frame = pl.DataFrame({"at": [stamped.isoformat(between)]})
     assert frame.select(times.from_iso(pl.col("at"))).item() == stamped
+
+
+ZONES = (
+    "Europe/Berlin",
+    "Europe/Amsterdam",
+    "America/New_York",
+    "Australia/Lord_Howe",
+    "Africa/Casablanca",
+    "UTC",
+    None,
+)
+
+
+@given(
+    st.datetimes(datetime(1883, 1, 1), datetime(2261, 12, 31), timezones=st.just(UTC)),
+    st.sampled_from(ZONES),
+    st.sampled_from(("ms", "us", "ns")),
+    st.sampled_from(("us", "ns")),
+)
+@example(datetime(2150, 7, 1, 12, tzinfo=UTC), "Europe/Berlin", "us", "us")
+@example(datetime(1915, 7, 1, 12, tzinfo=UTC), "Europe/Amsterdam", "ms", "ns")
+def test_what_lies_within_is_never_let_go_in_any_zone(
+    moment: datetime, zone: str | None, kept: pl.datatypes.TimeUnit, unit: times.Unit
+) -> None:
+    """Python's rules for a zone's wall clock and polars' own differ in far years."""
+    moment = moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+    at = times.microseconds(moment)
+    column = pl.Series("t", [at]).cast(pl.Datetime("us")).dt.cast_time_unit(kept).cast(pl.Datetime(kept, zone))
+    edge = at * (1000 if unit == "ns" else 1)
+
+    def within(oldest: int, newest: int) -> bool:
+        condition = times.between("t", pl.Schema({"t": column.dtype}), unit, oldest, newest)
+        told: bool = column.to_frame().select(condition).item()
+        return told
+
+    assert within(edge, edge)
+    second = 1_000_000_000 if unit == "ns" else 1_000_000
+    assert not within(edge + second, edge + 2 * second)
+    assert not within(edge - 2 * second, edge - second)
+
+
+@pytest.mark.parametrize("zone", ZONES)
+@pytest.mark.parametrize("kept", ["ms", "us", "ns"])
+def test_parts_of_a_file_that_lie_outside_are_not_read(
+    tmp_path: Path, zone: str | None, kept: pl.datatypes.TimeUnit
+) -> None:
+    """Their pages are damaged here."""
+    import pyarrow.parquet as pq
+
+    hours = np.arange(100) * 3_600_000_000 + times.microseconds(datetime(2150, 7, 1))
+    stamps = pl.Series("t", hours).cast(pl.Datetime("us")).dt.cast_time_unit(kept).cast(pl.Datetime(kept, zone))
+    pl.DataFrame({"t": stamps, "v": np.arange(100)}).write_parquet(tmp_path / "f", row_group_size=10)
+    damaged = bytearray((tmp_path / "f").read_bytes())
+    meta = pq.read_metadata(tmp_path / "f")
+    for group in [*range(3), *range(6, 10)]:
+        column = meta.row_group(group).column(1)
+        start = column.dictionary_page_offset or column.data_page_offset
+        damaged[start : start + column.total_compressed_size] = b"\xff" * column.total_compressed_size
+    (tmp_path / "f").write_bytes(damaged)
+    rows = pl.scan_parquet(tmp_path / "f")
+    condition = times.between("t", rows.collect_schema(), "us", int(hours[35]), int(hours[52]))
+    assert rows.filter(condition).collect(engine="streaming")["v"].to_list() == list(range(35, 53))

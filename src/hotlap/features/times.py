@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Literal
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import polars as pl
@@ -95,15 +94,12 @@ def between(column: str, schema: pl.Schema, unit: Unit, oldest: int | None, newe
 
     def literal(value: int, slack: int) -> pl.Expr:
         microseconds = (value // 1000 if unit == "ns" else value) + slack
-        moment = _EPOCH + timedelta(microseconds=max(_LEAST, min(_MOST, microseconds)))
-        zone = kind.time_zone
-        moment = moment.astimezone(ZoneInfo(zone)) if zone else moment.replace(tzinfo=None)
-        return pl.lit(moment, pl.Datetime("us", zone))
+        # A number, since polars and Python don't agree on the wall clocks of far years.
+        return pl.lit(max(_LEAST, min(_MOST, microseconds))).cast(pl.Datetime("us", kind.time_zone))
 
     # A ms column is cut to us without loss; a millisecond of slack covers what ns or ms round off.
     condition = pl.col(column) <= literal(newest, 1000)
     return condition if oldest is None else condition & (pl.col(column) >= literal(oldest, -1000))
 
 
-_MOST = (datetime(9999, 12, 30, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
-_LEAST = (datetime(1, 1, 3, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+_LEAST, _MOST = np.iinfo(np.int64).min, np.iinfo(np.int64).max

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -145,8 +146,6 @@ def test_source_that_cant_be_imported_says_where(tmp_path: Path) -> None:
 
 
 def test_importing_leaves_no_trace_and_sees_no_other_repository(tmp_path: Path) -> None:
-    import sys
-
     for name, value in (("a", 1), ("b", 2)):
         (tmp_path / name / "deep").mkdir(parents=True)
         (tmp_path / name / "values.py").write_text(f"value = {value}\n")
@@ -162,9 +161,9 @@ def test_importing_leaves_no_trace_and_sees_no_other_repository(tmp_path: Path) 
     assert definitions.modules(tmp_path / "a", only="none.py") == []
 
 
-def view(function: Any, mode: str = "pandas", kind: pl.DataType | None = None) -> OnDemand:
+def view(function: Any, mode: str = "pandas", kind: pl.DataType | None = None, *, singleton: bool = False) -> OnDemand:
     return OnDemand(
-        name="v", mode=mode, singleton=False, views=(), inputs={}, request={"x": pl.Float64()},
+        name="v", mode=mode, singleton=singleton, views=(), inputs={}, request={"x": pl.Float64()},
         features={"y": kind or pl.Float64()}, function=function, text="",
     )  # fmt: skip
 
@@ -173,6 +172,18 @@ def view(function: Any, mode: str = "pandas", kind: pl.DataType | None = None) -
     ("function", "mode", "message"),
     [
         (lambda f: f["z"], "pandas", r"view v: its function raised KeyError: 'z' \(.*test_on_demand.py"),
+        (lambda f: sys.exit(0), "pandas", r"view v: its function raised SystemExit: 0 \(.*test_on_demand.py"),
+        (lambda f: None, "pandas", r"view v: its function \(.*test_on_demand.py:\d+\) gave None; give a pandas DataF"),
+        (lambda f: f["x"], "pandas", "gave a Series; give a pandas DataFrame with a column for each feature"),
+        (lambda d: [1, 2, 3], "python", "gave a list; give a dict with a list of values for each feature"),
+        (lambda d: {"y": 1.0}, "python", "gave a float for y; give a list, with a value for each row"),
+        (lambda d: {"y": "abc"}, "python", "gave a str for y; give a list, with a value for each row"),
+        (lambda d: {"y": np.array(1.0)}, "python", "gave a ndarray for y; give a list, with a value for each row"),
+        (lambda d: {"y": {1.0, 2.0, 3.0}}, "python", "gave a set for y; give a list, with a value for each row"),
+        (lambda d: {"y": [2**70, 1, 1]}, "python", "y can't be made Float64, as declared"),
+        (lambda d: {}, "python", "gave no y; it gave nothing"),
+        (lambda d: None, "singleton", "gave None; give a dict with a value for each feature"),
+        (lambda d: {} if d["x"] == 2 else {"y": 1.0}, "singleton", "gave no y; it gave nothing"),
         (lambda f: f.rename(columns={"x": "z"}), "pandas", "gave no y; it gave z"),
         (lambda f: f.rename(columns={"x": "y"}).head(1), "pandas", "gave 1 values of y for 3 rows"),
         (lambda d: {"y": ["a", "b", "c"]}, "python", "y can't be made Float64, as declared"),
@@ -180,8 +191,9 @@ def view(function: Any, mode: str = "pandas", kind: pl.DataType | None = None) -
     ],
 )
 def test_a_function_that_breaks_its_declaration_is_named(function: Any, mode: str, message: str) -> None:
+    own = view(function, "python", singleton=True) if mode == "singleton" else view(function, mode)
     with pytest.raises(InputError, match=message):
-        view(function, mode).compute(pl.DataFrame({"x": [1.0, 2.0, None]}))
+        own.compute(pl.DataFrame({"x": [1.0, 2.0, None]}))
 
 
 def test_rows_that_the_function_sorted_find_their_places_again() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import sys
 import warnings
@@ -13,7 +12,7 @@ from feast.protos.feast.core.Registry_pb2 import Registry
 
 from hotlap.core import Json
 from hotlap.errors import HotlapError, InputError, StoreDown
-from hotlap.features import definitions, lineage, made_as
+from hotlap.features import definitions, lineage, made_as, trial
 from hotlap.features.online_stores import hidden, way_out
 from hotlap.features.registry import CheckedRegistryStore, changing, harmless, read
 from hotlap.features.variables import check_set
@@ -71,7 +70,7 @@ def apply(repo: Path | str = ".") -> Json:
     the configuration is wrong.
     """
     from feast import FeatureStore
-    from feast.errors import FeastError, RegistryInferenceFailure, SpecifiedFeaturesNotPresentError
+    from feast.errors import FeastError, RegistryInferenceFailure
 
     from hotlap.features.store import configuration
 
@@ -85,12 +84,10 @@ def apply(repo: Path | str = ".") -> Json:
         gone = _gone(store, objects)
         before = _registered(path, config.project)
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), trial.blaming():
                 # Feast's own retrieval of on-demand features is slow; hotlap's is another.
                 warnings.filterwarnings("ignore", "On demand feature view is an experimental feature", RuntimeWarning)
                 store.apply(objects, objects_to_delete=gone, partial=False)
-        except SpecifiedFeaturesNotPresentError as error:
-            raise InputError(f"{folder}: {_declared_otherwise(str(error))}") from error
         except RegistryInferenceFailure as error:
             raise InputError(
                 f"{folder}: what the definitions leave out is not in the source ({' '.join(str(error).split())}); "
@@ -153,19 +150,6 @@ def _outside(error: Exception, objects: list[Any], folder: Path, config: Any) ->
         path = getattr(online, "path", "")
         return InputError(f"{what}, path {path}: {told}; name a file that can be written, or move away what is there")
     return StoreDown(f"{what} can't be had: {told}{way_out(told)}")
-
-
-def _declared_otherwise(told: str) -> str:
-    """Feast's message, which quotes whole fields, as names with types: declared, and found by running the function."""
-    fields = [
-        re.findall(r"name='([^']*)',\s*dtype=<?[^.,]*?\.?([A-Z0-9_]+)\b", part) for part in told.split("not found in")
-    ]
-    declared, given = (", ".join(f"{name} {kind.lower()}" for name, kind in part) for part in fields[:2])
-    view = told.rpartition(" for ")[2].strip("'")
-    return (
-        f"on-demand view {view} declares {declared}, and its function, tried by Feast on rows that it makes up, gives "
-        f"{given or 'nothing'}; change the schema, or give that type (astype in pandas)"
-    )
 
 
 def _kinds() -> dict[str, Any]:

@@ -8,7 +8,7 @@ types and number of rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -52,12 +52,42 @@ class OnDemand:
         """
         if not len(columns):
             return pl.DataFrame(schema=self.features)
-        given = self._given(columns)
+        return self._checked(self._made(self._given(columns)), len(columns))
+
+    def _made(self, given: pl.DataFrame) -> dict[str, Any]:
+        """What the function gives for these rows: a list, or another column of values, for each name."""
+        if self.singleton:
+            rows = [self._called(row) for row in given.iter_rows(named=True)]
+            for row in rows:
+                self._check_names(row)
+            return {name: [row[name] for row in rows] for name in self.features}
+        if self.mode == "python":
+            return self._check_names(self._called(given.to_dict(as_series=False)))
+        frame: pd.DataFrame = plain(given).to_pandas()
+        made = self._called(frame)
+        if len(made) == len(frame) and not made.index.equals(frame.index) and made.index.isin(frame.index).all():
+            made = made.loc[frame.index]  # sorted or shuffled by the function: rows are known by their index
+        return self._check_names({name: made[name] for name in made.columns})
+
+    def _called(self, given: Any) -> Any:
+        """What the function gives, if it is of the right kind."""
         try:
-            made = _CALLS["singleton" if self.singleton else self.mode](self.function, given)
-        except Exception as error:
+            made = self.function(given)
+        except (Exception, SystemExit) as error:
             raise InputError(f"view {self.name}: its function raised {describe(error)}") from error
-        return self._checked(made, len(columns))
+        wrong = wrong_kind(made, self.mode, self.singleton)
+        if wrong:
+            raise InputError(f"view {self.name}: its function{place(self.function)} {wrong}")
+        return made
+
+    def _check_names(self, made: Any) -> dict[str, Any]:
+        for name in self.features:
+            if name not in made:
+                raise InputError(
+                    f"view {self.name}: its function{place(self.function)} gave no {name}; it gave "
+                    f"{', '.join(map(str, made)) or 'nothing'}"
+                )
+        return dict(made)
 
     def _given(self, columns: pl.DataFrame) -> pl.DataFrame:
         absent = [name for name in self.request if name not in columns.columns]
@@ -74,42 +104,51 @@ class OnDemand:
     def _checked(self, made: dict[str, Any], rows: int) -> pl.DataFrame:
         series = []
         for name, kind in self.features.items():
-            if name not in made:
+            given = _length(made[name])
+            if given is None:
                 raise InputError(
-                    f"view {self.name}: its function gave no {name}; it gave {', '.join(made) or 'nothing'}"
+                    f"view {self.name}: its function{place(self.function)} gave a {type(made[name]).__name__} for "
+                    f"{name}; give a list, with a value for each row"
                 )
-            if len(made[name]) != rows:
+            if given != rows:
                 raise InputError(
-                    f"view {self.name}: its function gave {len(made[name])} values of {name} for {rows} rows; it must "
-                    "give one for each"
+                    f"view {self.name}: its function{place(self.function)} gave {given} values of {name} for {rows} "
+                    "rows; it must give one for each"
                 )
             try:
                 column = pl.Series(name, pa.array(made[name], from_pandas=True))
                 series.append(column.cast(kind))
-            except (pa.ArrowException, pl.exceptions.PolarsError) as error:
+            except (pa.ArrowException, pl.exceptions.PolarsError, ValueError, TypeError, OverflowError) as error:
                 first = str(error).splitlines()[0]
                 raise InputError(f"view {self.name}: {name} can't be made {kind}, as declared: {first}") from error
         return pl.DataFrame(series)
 
 
-def _pandas(function: Callable[[Any], Any], given: pl.DataFrame) -> dict[str, Any]:
-    frame: pd.DataFrame = plain(given).to_pandas()
-    made = function(frame)
-    if len(made) == len(frame) and not made.index.equals(frame.index) and made.index.isin(frame.index).all():
-        made = made.loc[frame.index]  # sorted or shuffled by the function: rows are known by their index
-    return {name: made[name] for name in made.columns}
+def wrong_kind(made: Any, mode: str, singleton: bool) -> str | None:
+    """That a function of this mode gave something of another kind than it must, and what to give; None: it did not."""
+    import pandas as pd
+
+    if isinstance(made, pd.DataFrame if mode == "pandas" else Mapping):
+        return None
+    each = "a value" if singleton else "a list of values"
+    wanted = "a pandas DataFrame with a column" if mode == "pandas" else f"a dict with {each}"
+    return f"gave {'None' if made is None else f'a {type(made).__name__}'}; give {wanted} for each feature"
 
 
-def _python(function: Callable[[Any], Any], given: pl.DataFrame) -> dict[str, Any]:
-    return dict(function(given.to_dict(as_series=False)))
+def place(function: Any) -> str:
+    """Where a function begins, in brackets."""
+    code = getattr(function, "__code__", None)
+    return f" ({code.co_filename}:{code.co_firstlineno})" if code else ""
 
 
-def _singleton(function: Callable[[Any], Any], given: pl.DataFrame) -> dict[str, Any]:
-    rows = [function(row) for row in given.iter_rows(named=True)]
-    return {name: [row[name] for row in rows] for name in rows[0]}
-
-
-_CALLS = {"pandas": _pandas, "python": _python, "singleton": _singleton}
+def _length(values: Any) -> int | None:
+    """How many values there are, where these are several in an order."""
+    if isinstance(values, str | bytes | Mapping | Set):
+        return None
+    try:
+        return len(values)
+    except TypeError:
+        return None
 
 
 def from_registry(proto: Any, source: dict[str, Any]) -> OnDemand | str:

@@ -139,6 +139,10 @@ def test_hostile_names_of_views_and_features_are_only_names(bare: Path) -> None:
             repository.DEFINITIONS + "from feast import Project\nproject = Project(name='bus')\n",
             "project bus: feature_",
         ),
+        (
+            repository.DEFINITIONS.replace("ttl=timedelta(days=2)", "ttl=timedelta(hours=-3)"),
+            "view trips: its ttl is -10800 s, less than 0; give a longer one, or 0 for values that don't expire",
+        ),
     ],
 )
 def test_what_cant_be_applied_is_said_and_nothing_is_written(bare: Path, text: str, message: str) -> None:
@@ -189,7 +193,7 @@ def test_an_online_store_that_cant_be_had_is_told_in_a_sentence(
 def test_a_source_to_infer_from_that_is_not_there_is_told(bare: Path) -> None:
     text = (bare / "definitions.py").read_text()
     (bare / "definitions.py").write_text(text.replace('path="data/trips.parquet", timestamp_field="at"', 'path="none"'))
-    with pytest.raises(InputError, match=r"view trips: its source .*none can't be read, .*write it first, or declare"):
+    with pytest.raises(InputError, match=r"view trips: .*none does not exist; write it, .*or declare what is taken"):
         features.apply(bare)
 
 

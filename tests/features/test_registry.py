@@ -190,3 +190,14 @@ def test_a_repository_opened_anew_is_as_its_registry_is_now(repo: Path, tmp_path
             store = features.open(mine)
             assert len(store.feast.registry.list_feature_views(store.feast.project)) == count
             del store
+
+
+def test_a_negative_time_to_live_in_a_registry_is_named(repo: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(repo, tmp_path / "repo"))
+    path = copy / "data/registry.db"
+    proto = Registry.FromString(path.read_bytes())
+    proto.feature_views[0].spec.ttl.seconds = -10_800
+    path.write_bytes(proto.SerializeToString())
+    name = proto.feature_views[0].spec.name
+    with pytest.raises(InputError, match=f"view {name}: its ttl is -10800 s, less than 0; give a longer one, or 0"):
+        features.open(copy)

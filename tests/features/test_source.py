@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
+from features import repository
 
+from hotlap import features
 from hotlap.errors import InputError
 from hotlap.features import entities, model_inputs, rows_file, source
 
@@ -50,3 +54,57 @@ def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "b.parquet"):
         with pytest.raises(InputError, match=r"source s: .*b\.parquet can't be read as Parquet \(.*\); write it anew"):
             source._parquet(path, "s")
+
+
+def damage(path: Path) -> None:
+    """Every page of a Parquet file; its footer stays whole."""
+    held = bytearray(path.read_bytes())
+    group = pq.read_metadata(path).row_group(0)
+    for number in range(group.num_columns):
+        column = group.column(number)
+        start = column.dictionary_page_offset or column.data_page_offset
+        held[start : start + column.total_compressed_size] = b"\xff" * column.total_compressed_size
+    path.write_bytes(held)
+
+
+def test_a_file_with_damaged_pages_is_named_with_its_view(repo: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(repo, tmp_path / "repo"))
+    damage(copy / "data/trips.parquet")
+    damage(copy / "data/weather/day=2/part.parquet")
+    store = features.open(copy)
+    trips = r"view trips: .*data/trips.parquet can't be read \(.*\); write it anew"
+    with pytest.raises(InputError, match=trips):
+        store.training(repository.asked(5), ["trips:rate"])
+    with pytest.raises(InputError, match=trips):
+        store.materialize(["trips"], end=repository.END)
+    with pytest.raises(InputError, match=trips):
+        store.check(["trips:rate"])
+    with pytest.raises(InputError, match=r"view weather: .*weather/day=2/part.parquet can't be read"):
+        store.training(repository.asked(5), ["weather:rain"])
+    theirs = store.feast.get_historical_features(repository.asked(5).to_pandas(), ["trips:rate"])
+    with pytest.raises(InputError, match=trips):
+        theirs.to_arrow()
+
+
+def test_a_file_of_rows_with_damaged_pages_is_named(repo: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.parquet"
+    repository.asked(50).write_parquet(rows)
+    damage(rows)
+    store = features.open(repo)
+    message = r"entities: .*rows.parquet can't be read \(.*\); write it anew"
+    with pytest.raises(InputError, match=message):
+        store.training(rows, ["trips:rate"])
+    with pytest.raises(InputError, match=message):
+        store.feast.get_historical_features(str(rows), ["trips:rate"])
+
+
+@pytest.mark.parametrize("held", [b"", b"uid,t\n1,2026-01-01\n"])
+def test_a_source_to_infer_from_that_is_broken_is_named_with_its_view(repo: Path, tmp_path: Path, held: bytes) -> None:
+    copy = Path(shutil.copytree(repo, tmp_path / "repo"))
+    text = (copy / "definitions.py").read_text()
+    declared = 'schema=[Field(name="rate", dtype=Float64), Field(name="count", dtype=Int64)],\n'
+    assert declared in text
+    (copy / "definitions.py").write_text(text.replace(declared, "\n", 1))
+    (copy / "data/trips.parquet").write_bytes(held)
+    with pytest.raises(InputError, match=r"view trips: .*trips.parquet can't be read as Parquet .*or declare what is"):
+        features.apply(copy)

@@ -8,13 +8,15 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from feast.protos.feast.core.Registry_pb2 import Registry
 
 from hotlap.core import Json
 from hotlap.errors import HotlapError, InputError, StoreDown
-from hotlap.features import definitions, lineage, made_as, trial
+from hotlap.features import definitions, lineage, made_as, times, trial
 from hotlap.features.online_stores import hidden, way_out
 from hotlap.features.registry import CheckedRegistryStore, changing, harmless, read
+from hotlap.features.source import scan
 from hotlap.features.variables import check_set
 from hotlap.search.folder import written_whole
 
@@ -93,7 +95,7 @@ def apply(repo: Path | str = ".") -> Json:
                 f"{folder}: what the definitions leave out is not in the source ({' '.join(str(error).split())}); "
                 "declare the fields in `schema`, and `timestamp_field`"
             ) from error
-        except _of_the_outside() as error:
+        except (*_of_the_outside(), pa.ArrowInvalid) as error:
             raise _outside(error, objects, folder, config) from None
         except (ValueError, TypeError, FeastError) as error:
             raise InputError(f"{folder}: {' '.join(str(error).split())}") from error
@@ -133,16 +135,18 @@ def _of_the_outside() -> tuple[type[Exception], ...]:
 def _outside(error: Exception, objects: list[Any], folder: Path, config: Any) -> HotlapError:
     """A source that is not there, or an online store that can't be had."""
     from feast import FeatureView
-    from feast.infra.offline_stores.file_source import FileSource
 
     for view in objects:
-        source = view.batch_source if isinstance(view, FeatureView) else None
-        place = FileSource.get_uri_for_file_path(folder, source.path) if isinstance(source, FileSource) else ""
-        if place and isinstance(error, OSError) and place in str(error):
-            return InputError(
-                f"view {view.name}: its source {place} can't be read, and what the definition leaves out is taken from "
-                "it; write it first, or declare `schema`, `timestamp_field` and the entities' value_type"
-            )
+        if isinstance(view, FeatureView) and isinstance(error, OSError | pa.ArrowInvalid):
+            try:
+                scan(view.batch_source, folder)
+            except InputError as why:
+                return InputError(
+                    f"view {view.name}: {why}; or declare what is taken from it: `schema`, `timestamp_field` and the "
+                    "entities' value_type"
+                )
+    if isinstance(error, pa.ArrowInvalid):
+        return InputError(f"{folder}: {' '.join(str(error).split())}")
     online = config.online_store
     told = hidden(online, " ".join(str(error).split()))
     what = f"{folder / 'feature_store.yaml'}: online_store {online.type}"
@@ -178,6 +182,8 @@ def _check(objects: list[Any], project: str) -> None:
     if not any(isinstance(one, kinds["feature views"]) for one in objects):
         raise InputError("no file of the repository defines a FeatureView; write one, at the top level of a file")
     for one in objects:
+        if isinstance(one, kinds["feature views"]):
+            times.to_live(one.name, one.ttl)
         if isinstance(one, kinds["projects"]) and one.name != project:
             raise InputError(f"project {one.name}: feature_store.yaml says {project}; give both one name")
     for label in ("feature views", "entities", "feature services"):

@@ -23,6 +23,7 @@ import polars as pl
 from hotlap.core import Array
 from hotlap.errors import InputError
 from hotlap.features import times
+from hotlap.features.source import collected
 
 _KEY, _EVENT, _CREATED = "__hotlap_key", "__hotlap_event", "__hotlap_created"
 _LARGEST = np.iinfo(np.int64).max
@@ -36,6 +37,7 @@ class View:
 
     `keys` pairs a column of the entity frame with one of the source. `features` pairs a column of the source with its
     name in the result. `event` and `created` are timestamps (without a zone: UTC). `ttl` None: values don't expire.
+    `place`: where the source is, for messages.
     """
 
     name: str
@@ -45,6 +47,7 @@ class View:
     created: str | None
     ttl: timedelta | None
     features: tuple[tuple[str, str], ...]
+    place: str = "its source"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +156,7 @@ def _passes(view: View, schema: pl.Schema, memory_bytes: float) -> int:
     """How often to read the source: its rows, and twice their times and numbers while they are sorted."""
     kept = {name for name, _ in view.features} | {key for _, key in view.keys}
     width = 48 + sum(_bytes(schema[name]) for name in kept)
-    count = view.source.select(pl.len()).collect().item()
+    count = collected(view.source.select(pl.len()), f"view {view.name}", view.place).item()
     return max(1, int(np.ceil(count * width / memory_bytes))) if view.keys else 1
 
 
@@ -180,7 +183,7 @@ def _rows(view: View, schema: pl.Schema, keys: pl.DataFrame, instants: Array, un
         frame = frame.join(keys.lazy(), on=columns, how="inner", maintain_order="left")
     else:
         frame = frame.with_columns(pl.lit(0, pl.UInt32).alias(_KEY))
-    return frame.select(_KEY, _EVENT, _CREATED, *_names(view)).collect(engine="streaming")
+    return collected(frame.select(_KEY, _EVENT, _CREATED, *_names(view)), f"view {view.name}", view.place)
 
 
 def _winners(rows: pl.DataFrame, asked: Array, instants: Array, known_only: bool, ttl: int | None) -> Array:

@@ -19,6 +19,7 @@ from hotlap.features.consistency import Breach, Compared, Limits
 from hotlap.features.joined import Joins, joins
 from hotlap.features.read_log import AT, Reads
 from hotlap.features.request import Request, requested
+from hotlap.features.source import collected
 
 if TYPE_CHECKING:
     from hotlap.features.store import Store
@@ -201,7 +202,7 @@ def _drawn(by: Joins, request: Request, sample: int, seed: int) -> pl.DataFrame:
         if not wanted:
             continue
         known = view.source.select(pl.col(theirs).alias(mine) for mine, theirs in wanted).drop_nulls().unique()
-        found = known.collect(engine="streaming").sort(pl.all())
+        found = collected(known, f"view {view.name}", view.place).sort(pl.all())
         if not len(found):
             raise InputError(f"view {view.name}: its source has no keys to draw from; give keys")
         drawn = found.sample(sample, with_replacement=len(found) < sample, seed=seed, shuffle=True)

@@ -32,6 +32,7 @@ from hotlap.features.job import plain
 from hotlap.features.offline import view_of
 from hotlap.features.online_stores import Rows
 from hotlap.features.other_offline import other
+from hotlap.features.source import collected
 from hotlap.search.folder import written_whole
 
 if TYPE_CHECKING:
@@ -237,8 +238,8 @@ def _materialized(
     theirs = dict(own.keys)  # without the key that stands in where a view has none
     joins = {one.name: theirs.get(one.name, one.name) for one in view.entity_columns}
     taken, per_microsecond = _within(own, window, list(joins.values()))
-    count = int(taken.select(pl.len()).collect(engine="streaming").item())
-    parts = _Parts(taken, list(joins.values()), max(1, -(-count // share_rows)))
+    count = int(collected(taken.select(pl.len()), f"view {view.name}", own.place).item())
+    parts = _Parts(view.name, own.place, taken, list(joins.values()), max(1, -(-count // share_rows)))
     if view.name in rules.of(store.repo):
         for share in range(parts.shares):  # all of them before anything is written
             _held(store, view, parts.newest(share), 0)
@@ -270,6 +271,8 @@ def _materialized(
 class _Parts:
     """Rows in shares of their keys."""
 
+    view: str
+    place: str
     rows: pl.LazyFrame
     keys: list[str]
     shares: int
@@ -284,7 +287,7 @@ class _Parts:
                 for key in self.keys
             ]
             part = part.filter(pl.concat_str(texts).hash(0) % self.shares == share)
-        return _newest(part, self.keys).collect(engine="streaming")
+        return collected(_newest(part, self.keys), f"view {self.view}", self.place)
 
 
 def _held(store: Store, view: Any, frame: pl.DataFrame, written: int) -> None:

@@ -25,7 +25,7 @@ from hotlap.errors import InputError
 from hotlap.features import entities, rules, times, write
 from hotlap.features.asof import View, look_up
 from hotlap.features.job import PolarsRetrievalJob, ViewReport
-from hotlap.features.source import scan
+from hotlap.features.source import collected, place, scan
 
 if TYPE_CHECKING:
     from feast.feature_view import FeatureView
@@ -64,6 +64,7 @@ class PolarsOfflineStore(OfflineStore):  # type: ignore[misc]
         from feast.on_demand_feature_view import OnDemandFeatureView
 
         own = config.offline_store
+        given = str(entity_df) if isinstance(entity_df, str | Path) else "the frame given"
         views = plan(feature_views, feature_refs, config.repo_path, registry, project, full_feature_names)
         if entity_df is None:
             frame, bounds, views = _everyone(views, feature_views, start_date, end_date)
@@ -72,13 +73,14 @@ class PolarsOfflineStore(OfflineStore):  # type: ignore[misc]
             frame = entities.read(entity_df)
             at = entities.event_column(frame.collect_schema())
             frame = entities.in_utc(frame, at)
-            lowest, highest = frame.select(pl.col(at).min().alias("0"), pl.col(at).max().alias("1")).collect().row(0)
+            ends = frame.select(pl.col(at).min().alias("0"), pl.col(at).max().alias("1"))
+            lowest, highest = collected(ends, "entities", given).row(0)
             bounds = (lowest, highest)
         on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
 
         def compute() -> tuple[pl.DataFrame, list[ViewReport]]:
             return join(
-                frame.collect(),
+                collected(frame, "entities", given),
                 at,
                 views,
                 known_only=own.known_only or filter_by_created_timestamp,
@@ -111,7 +113,7 @@ class PolarsOfflineStore(OfflineStore):  # type: ignore[misc]
         end_date: datetime | None = None,
     ) -> PolarsRetrievalJob:
         """Each key's newest row between the dates, both included; ties as in the point-in-time join."""
-        stamps = _stamps(timestamp_field, created_timestamp_column)
+        stamps, where = _stamps(timestamp_field, created_timestamp_column), place(data_source, config.repo_path)
 
         def compute() -> tuple[pl.DataFrame, list[ViewReport]]:
             rows = _between(scan(data_source, config.repo_path), join_key_columns, stamps, start_date, end_date)
@@ -119,7 +121,7 @@ class PolarsOfflineStore(OfflineStore):  # type: ignore[misc]
                 ordered = rows.sort(stamps, nulls_last=False, maintain_order=True)
                 rows = ordered.unique(join_key_columns, keep="last", maintain_order=True)
             columns = [*join_key_columns, *feature_name_columns, *stamps]
-            return _select(rows, join_key_columns, columns), []
+            return _select(rows, join_key_columns, columns, where), []
 
         return PolarsRetrievalJob(compute, repo=config.repo_path)
 
@@ -135,11 +137,11 @@ class PolarsOfflineStore(OfflineStore):  # type: ignore[misc]
         end_date: datetime | None = None,
     ) -> PolarsRetrievalJob:
         """All rows between the dates, both included, in the source's order."""
-        stamps = _stamps(timestamp_field, created_timestamp_column)
+        stamps, where = _stamps(timestamp_field, created_timestamp_column), place(data_source, config.repo_path)
 
         def compute() -> tuple[pl.DataFrame, list[ViewReport]]:
             rows = _between(scan(data_source, config.repo_path), join_key_columns, stamps, start_date, end_date)
-            return _select(rows, join_key_columns, [*join_key_columns, *feature_name_columns, *stamps]), []
+            return _select(rows, join_key_columns, [*join_key_columns, *feature_name_columns, *stamps], where), []
 
         return PolarsRetrievalJob(compute, repo=config.repo_path)
 
@@ -227,8 +229,9 @@ def view_of(
         ),
         event=original.get(batch.timestamp_field, batch.timestamp_field),
         created=original.get(created, created) or None,
-        ttl=view.ttl if view.ttl else None,
+        ttl=times.to_live(view.name, view.ttl),
         features=tuple((original.get(name, name), column) for name, column in features),
+        place=place(batch, repo),
     )
 
 
@@ -325,11 +328,11 @@ def _between(
     return rows
 
 
-def _select(rows: pl.LazyFrame, keys: list[str], columns: list[str]) -> pl.DataFrame:
+def _select(rows: pl.LazyFrame, keys: list[str], columns: list[str], where: str) -> pl.DataFrame:
     """The columns, each once; without keys a column that Feast stands in for them."""
     from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
 
     if not keys:
         rows = rows.with_columns(pl.lit(DUMMY_ENTITY_VAL).alias(DUMMY_ENTITY_ID))
         columns = [*columns, DUMMY_ENTITY_ID]
-    return rows.select(*dict.fromkeys(columns)).collect(engine="streaming")
+    return collected(rows.select(*dict.fromkeys(columns)), "a view", where)

@@ -15,7 +15,7 @@ from hotlap.features.job import plain
 from hotlap.features.materialize import rows_of
 from hotlap.features.on_demand import polars_kind
 from hotlap.features.other_offline import other
-from hotlap.features.source import files, scan
+from hotlap.features.source import collected, files, scan
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +34,7 @@ def push(store: Store, source: str, rows: Any, *, to: To = "both") -> Json:
 
     if to not in ("online", "offline", "both"):
         raise InputError(f"push to {to!r}; give online, offline or both")
-    frame = entities.read(rows).collect()
+    frame = collected(entities.read(rows), "push", str(rows) if isinstance(rows, str | Path) else "the rows")
     config = store.feast.config
     online: list[Rows] = []
     offline: dict[Path, pl.DataFrame] = {}

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from hotlap.errors import InputError, MissingExtra
 
@@ -35,6 +37,39 @@ def scan(source: FileSource, repo: Path | str | None) -> pl.LazyFrame:
     if urlparse(location).netloc:
         return pl.scan_parquet(location, storage_options=options)
     return _parquet(Path(location), source.name)
+
+
+def place(source: Any, repo: Path | str | None) -> str:
+    """Where a source's rows are, as a message names it."""
+    from feast.infra.offline_stores.file_source import FileSource
+
+    if not isinstance(source, FileSource):
+        return f"its source {source.name}"
+    return str(FileSource.get_uri_for_file_path(repo, source.path))
+
+
+def collected(rows: pl.LazyFrame, whose: str, place: str) -> pl.DataFrame:
+    """The rows, read. Raises InputError where what is in a file is damaged, though its footer could be read; `whose`
+    rows they are and their `place` are named.
+    """
+    try:
+        return rows.collect(engine="streaming")
+    except (pl.exceptions.ComputeError, pl.exceptions.PanicException, OSError) as error:
+        if isinstance(error, pl.exceptions.ComputeError) and "parquet" not in str(error):
+            raise
+        told = str(error).splitlines()[0]
+        raise InputError(f"{whose}: {_damaged(Path(place))} can't be read ({told}); write it anew") from error
+
+
+def _damaged(path: Path) -> Path:
+    """The first file of a folder that can't be read to its end; the folder where there is none."""
+    for file in files(path) if path.is_dir() else []:
+        try:
+            for _ in pq.ParquetFile(file).iter_batches():
+                pass
+        except (pa.ArrowException, OSError):
+            return file
+    return path
 
 
 def files(folder: Path) -> list[Path]:

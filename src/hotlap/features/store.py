@@ -216,12 +216,15 @@ def open_store(repo: Path | str = ".", *, timeout_s: float = 2.0, retries: int =
     """
     from feast import FeatureStore
 
-    from hotlap.features import registry
+    from hotlap.features import registry, times
     from hotlap.features.online_stores import Reach
 
     folder = Path(repo)
     config, path = configuration(folder, "hotlap.features.registry.CheckedRegistryStore")
     proto = registry.read(path)
+    for view in proto.feature_views:
+        if view.spec.project == config.project:
+            times.to_live(view.spec.name, view.spec.ttl.ToTimedelta())
     on_demand, unusable = registry.on_demand(proto, folder, config.project)
     carrying_code = registry.left_out(proto, config.project)
     left_out = {**{name: reason for name, reason in carrying_code.items() if name not in on_demand}, **unusable}

@@ -31,6 +31,16 @@ def moment(microseconds: int) -> datetime:
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
+def to_live(view: str, ttl: timedelta | None) -> timedelta | None:
+    """A view's time to live; None: its values don't expire, which Feast also writes as 0. Raises InputError below 0."""
+    if ttl and ttl < timedelta(0):
+        raise InputError(
+            f"view {view}: its ttl is {ttl.total_seconds():g} s, less than 0; give a longer one, or 0 for values that "
+            "don't expire"
+        )
+    return ttl or None
+
+
 def unit(source: pl.Schema, entities: pl.Schema, columns: Iterable[str | None], at: str) -> Unit:
     """The coarsest unit in which all these columns are exact."""
     kinds = [source[column] for column in columns if column] + [entities[at]]

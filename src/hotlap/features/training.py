@@ -24,6 +24,7 @@ from hotlap.features import lineage, rules
 from hotlap.features.job import METADATA, plain
 from hotlap.features.joined import Join, Joined, joins
 from hotlap.features.request import Computed, Request, Stored, requested
+from hotlap.features.source import collected
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
@@ -99,7 +100,8 @@ def make(
     begun = [_described(store, one) for one in request.stored]
     begun += [_computed(one) for one in request.computed]
     schema = rules.of(store.repo).get(features) if isinstance(features, str) else None
-    slices = _slices(frame, column, request, views, slice_rows, tally)
+    given = str(entities) if isinstance(entities, str | Path) else "the frame given"
+    slices = _slices(frame, given, column, request, views, slice_rows, tally)
     if schema is not None:
         slices = _held(schema, slices, f"training rows of {features}")
 
@@ -191,6 +193,7 @@ def _computed(one: Computed) -> Json:
 
 def _slices(
     frame: pl.LazyFrame,
+    given: str,
     at: str,
     request: Request,
     views: list[Join],
@@ -200,7 +203,7 @@ def _slices(
     """The joined rows in the frame's order, a slice at a time; at least one slice, be it empty."""
     start = 0
     while True:
-        part = frame.slice(start, rows).collect(engine="streaming")
+        part = collected(frame.slice(start, rows), "entities", given)
         if start and not len(part):
             return
         looked_up, any_found = [], np.full(len(part), not views)

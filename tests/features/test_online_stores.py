@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import subprocess
@@ -152,11 +153,56 @@ def test_a_connection_string_that_names_no_place_is_said(repo: Path, tmp_path: P
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_wrong_password_is_refused_and_not_printed(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STORE_PASSWORD", "guessed-wrong")
-    with pytest.raises(StoreDown, match=r"invalid|authentication failed") as caught:
-        features.open(running[0]).online({"driver_id": [3]}, ["trips:rate"])
+def not_let_in(running: Running, tmp_path: Path, old: str, new: str) -> str:
+    """What is said where one part of the store's configuration is another, by reads and by materialize alike."""
+    text = (running[0] / "feature_store.yaml").read_text()
+    assert old in text
+    copy = Path(shutil.copytree(running[0], tmp_path / "repo"))
+    (copy / "feature_store.yaml").write_text(text.replace(old, new))
+    with pytest.raises(StoreDown) as caught:
+        features.open(copy).online({"driver_id": [3]}, ["trips:rate"])
+    with pytest.raises(StoreDown) as again:
+        features.open(copy).materialize(["trips"], end=END)
+    assert str(again.value) == str(caught.value)
+    assert " refuses: " in str(caught.value)
+    assert servers.PASSWORD not in str(caught.value)
     assert "guessed-wrong" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("running", ["postgres"], indirect=True)
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "${STORE_PASSWORD}",
+            "guessed-wrong",
+            "password authentication failed for user .*; give the user and password",
+        ),
+        ("user: taxi", "user: nobody", "password authentication failed for user .*; give the user and password"),
+        ("database: postgres", "database: none", "database .none. does not exist; give a user and a database that the"),
+        ("sslmode: disable", "sslmode: require", "does not support SSL.*; set `sslmode: disable` in online_store"),
+    ],
+    ids=["password", "user", "database", "SSL"],
+)
+def test_a_postgres_that_lets_nobody_in_refuses(
+    running: Running, tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    assert re.search(said, not_let_in(running, tmp_path, old, new))
+
+
+@pytest.mark.parametrize("running", ["redis"], indirect=True)
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("${STORE_PASSWORD}", "guessed-wrong", "invalid username-password pair.*; give the user and password that the"),
+        (",password=${STORE_PASSWORD}", "", "Authentication required.*; give its password in connection_string"),
+        (",password", ",db=99,password", "DB index is out of range; give a `db` that the server has: 0 to 15"),
+    ],
+    ids=["password", "no password", "database"],
+)
+def test_a_redis_that_lets_nobody_in_refuses(running: Running, tmp_path: Path, old: str, new: str, said: str) -> None:
+    assert re.search(said, not_let_in(running, tmp_path, old, new))
 
 
 def refused(running: Running, spoil: Any, mend: Any) -> str:

@@ -150,6 +150,8 @@ def test_what_is_asked_wrongly_is_said(repo: Path, artifact: Path, tmp_path: Pat
         store.predict(artifact, {"driver_id": [1]}, at=NOW)
     with pytest.raises(InputError, match="input 'x' is made of stored features; leave it out"):
         store.predict(artifact, keys(1), inputs={"x": np.zeros((1, 4), np.float32)}, at=NOW)
+    with pytest.raises(InputError, match="the model has no input 'zzz'; give none: all are stored features"):
+        store.predict(artifact, keys(1), inputs={"zzz": np.zeros(3, np.float32)}, at=NOW)
     write_onnx(tmp_path / "model.onnx")
     plain = make(tmp_path / "plain", "onnxruntime", {"model.onnx": tmp_path / "model.onnx"})
     with pytest.raises(InputError, match="the artifact expects no stored features"):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+import shutil
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -157,3 +158,38 @@ def test_the_command_writes_the_file_and_says_what_leaks(
     assert run(["features", "train", *common, "--out", str(tmp_path / "x.parquet")]) == 2
     assert run(["features", "train", *asked, "--at", "arrival", "--out", str(tmp_path / "x.parquet")]) == 2
     assert "no column arrival; they have driver_id, city, departure, label" in capsys.readouterr().err
+
+
+STAMPS = """
+from feast.types import Array, UnixTimestamp
+stamps = FeatureView(
+    name="stamps", entities=[driver], source=FileSource(path="data/stamps.parquet", timestamp_field="at"),
+    schema=[Field(name=name, dtype=UnixTimestamp) for name in ("naive", "zoned", "day")]
+    + [Field(name="several", dtype=Array(UnixTimestamp))],
+)
+"""
+
+
+def test_instants_are_in_utc_in_training_as_online(repo: Path, tmp_path: Path) -> None:
+    """Whatever zone and unit their source keeps them in."""
+    copy = Path(shutil.copytree(repo, tmp_path / "repo"))
+    noon = datetime(2026, 3, 4, 12)
+    held = pl.DataFrame({"driver_id": [1, 2], "at": [noon] * 2, "naive": [noon, None]}).with_columns(
+        zoned=pl.col("naive").dt.replace_time_zone("UTC").dt.convert_time_zone("Asia/Kolkata").dt.cast_time_unit("ms"),
+        day=pl.col("naive").dt.date(),
+        several=pl.when(pl.col("naive").is_not_null()).then(pl.concat_list("naive")),
+    )
+    held.write_parquet(copy / "data/stamps.parquet")
+    (copy / "definitions.py").write_text((copy / "definitions.py").read_text() + STAMPS)
+    features.apply(copy)
+    store, names = features.open(copy), ["naive", "zoned", "day", "several"]
+    wanted = [f"stamps:{name}" for name in names]
+    store.materialize(["stamps"], end=noon)
+    online = store.online({"driver_id": [1, 2]}, wanted, at=noon).table.select(names)
+    trained = store.training(held.select("driver_id", "at"), wanted, at="at").read().select(names)
+    assert trained.slice(0, 1).to_pylist() == online.slice(0, 1).to_pylist()
+    assert trained.column("several").type.value_type == online.column("naive").type
+    assert trained.select(names[:3]).equals(online.select(names[:3]))
+    assert trained["naive"].to_pylist() == [noon.replace(tzinfo=UTC), None]
+    checked = store.check(wanted, keys={"driver_id": [1]}, at=noon).report["features"]
+    assert [one["mismatch"]["estimate"] for one in checked.values()] == [0.0] * 4

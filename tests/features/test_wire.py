@@ -120,6 +120,12 @@ def test_values_that_are_no_such_type_are_not_written() -> None:
         wire.encode(pa.array(["fast"]), ValueType.DOUBLE, "rate")
 
 
+@pytest.mark.parametrize("kind", ["INT64_LIST", "STRING_SET", "UNIX_TIMESTAMP_LIST"])
+def test_a_list_with_a_null_in_it_is_not_written(kind: str) -> None:
+    with pytest.raises(InputError, match=f"feature many: a list holds a null, which {kind} has no place for; leave"):
+        wire.encode(pa.array([[1, None], None], pa.list_(pa.int64())), ValueType[kind], "many")
+
+
 def test_kinds_that_nest_go_through_protobuf() -> None:
     made = Value()
     made.map_val.val["a"].int64_val = 3

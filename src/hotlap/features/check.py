@@ -16,7 +16,7 @@ from hotlap.errors import InputError
 from hotlap.features import consistency, read_log, times
 from hotlap.features.asof import look_up
 from hotlap.features.consistency import Breach, Compared, Limits
-from hotlap.features.joined import Joins, joins
+from hotlap.features.joined import Joins, joins, stamps_in_utc
 from hotlap.features.read_log import AT, Reads
 from hotlap.features.request import Request, requested
 from hotlap.features.source import collected
@@ -102,7 +102,7 @@ def _replayed(
     for one in request.stored:
         view = by.rows(one.view, one.features, *_span(one.view, reads.at))
         found = look_up(rows, AT, view, known_only=by.known_only, memory_bytes=by.memory_bytes)
-        looked_up.append(found.values)
+        looked_up.append(stamps_in_utc(found.values, one))
         events[one.called] = times.integers(found.event.dt.cast_time_unit("us"), "us")
     offline = request.features(looked_up, reads.given)
     told = {}

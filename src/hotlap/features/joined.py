@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hotlap.features.request import Stored
     from hotlap.features.store import Store
 
+_STAMP = pl.Datetime("us", "UTC")
 _PER_SECOND = {"us": 1e6, "ns": 1e9}
 
 
@@ -78,17 +79,36 @@ class Join:
             assert self.joins.other is not None
             answer = self.joins.other.join(self.stored, rows, at, known_only=self.joins.known_only)
             some = answer.values.select(pl.any_horizontal(pl.all().is_not_null())).to_series()
-            return Joined(values=answer.values, there=some.to_numpy(), ages=None, created_after=None, lost=answer.lost)
+            values = stamps_in_utc(answer.values, self.stored)
+            return Joined(values=values, there=some.to_numpy(), ages=None, created_after=None, lost=answer.lost)
         found = look_up(rows, at, self.own, known_only=self.joins.known_only, memory_bytes=self.joins.memory_bytes)
         there = found.event.is_not_null()
         unit = found.event.dtype.time_unit  # type: ignore[attr-defined]
         ages = times.integers(rows[at].filter(there), unit) - times.integers(found.event.filter(there), unit)
         return Joined(
-            values=found.values,
+            values=stamps_in_utc(found.values, self.stored),
             there=there.to_numpy(),
             ages=(ages / _PER_SECOND[unit]).astype(np.float32),
             created_after=found.created_after,
         )
+
+
+def stamps_in_utc(values: pl.DataFrame, one: Stored) -> pl.DataFrame:
+    """Features declared as UnixTimestamp, and lists of it, as online reads give them: microseconds, UTC, whatever zone
+    the source has.
+    """
+    kinds = {field.name: field.dtype.to_value_type().name for field in one.view.features}
+    wanted = {"UNIX_TIMESTAMP": _STAMP, "UNIX_TIMESTAMP_LIST": pl.List(_STAMP)}
+    return values.with_columns(
+        pl.col(column).cast(kind)
+        for name, column in one.features
+        if (kind := wanted.get(kinds[name])) and _temporal(values.schema[column])
+    )
+
+
+def _temporal(kind: pl.DataType) -> bool:
+    inner: Any = kind.inner if isinstance(kind, pl.List) else kind
+    return bool(inner.is_temporal())
 
 
 def joins(store: Store, known_only: bool | None = None) -> Joins:

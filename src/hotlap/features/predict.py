@@ -149,9 +149,14 @@ def predict(
     if stored is None:
         raise InputError("the artifact expects no stored features; give hotlap.load(artifact) its inputs")
     given = dict(inputs or {})
+    others = [spec.name for spec in signature.inputs if spec.name not in stored.inputs]
     for name in given:
         if name in stored.inputs:
             raise InputError(f"input {name!r} is made of stored features; leave it out")
+        if name not in others:
+            raise InputError(
+                f"the model has no input {name!r}; give {', '.join(others) or 'none: all are stored features'}"
+            )
     looked = bind(store, stored, signature, stale=stale)(keys, at=at)
     for name, array in given.items():
         if len(array) != len(looked.answered):

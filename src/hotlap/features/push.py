@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
@@ -18,8 +19,6 @@ from hotlap.features.other_offline import other
 from hotlap.features.source import collected, files, scan
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from hotlap.features.online_stores import Rows
     from hotlap.features.store import Store
 

@@ -325,6 +325,8 @@ def encode(array: pa.Array, kind: ValueType, feature: str) -> list[bytes]:
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             told = str(error).splitlines()[0]
             raise InputError(f"feature {feature}: {array.type} can't be written as {kind.name}: {told}") from None
+    if pa.types.is_list(array.type) and array.flatten().null_count:
+        raise InputError(f"feature {feature}: a list holds a null, which {kind.name} has no place for; leave it out")
     if name.startswith("unix_timestamp"):
         array = _in_seconds(array)
     values = array.to_pylist()

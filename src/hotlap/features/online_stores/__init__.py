@@ -38,7 +38,12 @@ _WAYS_OUT = {
     "password authentication failed": "give the user and password that the server knows",
     "WRONGPASS": "give the user and password that the server knows",
     "NOAUTH": "give its password in connection_string",
+    "Authentication required": "give its password in connection_string",
     "invalid username-password": "give the user and password that the server knows",
+    "DB index is out of range": "give a `db` that the server has: 0 to 15, unless it was told otherwise",
+    "no pg_hba.conf entry": "its pg_hba.conf lets this user in from elsewhere only, or by another `sslmode`",
+    "root certificate file": "give the file as `sslrootcert_path` in online_store, or another `sslmode`",
+    '" does not exist': "give a user and a database that the server has",
     "Connection refused": "start the server, or give its host and port",
     "No space left": "free space on the server's disk",
 }

@@ -6,6 +6,7 @@ read and written the same way here.
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,7 +22,17 @@ from hotlap.features.online_stores import Answer, Ask, Reach, Rows
 from hotlap.features.online_stores.found import Found
 from hotlap.features.online_stores.pool import Pool
 
-_REFUSED = (psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.InsufficientPrivilege)
+
+class _NotLetIn(Exception):
+    """The server answered, and does not let this user in."""
+
+
+_REFUSED = (_NotLetIn, psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.InsufficientPrivilege)
+_NOT_LET_IN = re.compile(
+    "authentication failed|no password supplied|no pg_hba.conf entry|not permitted|does not support SSL|"
+    "FATAL: .* does not exist"
+)
+"""What is said of a connection that trying again does not change. psycopg gives such errors no code."""
 _PLANNING = {"enable_seqscan": "off", "max_parallel_workers_per_gather": 0}
 """Keys are looked up: where a table was not analyzed yet the planner would rather read all of it, and for several views
 start processes to do so, which takes longer than the rest."""
@@ -118,9 +129,14 @@ class Postgres:
         options = _get_conn_kwargs(own)
         settings = {"statement_timeout": max(1, round(1000 * seconds)), **_PLANNING}
         options["options"] += "".join(f" -c {name}={value}" for name, value in settings.items())
-        connection = _Connection.connect(
-            _get_conninfo(own), autocommit=True, connect_timeout=max(2, round(seconds)), **options
-        )
+        try:
+            connection = _Connection.connect(
+                _get_conninfo(own), autocommit=True, connect_timeout=max(2, round(seconds)), **options
+            )
+        except psycopg.OperationalError as error:
+            if _NOT_LET_IN.search(str(error)):
+                raise _NotLetIn(str(error)) from None
+            raise
         connection.seconds = seconds
         return connection
 

@@ -96,3 +96,20 @@ def test_nothing_is_refused_and_nothing_overflows(browser: Any, tmp_path: Path, 
     assert browser.troubles() == []
     assert browser.ask("document.documentElement.scrollWidth <= window.innerWidth")
     assert browser.ask("document.querySelectorAll('details[open] rect.serving').length") > 5
+
+
+@pytest.mark.slow
+def test_on_a_telephone_rates_are_in_view_and_names_break_between_words(browser: Any, tmp_path: Path) -> None:
+    result, path = sample(), tmp_path / "page.html"
+    name = "airline_of_the_day:departure_delay"
+    result["features"] = {name: next(iter(result["features"].values()))}
+    path.write_bytes(html(result))
+    browser.open(path, width=390, dark=False)
+    table = "document.querySelector('.names table')"
+    assert browser.ask(f"{table}.querySelector('thead th:nth-child(2)').textContent") == "Mismatch"
+    assert browser.ask(f"{table}.querySelector('tbody td').getBoundingClientRect().right <= window.innerWidth")
+    assert browser.ask("getComputedStyle(document.querySelector('.names')).overflowY") == "hidden"
+    assert browser.ask(f"{table}.querySelector('tbody th').innerHTML").split("<wbr>") == [
+        "airline_", "of_", "the_", "day:", "departure_", "delay",
+    ]  # fmt: skip
+    assert browser.ask(f"getComputedStyle({table}.querySelector('tbody th')).overflowWrap") == "break-word"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -332,6 +333,17 @@ def test_a_password_that_the_environment_lacks_is_named_before_anything_is_sent(
     assert len(store.training(repository.asked(5), ["trips:rate"]).read()) == 5  # it needs none
     with pytest.raises(InputError, match=r"online_store.connection_string takes \$\{STORE_PASSWORD\} from the env"):
         store.online({"driver_id": [3]}, ["trips:rate"])
+
+
+def test_a_sqlite_that_another_process_holds_says_what_helps(repo: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(repo, tmp_path / "repo"))
+    holder = sqlite3.connect(copy / "data/online.db", isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    store = features.open(copy, timeout_s=0.1, retries=0)
+    with pytest.raises(StoreDown, match="database is locked; another process writes it all the while; wait for that"):
+        store.materialize(["trips"], end=END)
+    holder.close()
+    assert store.materialize(["trips"], end=END)["views"]["trips"]["rows"] > 0
 
 
 def test_nothing_asked_gives_nothing(store: Store) -> None:

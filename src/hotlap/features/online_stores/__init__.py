@@ -46,6 +46,10 @@ _WAYS_OUT = {
     '" does not exist': "give a user and a database that the server has",
     "Connection refused": "start the server, or give its host and port",
     "No space left": "free space on the server's disk",
+    "database is locked": "another process writes it all the while; wait for that one, or end it",
+    "disk I/O error": "its disk may be full or gone; make room",
+    "disk is full": "make room",
+    "readonly database": "let this user write the file and its folder",
 }
 """What helps, by what a server's message has in it."""
 _Result = TypeVar("_Result")

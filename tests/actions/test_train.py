@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +20,7 @@ import hotlap
 from hotlap.cli.main import build_app, run
 from hotlap.errors import InputError, OutputError, TrainingStopped, WorkloadError
 from hotlap.report.schema import violations
+from hotlap.training.loop import Loop
 from hotlap.workload.opened import open_workload
 from hotlap.workload.target import load_target
 
@@ -101,6 +107,10 @@ def test_a_workload_that_changed_is_refused(tmp_path: Path) -> None:
         ({"layout": "channels_last"}, "layout=channels_last does nothing here: no weight has 4 axes"),
         ({"checkpointing": True}, "settings: checkpointing=true needs layers that repeat"),
         ({"pin": True}, "settings: pin=true is for copies to a CUDA device"),
+        (
+            {"accumulation": 3},
+            "settings: accumulation=3: `training` is a Dataset, whose steps have batch_size examples",
+        ),
     ],
 )
 def test_settings_that_can_not_be(settings: Any, sentence: str, tmp_path: Path) -> None:
@@ -256,6 +266,42 @@ def test_a_layer_that_gives_nan_is_named_and_the_state_before_it_kept(tmp_path: 
     kept = load_file(tmp_path / "out" / "checkpoints" / "step-00000011.safetensors")
     assert all((value == value).all() for value in kept.values())
     assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_numbers_that_are_not_finite_while_the_usual_set_up_is_timed(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows", add=POISON)
+    with pytest.raises(TrainingStopped, match="the loss is NaN in step"):
+        hotlap.train(target, out=tmp_path / "out", settings={"fused": True, "micro_batch": 8}, **GIVEN)
+
+
+def test_a_full_disk_leaves_what_there_was_and_says_so(tmp_path: Path) -> None:
+    target, out = trainable.write(tmp_path, "rows"), tmp_path / "out"
+    train = shlex.join([sys.executable, "-m", "hotlap", "train", target, "--out", str(out), "--device", "cpu"])
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -f 4; exec {train} --quiet --threads 1 --set checkpoint_seconds=0"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert re.search(r"can't be written \(.*File too large.*make room and go on with --resume", done.stderr)
+    assert not (out / "model.safetensors").exists()
+    given: dict[str, Any] = {"settings": {"checkpoint_seconds": 0}, "threads": 1, "device": "cpu"}
+    hotlap.train(target, out=out, resume=True, **given)
+    hotlap.train(target, out=tmp_path / "whole", **given)
+    assert (out / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+
+
+def test_a_folder_that_is_removed_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, waiting = tmp_path / "out", Loop._judge
+
+    def removed(self: Loop, epoch: int) -> Any:
+        shutil.rmtree(out)
+        return waiting(self, epoch)
+
+    monkeypatch.setattr(Loop, "_judge", removed)
+    with pytest.raises(OutputError, match="has --out been removed meanwhile"):
+        hotlap.train(trainable.write(tmp_path, "rows"), out=out, **GIVEN)
 
 
 def test_training_without_evaluation_says_so(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """What kinds of training there are, and what is said where a resumed run may not be exact."""
 
+import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import trainable
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, Subset, get_worker_info
 
 from hotlap.errors import WorkloadError
 from hotlap.training.loading import BatchesSource, DatasetSource, LoaderSource, source_of
@@ -125,6 +127,36 @@ def test_a_loaders_batches_are_its_own(workload) -> None:
     other = source(loader(), workload)
     assert targets(other) == whole
     assert targets(other, epoch=1) == targets(source(loader(), workload), epoch=1) != whole
+
+
+class Noisy(Numbers):
+    """Every second example is augmented, by each kind of generator."""
+
+    def __init__(self) -> None:
+        super().__init__(16)
+        self.own = np.random.default_rng()
+
+    def __getitem__(self, index: int):
+        inputs, target = super().__getitem__(index)
+        if index % 2:
+            noise = torch.rand(1) + random.random() + np.random.rand() + self.own.random()
+            return inputs + noise, target
+        return inputs, target
+
+
+@pytest.mark.parametrize("make", [Noisy, lambda: Subset(Noisy(), list(range(16)))])
+def test_augmentation_does_not_depend_on_how_a_step_is_cut(make, workload) -> None:
+    def windows(rank: int = 0, world: int = 1, **settings) -> list[list[float]]:
+        chosen = Settings(batch_size=7, epochs=2, **settings)
+        found = source_of(make(), workload, chosen, rank=rank, world=world).epoch(0, 0)
+        return [[x for one in window.micro_batches for x in one.inputs.flatten().tolist()] for window in found]
+
+    whole = windows()
+    assert sum(x != round(x) for window in whole for x in window) == 8
+    assert windows(micro_batch=3) == whole
+    assert windows(micro_batch=2, workers=2) == whole
+    shares = [windows(rank, 2) for rank in (0, 1)]
+    assert [one + other for one, other in zip(*shares, strict=True)] == whole
 
 
 def test_two_processes_share_a_loaders_batches(workload) -> None:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import trainable
 from safetensors.numpy import load_file
 
 import hotlap
+from hotlap.errors import InputError
+from hotlap.training.processes import share_of
 
 EXACT = """
 class Exact(nn.Module):
@@ -30,13 +35,8 @@ def exact():
     torch.manual_seed(0)
     return Exact()
 
-class Plain(Rows):
-    '''Augmented by what depends on the example alone, since the processes cut a batch elsewhere.'''
-    def __getitem__(self, index):
-        return self.rows[index], self.labels[index]
-
 import dataclasses
-workload = dataclasses.replace(workload, model=exact, training=lambda: Plain(147, 3))
+workload = dataclasses.replace(workload, model=exact, training=lambda: Rows(147, 3))
 """
 """147 examples in windows of 16: the last window has 3, of which one of four processes gets none."""
 
@@ -81,7 +81,7 @@ def furthest(a: Path, b: Path) -> float:
     ("processes", "settings"),
     [
         (2, {"sharding": "ddp", "micro_batch": 3}),
-        pytest.param(2, {"sharding": "fsdp2", "micro_batch": 3, "clip": 0.5}, marks=pytest.mark.exhaustive),
+        (2, {"sharding": "fsdp2", "micro_batch": 3, "clip": 0.5, "ema": 0.9}),
         pytest.param(4, {"sharding": "ddp", "ema": 0.9}, marks=pytest.mark.exhaustive),
     ],
     ids=["DDP", "FSDP2", "DDP of four"],
@@ -125,7 +125,7 @@ def back_to(out: Path, step: int) -> None:
 
 
 SPOILT = """
-class Spoilt(Plain):
+class Spoilt(Rows):
     '''One example of 147 is too large for the model, so that one process alone meets it.'''
     def __getitem__(self, index):
         rows, label = super().__getitem__(index)
@@ -163,3 +163,86 @@ def test_a_refusal_is_said_by_all_and_ends_all(tmp_path: Path) -> None:
     done = torchrun(2, trainable.write(tmp_path, "rows", add=EXACT), tmp_path / "out", "--set", "precision=int8")
     assert done.returncode != 0
     assert "precision is 'int8'; give one of fp32, bf16, fp16" in done.stderr
+
+
+SLOW = """
+class Slow(Rows):
+    def __getitem__(self, index):
+        import time
+        time.sleep(0.02)
+        return super().__getitem__(index)
+
+workload = dataclasses.replace(workload, training=lambda: Slow(147, 3), epochs=50)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_process_ends_the_others_with_a_sentence(victim: int, tmp_path: Path) -> None:
+    target, out = trainable.write(tmp_path, "rows", add=EXACT + SLOW), tmp_path / "out"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "hotlap"]
+    command += [
+        "train",
+        target,
+        "--out",
+        str(out),
+        "--threads",
+        "1",
+        "--device",
+        "cpu",
+        "--set",
+        "checkpoint_seconds=0",
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as started:
+        try:
+            while not (out / "metrics.jsonl").exists() or not (out / "metrics.jsonl").read_bytes():
+                assert started.poll() is None
+                time.sleep(0.1)
+            os.kill(rank_of(victim, started.pid), signal.SIGKILL)
+            _, told = started.communicate(timeout=120)
+        finally:
+            started.terminate()
+    assert "another of the 2 processes ended, and this one can't go on alone" in told, told
+    assert "bug of hotlap's" not in told
+    step = max(int(path.stem.partition("-")[2]) for path in (out / "checkpoints").glob("step-*.json"))
+    more = ["--resume", "--set", "epochs=1"]
+    done = torchrun(2, target, out, *more)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["training"]["resumed_from_step"] == step
+
+
+def rank_of(rank: int, launcher: int) -> int:
+    """The process of that rank among those that a launcher started."""
+    for child in psutil.Process(launcher).children(recursive=True):
+        if child.environ().get("RANK") == str(rank):
+            return child.pid
+    raise AssertionError("no such process")
+
+
+@pytest.mark.exhaustive
+def test_parameters_that_forward_leaves_out_are_explained(tmp_path: Path) -> None:
+    add = EXACT + "\ndef spare():\n    model = exact()\n    model.spare = nn.Linear(2, 2)\n    return model\n"
+    add += "workload = dataclasses.replace(workload, model=spare)\n"
+    done = torchrun(2, trainable.write(tmp_path, "rows", add=add), tmp_path / "out")
+    assert done.returncode != 0
+    assert "has parameters that its forward does not use" in done.stderr, done.stderr
+    assert "find_unused_parameters" not in done.stderr.partition("Traceback")[0]
+
+
+def test_a_start_without_torchrun_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    target = trainable.write(tmp_path, "rows")
+    with pytest.raises(InputError, match="WORLD_SIZE is 2, and RANK, MASTER_ADDR, MASTER_PORT are not set: start"):
+        hotlap.train(target, out=tmp_path / "out", device="cpu")
+    with pytest.raises(InputError, match="tune times one process, and torchrun started several"):
+        hotlap.tune(target, out=tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out").exists()
+
+
+def test_each_process_takes_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert share_of(8) == 8
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    assert [share_of(cores) for cores in (2, 3, 8)] == [1, 1, 2]

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 
 import hotlap
 from hotlap.errors import OutputError
+from hotlap.training.loop import Loop
 
 SLOW = """
 _fast = Rows.__getitem__
@@ -309,6 +310,24 @@ def test_stopped_within_the_writing_of_a_checkpoint(
     assert weights(tmp_path / "out") == weights(out)
     left = [path.name for path in (tmp_path / "out" / "checkpoints").iterdir()]
     assert len(left) == 4, left
+
+
+def test_stopped_after_the_last_step_of_an_epoch(
+    whole: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, out = whole
+    given: dict[str, Any] = {"settings": SETTINGS, "threads": 1, "device": "cpu"}
+
+    def dying(*_: Any) -> None:
+        raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_judge", dying)
+        with pytest.raises(Stop):
+            hotlap.train(target, out=tmp_path / "out", **given)
+    resumed = hotlap.train(target, out=tmp_path / "out", resume=True, **given)
+    assert resumed["training"]["resumed_from_step"] == resumed["training"]["steps"] == 10
+    assert weights(tmp_path / "out") == weights(out)
 
 
 @pytest.mark.parametrize("part", ["json", "safetensors"])

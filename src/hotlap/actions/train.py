@@ -17,6 +17,7 @@ from hotlap.errors import OutputError
 from hotlap.machine.facts import Machine, facts
 from hotlap.report.schema import read_result, write_result
 from hotlap.search.folder import RunFolder, write_whole
+from hotlap.training.processes import Processes, share_of
 from hotlap.training.settings import Settings, read_settings, settings_for
 from hotlap.workload.features import to_ask
 from hotlap.workload.target import Loaded, load_target, target_of
@@ -58,7 +59,6 @@ def train(
     TrainingStopped where the loss or the gradients are not finite, KeyboardInterrupt after Ctrl-C with all saved.
     """
     from hotlap.training.loop import Interrupted
-    from hotlap.training.processes import Processes
 
     began = time.monotonic()
     machine = facts()
@@ -70,12 +70,13 @@ def train(
     folder = Path(out)
     lock = RunFolder(folder, resume=resume, force=force, begun=_SETTINGS) if processes.writes else None
     try:
-        processes.wait()
-        given = set(_given(settings, threads, seed, device))
-        chosen, warnings = _begin(folder, loaded, wanted, given, resume, processes.writes)
-        if resume and not warnings and (folder / _RESULT).exists():
-            return read_result(folder / _RESULT)
-        return _train(loaded, chosen, folder, processes, machine, warnings, resume=resume, began=began, tell=tell)
+        with processes.together():
+            processes.wait()
+            given = set(_given(settings, threads, seed, device))
+            chosen, warnings = _begin(folder, loaded, wanted, given, resume, processes.writes)
+            if resume and not warnings and (folder / _RESULT).exists():
+                return read_result(folder / _RESULT)
+            return _train(loaded, chosen, folder, processes, machine, warnings, resume=resume, began=began, tell=tell)
     except Interrupted:
         tell({"event": "interrupted", "out": str(folder)})
         raise KeyboardInterrupt from None
@@ -105,6 +106,8 @@ def _train(
     if usual != settings:
         tell({"event": "phase", "phase": "timing the workload's own set-up"})
         baseline_ms = median_step_ms(loaded, usual, processes)
+        if baseline_ms is None:
+            warnings = [*warnings, "the workload's own set-up gave numbers that are not finite, and was not timed"]
     features = stored_features(to_ask(loaded.workload, loaded.file)) if processes.writes else None
     trained = train_model(loaded, settings, folder, processes, resume=resume, tell=tell)
     step_ms = trained.step_ms or _recorded_ms(folder / "metrics.jsonl", trained.position)
@@ -175,7 +178,7 @@ def _changes(
         found["seed"] = seed
     if threads is not None:
         found["threads"] = threads
-    found.setdefault("threads", machine.cores)
+    found.setdefault("threads", share_of(machine.cores))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any, Literal
 
 from hotlap.actions.train import describe
 from hotlap.core import Device, Interval, Json, to_json
+from hotlap.errors import InputError
 from hotlap.machine.facts import Machine, facts
 from hotlap.report.make import write_report
 from hotlap.report.schema import write_result
@@ -63,6 +65,8 @@ def tune(
     """
     began = time.monotonic()
     tell = progress or (lambda event: None)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("tune times one process, and torchrun started several; start it without torchrun")
     machine = facts()
     where = machine.device(device)
     named = target_of(target)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,14 +50,13 @@ def save(folder: Path, checkpoint: Checkpoint, *, kind: str = "step", keep_best:
 
     `keep_best` is the step of the `best` checkpoint that still counts. Raises OutputError where the disk is full.
     """
-    from safetensors.torch import save_file
-
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: can't be made ({error.strerror}); has --out been removed meanwhile?") from error
     path = folder / f"{kind}-{checkpoint.step:08d}.safetensors"
-    with written_whole(path) as temporary:
-        save_file({name: _plain(value) for name, value in checkpoint.tensors.items()}, temporary)
-        with temporary.open("rb") as file:
-            digest, size = hashlib.file_digest(file, "sha256").hexdigest(), temporary.stat().st_size
+    with _written(path, checkpoint.tensors) as temporary, temporary.open("rb") as file:
+        digest, size = hashlib.file_digest(file, "sha256").hexdigest(), temporary.stat().st_size
     body = {"step": checkpoint.step, "state": checkpoint.state, "bytes": size, "sha256": digest}
     text = json.dumps(body, sort_keys=True)
     outer = json.dumps({"sha256": _digest(text.encode()), "checkpoint": body}, sort_keys=True)
@@ -64,6 +64,26 @@ def save(folder: Path, checkpoint: Checkpoint, *, kind: str = "step", keep_best:
     if kind == "step":
         _prune(folder, keep_best)
     return path
+
+
+def write_weights(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write tensors as a safetensors file, whole or not at all. Raises OutputError where the disk is full."""
+    with _written(path, tensors):
+        pass
+
+
+@contextmanager
+def _written(path: Path, tensors: Mapping[str, torch.Tensor]) -> Iterator[Path]:
+    """Tensors in a file that gets its name after the block, which has it under another."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    with written_whole(path) as temporary:
+        try:
+            save_file({name: _plain(value) for name, value in tensors.items()}, temporary)
+        except SafetensorError as error:
+            raise OutputError(f"{path}: can't be written ({error}); make room and go on with --resume") from error
+        yield temporary
 
 
 def newest(folder: Path) -> tuple[Checkpoint | None, list[Damaged]]:

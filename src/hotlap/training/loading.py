@@ -8,7 +8,6 @@ reading what came before, whatever loader processes had drawn.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from itertools import takewhile
 from typing import Any, Protocol
@@ -18,6 +17,7 @@ from hotlap.errors import InputError, WorkloadError
 from hotlap.training.at_once import AtOnce, check
 from hotlap.training.encoding import encode
 from hotlap.training.order import Slot, derived_seed, slots, windows_in
+from hotlap.training.probing import changing, draws
 from hotlap.training.reading import MicroBatch, Reader, Window, Windows, collate, count_rows, loss_weight
 from hotlap.training.seeding import own_generators, reseed, seed_generators
 from hotlap.training.settings import Settings
@@ -122,6 +122,7 @@ class DatasetSource(_ByPlace):
         self.warnings = changing(dataset)
         self._dataset, self._workload, self._settings = dataset, workload, settings
         self._rank, self._world = rank, world
+        self._draws = draws(dataset, own_generators(dataset))
 
     def _slots(self, epoch: int, first: int) -> Iterator[Slot]:
         settings = self._settings
@@ -140,7 +141,8 @@ class DatasetSource(_ByPlace):
 
     def _reader(self, *, at_once: bool) -> Reader:
         own = own_generators(self._dataset)
-        return Reader(self._dataset, collate, seed=self._settings.seed, generators=own, at_once=at_once)
+        seed, apart = self._settings.seed, self._draws
+        return Reader(self._dataset, collate, seed=seed, generators=own, at_once=at_once, apart=apart)
 
     def _start(self, epoch: int, first: int) -> Windows:
         settings = self._settings
@@ -368,26 +370,6 @@ def _is_known_loader(training: Any) -> bool:
 
 def _is_of_torch(sampler: Any) -> bool:
     return type(sampler).__module__.startswith(("torch.", "torchdata."))
-
-
-def changing(dataset: Any) -> tuple[str, ...]:
-    """A warning where reading an example changes the Dataset's own numbers: a resumed run has them from the start."""
-    if not hasattr(dataset, "__dict__"):
-        return ()
-    tried = copy.copy(dataset)
-    with running("training"):
-        tried[0]
-    before, after = (
-        {name: value for name, value in vars(one).items() if isinstance(value, bool | int | float | str)}
-        for one in (dataset, tried)
-    )
-    changed = [name for name, value in before.items() if after.get(name, value) != value]
-    if not changed:
-        return ()
-    return (
-        f"reading an example of `training` changes its {' and its '.join(map(repr, changed))}, which is not kept: what "
-        "depends on it is another after --resume, and in each loader process; have it depend on the index instead",
-    )
 
 
 def _check_shares(settings: Settings, world: int) -> None:

@@ -77,7 +77,7 @@ class Loop:
             raise InputError(
                 f"settings: warmup is {settings.warmup} steps, and the whole training has {self._steps}; give fewer"
             )
-        self._weighed = False
+        self._weighed = position.step > 0
         self._asked_to_stop = False
         self._saved_at = self._mark = time.monotonic()
         self._save_seconds = 0.0

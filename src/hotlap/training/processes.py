@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from hotlap.core import Device
+from hotlap.errors import InputError, TrainingStopped
 from hotlap.training.recompute import repeated_layers
 from hotlap.training.settings import Settings
 
@@ -15,12 +16,15 @@ if TYPE_CHECKING:
     import torch
 
 
+_LOST = ("gloo/transport", "Connection closed by peer", "Connection reset by peer", "Application timeout")
+"""What gloo's errors, which have no type of their own, say of another process that is gone."""
+
+
 class Processes:
     """This process's place among those that train together. `rank` 0 alone writes files."""
 
     def __init__(self, device: Device) -> None:
-        self.rank = int(os.environ.get("RANK", "0"))
-        self.world = int(os.environ.get("WORLD_SIZE", "1"))
+        self.rank, self.world = _place()
         self._model: Any = None
         self._wrapped: Any = None
         self._sharded = False
@@ -94,6 +98,19 @@ class Processes:
         """Until every process is here."""
         self.sums(0.0)
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Around what the processes do together. Raises TrainingStopped where another of them is gone."""
+        try:
+            yield
+        except Exception as error:
+            if self.world == 1 or not _of_the_connection(error):
+                raise
+            raise TrainingStopped(
+                f"another of the {self.world} processes ended, and this one can't go on alone; see what that one said; "
+                "mend it and go on with --resume"
+            ) from error
+
     def close(self) -> None:
         """Leave the group."""
         if self.world > 1:
@@ -107,9 +124,47 @@ class Processes:
         return "cuda" if distributed.get_backend() == "nccl" else "cpu"
 
 
+def share_of(cores: int) -> int:
+    """The cores for each of the processes that torchrun started on this machine; at least one."""
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def _place() -> tuple[int, int]:
+    """This process's rank, and how many there are, by the variables that torchrun sets."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if world > 1 and missing:
+        raise InputError(
+            f"WORLD_SIZE is {world}, and {', '.join(missing)} are not set: start the processes with torchrun, or unset "
+            "WORLD_SIZE to train in one"
+        )
+    return int(os.environ.get("RANK", "0")) if world > 1 else 0, world
+
+
+def _of_the_connection(error: BaseException | None) -> bool:
+    """Whether what was raised comes of a connection to another process, however it was wrapped."""
+    from torch import distributed
+
+    while error is not None:
+        if isinstance(error, distributed.DistBackendError | distributed.DistNetworkError):
+            return True
+        if type(error) is RuntimeError and any(word in str(error) for word in _LOST):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def whole(tensor: torch.Tensor) -> torch.Tensor:
     """All of a tensor that may be sharded; every process must ask for it."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def let_go_of_whole_weights(model: torch.nn.Module) -> None:
+    """After a forward pass without a backward: a sharded model else goes on with the weights it had gathered for it."""
+    for module in model.modules():
+        reshard: Any = getattr(module, "reshard", None)
+        if reshard is not None:
+            reshard()
 
 
 def put(tensor: torch.Tensor, value: torch.Tensor) -> None:

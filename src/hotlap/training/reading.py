@@ -54,7 +54,8 @@ class Reader:
     """A Dataset that takes a Slot and gives it with its batch, or with why there is none.
 
     Every random generator that reading may draw from, the global ones and `generators`, is seeded by the slot's
-    place, so that augmentations do not depend on which process reads it, when, or what was read before.
+    place, or `apart` by each example's, so that augmentations do not depend on which process reads it, when, or what
+    was read before.
     """
 
     def __init__(
@@ -66,18 +67,16 @@ class Reader:
         generators: Sequence[Any],
         in_batches: bool = False,
         at_once: bool = False,
+        apart: bool = False,
     ) -> None:
         """`collate` makes a batch of a list of items; of the one item of a slot where the Dataset is `in_batches`.
         `at_once`: the Dataset is indexed with all of a slot's indices together, and what it gives is the batch.
         """
         self._dataset, self._collate, self._seed = dataset, collate, seed
-        self._generators, self._in_batches, self._at_once = generators, in_batches, at_once
+        self._generators, self._in_batches, self._at_once, self._apart = generators, in_batches, at_once, apart
 
     def __getitem__(self, slot: Slot) -> tuple[Slot, Any]:
-        place = ("data", slot.epoch, slot.window, slot.start)
-        seed_generators(self._seed, *place)
-        for number, generator in enumerate(self._generators):
-            reseed(generator, derived_seed(self._seed, *place, number))
+        self._seed_for(slot, slot.start)
         try:
             with running("training"):
                 batch = batch_of(self._dataset, slot.indices) if self._at_once else self._collate(self._items(slot))
@@ -95,14 +94,24 @@ class Reader:
             with running("training"):
                 then(number)
 
+    def _seed_for(self, slot: Slot, start: int) -> None:
+        place = ("data", slot.epoch, slot.window, start)
+        seed_generators(self._seed, *place)
+        for number, generator in enumerate(self._generators):
+            reseed(generator, derived_seed(self._seed, *place, number))
+
     def _items(self, slot: Slot) -> Any:
+        from torch.utils.data import Subset
+
         if self._in_batches:
             return self._dataset[slot.indices[0]]
-        if getattr(self._dataset, "__getitems__", None):
+        if getattr(self._dataset, "__getitems__", None) and not (self._apart and type(self._dataset) is Subset):
             return self._dataset.__getitems__(list(slot.indices))
-        return [self._item(index) for index in slot.indices]
+        return [self._item(slot, place, index) for place, index in enumerate(slot.indices, slot.start)]
 
-    def _item(self, index: Any) -> Any:
+    def _item(self, slot: Slot, place: int, index: Any) -> Any:
+        if self._apart:
+            self._seed_for(slot, place)
         try:
             return self._dataset[index]
         except Exception as error:

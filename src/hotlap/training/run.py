@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hotlap.core import Json
 from hotlap.errors import InputError, OutputError
-from hotlap.search.folder import written_whole
 from hotlap.training import checkpoint, preparing, state, trimming, validation
 from hotlap.training.attributes import Attributes
 from hotlap.training.averaging import Average
-from hotlap.training.loading import BatchesSource, Source, source_of
+from hotlap.training.loading import BatchesSource, DatasetSource, Source, source_of
 from hotlap.training.loop import Loop, Parts
 from hotlap.training.processes import Processes, whole
 from hotlap.training.records import Records
 from hotlap.training.settings import Settings
 from hotlap.training.state import Position
-from hotlap.training.stepping import Stepper
+from hotlap.training.stepping import NotFinite, Stepper
 from hotlap.workload.opened import Opened, check_fields, open_workload
 from hotlap.workload.target import Loaded
 from hotlap.workload.user_code import running
-
-if TYPE_CHECKING:
-    import torch
 
 Tell = Callable[[Json], None]
 _NEEDS = ("training", "loss")
@@ -92,7 +89,7 @@ def train_model(
             warnings += _not_in_weights(parts)
             tensors = {name: whole(value) for name, value in checkpoint.model_tensors(parts.model).items()}
             if processes.writes:
-                _write_weights(folder / WEIGHTS, tensors)
+                checkpoint.write_weights(folder / WEIGHTS, tensors)
         finally:
             parts.source.close()
             if parts.records is not None:
@@ -111,8 +108,11 @@ def train_model(
     )
 
 
-def median_step_ms(loaded: Loaded, settings: Settings, processes: Processes) -> float:
-    """The median time of a step with these settings, loading included, in ms; nothing is kept of it."""
+def median_step_ms(loaded: Loaded, settings: Settings, processes: Processes) -> float | None:
+    """The median time of a step with these settings, loading included, in ms; nothing is kept of it.
+
+    None where the first step already gives numbers that are not finite.
+    """
     opened = open_workload(loaded, needs=_NEEDS, command="train")
     with _threads(settings.threads):
         parts = make_parts(opened, settings, Path(), processes, lambda event: None)
@@ -120,20 +120,17 @@ def median_step_ms(loaded: Loaded, settings: Settings, processes: Processes) -> 
         found: list[float] = []
         try:
             began = time.monotonic()
-            while len(found) < _WARM_STEPS + _TIMED_STEPS:
-                for window in parts.source.epoch(0, 0):
-                    (weight,) = processes.sums(sum(one.weight for one in window.micro_batches))
-                    parts.stepper.step(window, weight)
-                    now = time.monotonic()
-                    found.append(1000 * (now - began))
-                    began = now
-                    if len(found) == _WARM_STEPS + _TIMED_STEPS:
-                        break
-                else:
-                    break
+            for window in islice(parts.source.epoch(0, 0), _WARM_STEPS + _TIMED_STEPS):
+                (weight,) = processes.sums(sum(one.weight for one in window.micro_batches))
+                parts.stepper.step(window, weight)
+                now = time.monotonic()
+                found.append(1000 * (now - began))
+                began = now
+        except NotFinite:
+            pass  # Training itself tells, should it come to that.
         finally:
             parts.source.close()
-    return median(found[_WARM_STEPS:] or found)
+    return median(found[_WARM_STEPS:] or found) if found else None
 
 
 def _check(loaded: Loaded, settings: Settings) -> None:
@@ -197,6 +194,11 @@ def make_source(opened: Opened, settings: Settings, processes: Processes) -> Sou
     with running("training"):
         training = workload.training()
     source = source_of(training, workload, settings, rank=processes.rank, world=processes.world)
+    if settings.accumulation > 1 and isinstance(source, DatasetSource):
+        raise InputError(
+            f"settings: accumulation={settings.accumulation}: `training` is a Dataset, whose steps have batch_size "
+            "examples; set batch_size, and micro_batch to compute a step in passes of so many"
+        )
     changed = [name for name in source.locked if getattr(settings, name) != getattr(Settings(), name)]
     changed = [name for name in changed if getattr(settings, name) != getattr(workload, name, None)]
     if changed:
@@ -251,13 +253,6 @@ def _not_in_weights(parts: Parts) -> list[str]:
         f"training changes the model's {', '.join(names[:3])}{', ...' if names[3:] else ''}, which its state_dict does "
         f"not hold: a resumed run goes on with it, {WEIGHTS} is without it; register it as a buffer to keep it there"
     ]
-
-
-def _write_weights(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    from safetensors.torch import save_file
-
-    with written_whole(path) as temporary:
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary)
 
 
 class _Times:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import random
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hotlap.training.order import derived_seed
@@ -64,6 +64,24 @@ def reseed(generator: Any, seed: int) -> None:
         generator.seed(seed & 0xFFFFFFFF)
     else:
         generator.seed(seed)
+
+
+def generator_states(generators: Sequence[Any]) -> list[bytes]:
+    """Where the global generators and these ones stand: other after a draw."""
+    import numpy as np
+    import torch
+
+    def state(one: Any) -> Any:
+        if isinstance(one, torch.Generator):
+            return one.get_state().numpy().tobytes()
+        if isinstance(one, np.random.Generator):
+            return one.bit_generator.state
+        if isinstance(one, np.random.RandomState):
+            return one.get_state()
+        return one.getstate()
+
+    everyone = (random, torch.default_generator, np.random.mtrand._rand, *generators)
+    return [repr(state(one)).encode() for one in everyone]
 
 
 def _inside(one: Any, kinds: tuple[type, ...]) -> Iterator[Any]:

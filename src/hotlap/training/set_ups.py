@@ -13,8 +13,10 @@ _LEAST_PASS = 8
 """Passes of fewer examples are all overhead."""
 _LEAST_WAIT = 0.02
 """A step that waits a smaller share of its time for data has nothing to gain from loader processes."""
-DATA_BOUND = 0.1
+DATA_BOUND = 0.5
 """A step that waits longer than this share of its time for data is bound by loading."""
+_LOADING_FIRST = 0.1
+"""From this share on, what speeds up loading is tried before all else."""
 _LINEAR = ("SGD",)
 """Optimizers whose learning rate grows with the batch (Goyal et al., 2017); with its square root for those that
 divide by the gradient's own size (Malladi et al., 2022)."""
@@ -43,7 +45,7 @@ def changes(
 ) -> list[Change]:
     """Every change, in the order to try them in: those that gain most, most often, first.
 
-    Where a step mostly waits for data (DATA_BOUND), that is loading.
+    Where a step waits for data for a good part of its time, that is loading.
 
     `study` is what timing.study gave, `loading_share` what share of a step waits for data. A change that would
     change what a step computes is never tried, other batch sizes only where they are asked for.
@@ -71,7 +73,7 @@ def changes(
     if study["foreach"] and not study["fused"]:
         found.append(Change(name="foreach optimizer", settings={"foreach": True}))
     loading = _loading(study, loading_share)
-    found = [*loading, *found] if loading_share > DATA_BOUND else [*found, *loading]
+    found = [*loading, *found] if loading_share > _LOADING_FIRST else [*found, *loading]
     if cuda:
         found.append(Change(name="pinned memory", settings={"pin": True}, reason=_locked("pin", study)))
     found += _smaller_passes(study, settings)

@@ -187,6 +187,12 @@ def _with_a_hint(rows: int) -> Iterator[None]:
     try:
         yield
     except WorkloadError as error:
+        if "find_unused_parameters" in str(error):
+            raise WorkloadError(
+                "the workload's `model` has parameters that its forward does not use, which processes that share a "
+                "batch (DDP) can't wait for; freeze them (requires_grad_(False)), train with --set sharding=fsdp2, or "
+                "in one process"
+            ) from error
         raise WorkloadError(f"{error}{_hint(str(error), rows)}") from error
 
 
@@ -197,8 +203,6 @@ def _hint(told: str, rows: int) -> str:
             "; this pass has one example, the last of an epoch perhaps, and BatchNorm needs two: give a batch_size or "
             "micro_batch that leaves no single one"
         )
-    if "find_unused_parameters" in told:
-        return "; freeze parameters that forward does not use (requires_grad_(False)), or train in one process"
     if "backward through the graph a second time" in told:
         return "; detach what the model keeps from one batch to the next"
     return ""

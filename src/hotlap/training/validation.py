@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hotlap.training.preparing import to_device
+from hotlap.training.processes import let_go_of_whole_weights
 from hotlap.training.settings import Settings
 from hotlap.training.stepping import in_fp32
 from hotlap.workload import roles, scoring
@@ -39,4 +40,5 @@ def score(opened: Opened, model: torch.nn.Module, settings: Settings, role: Role
     finally:
         for module, mode in modes.items():
             module.training = mode
+        let_go_of_whole_weights(model)
     return scoring.metric_value(opened, found) if found else None

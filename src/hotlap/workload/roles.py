@@ -309,4 +309,5 @@ def pair(item: Any) -> tuple[Any, Any]:
     """(inputs, targets) of what `training` gave. Raises WorkloadError for anything else."""
     if isinstance(item, tuple | list) and len(item) == 2:
         return item[0], item[1]
-    raise WorkloadError(f"the workload's `training` must give (inputs, targets) pairs; it gave a {type(item).__name__}")
+    given = f"a {type(item).__name__}" + (f" of {len(item)}" if isinstance(item, tuple | list) else "")
+    raise WorkloadError(f"the workload's `training` must give (inputs, targets) pairs; it gave {given}")

@@ -3,8 +3,8 @@
 The first steps are run at two small batch sizes. Every allocation of theirs is recorded, gets the size that it has at
 the wanted batch size, and all are replayed, without computing and without using the memory, at the C library's own
 allocator. What else the process holds (libraries, their buffers), or never touched of what it asked for, is what it
-was measured to hold beside the replay at the larger of the small sizes and at four times that size, on the line
-through both.
+was measured to hold beside the replay at the larger of the small sizes, and at four and eight times that size, on the
+line nearest to those three.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import linear_regression, median
 
 from hotlap.core import Json, to_json
 from hotlap.errors import InputError, OutOfMemory
@@ -30,9 +30,13 @@ from hotlap.workload.target import target_of
 from hotlap.workload.workload import Workload
 
 SMALL_BATCHES = (4, 8)
-_FURTHER = 4
-"""So many times the larger small batch are measured too, where they fit the memory, but not traced. What was seen to
-grow or shrink between the two is taken to go on for as much again: over more, errors of a few MB become large ones."""
+_FURTHER = (4, 8)
+"""So many times the larger small batch are measured too, where they fit the memory, but not traced. Two runs alike
+differ by a few percent in their peaks, so that a line through two sizes near each other leads astray."""
+_REACH = 4
+_PAST = 0.5
+"""Past the largest batch measured what libraries hold grows, or shrinks, at half the line's rate, and from so many times
+that batch on it stays: buffers fill up, and the rate itself is known to a third at best."""
 MEASURED_STEPS = 5
 TIMEOUT_SECONDS = 1800.0
 _WORK = "hotlap.training.memory.work"
@@ -48,7 +52,7 @@ class Observation:
     """What the first steps at two small batch sizes showed. Bytes.
 
     `base_bytes` is what the process held before its first step, `load_peak_bytes` the most until then, `peak_bytes` the
-    most in the whole run at `batches[1]`; `further` are a larger batch and the most at that. `rows` is the user's own
+    most in the whole run at `batches[1]`; `further` are larger batches with the most at each. `rows` is the user's own
     batch size where `training` is an iterable of batches.
     """
 
@@ -59,7 +63,7 @@ class Observation:
     base_bytes: int
     load_peak_bytes: int
     peak_bytes: int
-    further: tuple[int, int] | None
+    further: tuple[tuple[int, int], ...]
     rows: int | None
     whole: bool
 
@@ -99,8 +103,9 @@ def observe(
 
     settings: default: all cores, else Settings' own. Its `batch_size` and `micro_batch` (`accumulation` for an
     iterable of batches) say how many passes a step has; how many rows each has is what `predict` varies.
-    Takes as long as some thirty such steps and three starts of torch. Raises WorkloadError for a workload that lacks
-    `training` or `loss`, and CandidateFailed (OutOfMemory among them) where a step fails.
+    Takes as long as some thirty such steps, ten at four and eight times the larger size, and four starts of torch.
+    Raises WorkloadError for a workload that lacks `training` or `loss`, and CandidateFailed (OutOfMemory among them)
+    where a step fails.
     """
     small, large = batches
     if not 1 <= small < large:
@@ -112,11 +117,12 @@ def observe(
             worker.call(f"{_WORK}:trace_steps", settings=chosen.to_json(), batch=batch, timeout=TIMEOUT_SECONDS)
             for batch in batches
         ]
-    further = None
+    further = []
     if chosen.device == "cpu":
         with suppress(OutOfMemory):
-            there = measure(workload, chosen, batch=_FURTHER * large, steps=MEASURED_STEPS, memory_limit=memory_limit)
-            further = (_FURTHER * large, there["peak_bytes"])
+            for batch in (times * large for times in _FURTHER):
+                there = measure(workload, chosen, batch=batch, steps=MEASURED_STEPS, memory_limit=memory_limit)
+                further.append((batch, there["peak_bytes"]))
     first, second = (from_arrays(**one["trace"]) for one in seen)
     return Observation(
         settings=chosen,
@@ -125,7 +131,7 @@ def observe(
         holdings=(seen[0]["holdings"], seen[1]["holdings"]),
         rows=opened["rows"],
         whole=opened["whole"],
-        further=further,
+        further=tuple(further),
         **measured,
     )
 
@@ -191,18 +197,19 @@ def predict(seen: Observation, batch: int) -> Prediction:
 
 
 def _libraries(seen: Observation, batch: int) -> int:
-    """What was measured beside the replay, on the line through the two batch sizes that it was measured at."""
+    """What was measured beside the replay, on the line nearest to all batch sizes that it was measured at."""
 
     def beside(rows: int, peak_bytes: int) -> int:
         return peak_bytes - seen.base_bytes - _footprint(seen, seen.traces[1].events, _sizes(seen, rows)[0])
 
     near = seen.batches[1]
     found = max(0, beside(near, seen.peak_bytes))
-    if seen.further is None or batch <= near:
+    if not seen.further or batch <= near:
         return found
-    far, peak_bytes = seen.further
-    reach = min(batch, _FURTHER * far)
-    return round(found + (beside(far, peak_bytes) - found) / (far - near) * (reach - near))
+    rows = [near, *(one for one, _ in seen.further)]
+    line = linear_regression(rows, [found, *(beside(one, peak_bytes) for one, peak_bytes in seen.further)])
+    past = max(0, min(batch, _REACH * rows[-1]) - rows[-1])
+    return round(line.intercept + line.slope * (min(batch, rows[-1]) + _PAST * past))
 
 
 def largest_pass(seen: Observation, limit: int, *, at_most: int) -> int | None:

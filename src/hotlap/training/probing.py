@@ -1,0 +1,55 @@
+"""What reading a few examples of a Dataset tells about it, before any of them is trained on."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from hotlap.errors import WorkloadError
+from hotlap.training.seeding import generator_states, seed_generators
+from hotlap.workload.user_code import running
+
+_LOOKED_AT = 8
+
+
+def changing(dataset: Any) -> tuple[str, ...]:
+    """A warning where reading an example changes the Dataset's own numbers: a resumed run has them from the start."""
+    if not hasattr(dataset, "__dict__"):
+        return ()
+    tried = copy.copy(dataset)
+    with running("training"):
+        tried[0]
+    before, after = (
+        {name: value for name, value in vars(one).items() if isinstance(value, bool | int | float | str)}
+        for one in (dataset, tried)
+    )
+    changed = [name for name, value in before.items() if after.get(name, value) != value]
+    if not changed:
+        return ()
+    return (
+        f"reading an example of `training` changes its {' and its '.join(map(repr, changed))}, which is not kept: what "
+        "depends on it is another after --resume, and in each loader process; have it depend on the index instead",
+    )
+
+
+def draws(dataset: Any, generators: Sequence[Any]) -> bool:
+    """Whether reading an example moves a random generator, by eight examples drawn from all over the Dataset.
+
+    It is read with seeds of its own for each example then: the same whatever pass or process reads it. To seed for
+    every example of every Dataset would cost a tiny model half its speed.
+    """
+    tried = copy.copy(dataset) if hasattr(dataset, "__dict__") else dataset
+    count = len(dataset)
+    seed_generators(0, "draws")
+    for index in random.Random(0).sample(range(count), min(count, _LOOKED_AT)):
+        before = generator_states(generators)
+        try:
+            with running("training"):
+                tried[index]
+        except WorkloadError:
+            return False  # Reading it for a batch tells more.
+        if generator_states(generators) != before:
+            return True
+    return False

@@ -35,8 +35,8 @@ _FURTHER = (4, 8)
 differ by a few percent in their peaks, so that a line through two sizes near each other leads astray."""
 _REACH = 4
 _PAST = 0.5
-"""Past the largest batch measured what libraries hold grows, or shrinks, at half the line's rate, and from so many times
-that batch on it stays: buffers fill up, and the rate itself is known to a third at best."""
+"""Past the largest batch measured what libraries hold grows, or shrinks, at half the line's rate, and from so many
+times that batch on it stays: buffers fill up, and the rate itself is known to a third at best."""
 MEASURED_STEPS = 5
 TIMEOUT_SECONDS = 1800.0
 _WORK = "hotlap.training.memory.work"

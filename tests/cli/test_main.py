@@ -79,3 +79,13 @@ def test_a_full_disk_is_no_bug(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 def test_help_through_the_entry_point() -> None:
     run = subprocess.run([sys.executable, "-c", "from hotlap.cli.main import main; main()", "--help"], check=False)
     assert run.returncode == 0
+
+
+def test_an_exit_of_the_users_code_is_no_success(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = typer.Typer()
+    app.command()(lambda: sys.exit(0))
+    monkeypatch.setattr(main, "build_app", lambda: app)
+    assert main.run([]) == 2
+    assert "ended by SystemExit: 0" in capsys.readouterr().err

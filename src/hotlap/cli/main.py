@@ -12,6 +12,7 @@ from typing import Any
 import typer
 
 from hotlap.errors import HotlapError, InputError, Refusal
+from hotlap.workload.user_code import describe
 
 COMMANDS = (
     "doctor", "init", "profile", "optimize", "tune", "train", "verify", "compare", "monitor", "features", "keys",
@@ -90,6 +91,9 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+    except SystemExit as error:  # of the user's own code: typer's own exits are no such exceptions here
+        print(f"hotlap: ended by {describe(error)} before the command was done; take that call out", file=sys.stderr)
+        return USER_ERROR
     except Exception as error:  # noqa: BLE001 - the last resort: a bug gets a sentence and exit code 1
         if debug:
             traceback.print_exc()

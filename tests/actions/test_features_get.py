@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -75,3 +76,15 @@ def test_keys_that_cant_be_read_are_said(seasonal: Path, tmp_path: Path, capsys:
     given = ["--repo", str(seasonal), "--feature", "season:peak", "--keys", str(tmp_path / "keys.parquet")]
     assert run(["features", "get", *given]) == 2
     assert "keys.parquet: can't be read as parquet" in capsys.readouterr().err
+
+
+def test_what_a_repositorys_code_prints_is_not_in_the_json(
+    seasonal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(seasonal, tmp_path / "talking")
+    with (folder / "definitions.py").open("a") as file:
+        file.write("\nprint('hello from the definitions')\n")
+    assert run(["features", "apply", "--repo", str(folder), "--json"]) == 0
+    said = capsys.readouterr()
+    json.loads(said.out)
+    assert "hello from the definitions" in said.err

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hotlap.cli.features_online import apply, get, materialize, push
-from hotlap.cli.options import AsJson, Quiet
+from hotlap.cli.options import AsJson, Quiet, prints_aside
 from hotlap.errors import InputError, Refusal
 
 if TYPE_CHECKING:
@@ -49,15 +49,16 @@ def train(
 
     if bool(features) == bool(service):
         raise InputError("give either --feature (once for each) or --service")
-    result = run(
-        repo,
-        entities,
-        service or features or [],
-        out=out,
-        at=at,
-        known_only=known_only or None,
-        full_feature_names=full_names,
-    )
+    with prints_aside():
+        result = run(
+            repo,
+            entities,
+            service or features or [],
+            out=out,
+            at=at,
+            known_only=known_only or None,
+            full_feature_names=full_names,
+        )
     if as_json:
         print(json.dumps(result))
     elif not quiet:
@@ -107,27 +108,28 @@ def check(
 
     if bool(features) + bool(service) + bool(log) != 1:
         raise InputError("give one of --log, --feature (once for each) or --service")
-    result = run(
-        repo,
-        service or features or None,
-        log=log,
-        keys=keys,
-        at=at,
-        sample=sample,
-        known_only=known_only or None,
-        tolerance=tolerance,
-        seed=seed,
-        limits={
-            "mismatch": max_mismatch,
-            "missing": max_missing,
-            "extra": max_extra,
-            "stale": max_stale,
-            "smape": max_smape,
-        },
-        training=training,
-        max_psi=max_psi,
-        report=report,
-    )
+    with prints_aside():
+        result = run(
+            repo,
+            service or features or None,
+            log=log,
+            keys=keys,
+            at=at,
+            sample=sample,
+            known_only=known_only or None,
+            tolerance=tolerance,
+            seed=seed,
+            limits={
+                "mismatch": max_mismatch,
+                "missing": max_missing,
+                "extra": max_extra,
+                "stale": max_stale,
+                "smape": max_smape,
+            },
+            training=training,
+            max_psi=max_psi,
+            report=report,
+        )
     if as_json:
         print(json.dumps(result))
     elif not quiet:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hotlap.cli.options import AsJson, Quiet, seconds
+from hotlap.cli.options import AsJson, Quiet, prints_aside, seconds
 from hotlap.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ def apply(repo: Repo = ".", as_json: AsJson = False, quiet: Quiet = False) -> No
     """Register what the repository's own files define, and make the online store's tables."""
     from hotlap.actions.features_apply import apply as run
 
-    result = run(repo)
+    with prints_aside():
+        result = run(repo)
     if as_json:
         print(json.dumps(result))
     elif not quiet:
@@ -49,7 +50,7 @@ def materialize(
     """Write each key's newest row into the online store; a killed run goes on where it was."""
     from hotlap.actions.features_materialize import materialize as run
 
-    with _bars(shown=not (as_json or quiet)) as progress:
+    with _bars(shown=not (as_json or quiet)) as progress, prints_aside():
         result = run(repo, views, start=start, end=end, progress=progress)
     if as_json:
         print(json.dumps(result))
@@ -85,9 +86,9 @@ def get(
     if key and keys:
         raise InputError("give either --key NAME=VALUE (once for each) or --keys FILE")
     asked = Path(keys) if keys else _columns(key or [])
-    result = run(
-        repo, asked, service or features or [], full_feature_names=full_names, timeout_s=seconds(timeout, "--timeout")
-    )
+    limit = seconds(timeout, "--timeout")
+    with prints_aside():
+        result = run(repo, asked, service or features or [], full_feature_names=full_names, timeout_s=limit)
     if as_json:
         print(json.dumps(result, allow_nan=False))
     else:
@@ -106,7 +107,8 @@ def push(
     """New events into the online store and the views' sources; an older one replaces nothing."""
     from hotlap.actions.features_push import push as run
 
-    result = run(repo, source, rows, to=to, timeout_s=seconds(timeout, "--timeout"))  # type: ignore[arg-type]
+    with prints_aside():
+        result = run(repo, source, rows, to=to, timeout_s=seconds(timeout, "--timeout"))  # type: ignore[arg-type]
     if as_json:
         print(json.dumps(result))
     elif not quiet:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, TypeVar
+import sys
+from contextlib import AbstractContextManager, redirect_stdout
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -20,6 +22,11 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Print the result only.")]
 Threads = Annotated[int | None, typer.Option("--threads", help="CPU threads. [default: the cores that are ours]")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
 DeviceName = Annotated[str | None, typer.Option("--device", help="cpu or cuda. [default: cuda where there is one]")]
+
+
+def prints_aside() -> AbstractContextManager[Any]:
+    """Around work that calls the user's code: what that prints goes to stderr, since stdout holds the result."""
+    return redirect_stdout(sys.stderr)
 
 
 def seconds(text: str, flag: str) -> float:

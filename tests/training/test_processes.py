@@ -44,22 +44,14 @@ CLOSE = 2e-5
 """Of the weights after 20 to 30 steps of AdamW, which divides rounding differences by small second moments."""
 
 
-def torchrun(processes: int, target: str, out: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def launched(processes: int, target: str, out: Path) -> list[str]:
+    """The command that trains in so many processes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command += [
-        "-m",
-        "hotlap",
-        "train",
-        target,
-        "--out",
-        str(out),
-        "--threads",
-        "1",
-        "--device",
-        "cpu",
-        "--json",
-        *words,
-    ]
+    return [*command, "-m", "hotlap", "train", target, "--out", str(out), "--threads", "1", "--device", "cpu"]
+
+
+def torchrun(processes: int, target: str, out: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [*launched(processes, target, out), "--json", *words]
     return subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False, timeout=300
     )
@@ -180,19 +172,7 @@ workload = dataclasses.replace(workload, training=lambda: Slow(147, 3), epochs=5
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_process_ends_the_others_with_a_sentence(victim: int, tmp_path: Path) -> None:
     target, out = trainable.write(tmp_path, "rows", add=EXACT + SLOW), tmp_path / "out"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "hotlap"]
-    command += [
-        "train",
-        target,
-        "--out",
-        str(out),
-        "--threads",
-        "1",
-        "--device",
-        "cpu",
-        "--set",
-        "checkpoint_seconds=0",
-    ]
+    command = [*launched(2, target, out), "--set", "checkpoint_seconds=0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as started:
         try:
             while not (out / "metrics.jsonl").exists() or not (out / "metrics.jsonl").read_bytes():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from hotlap.report.schema import write_result
 from hotlap.report.snippets import snippets
 from hotlap.search.folder import RunFolder, write_whole
 from hotlap.search.setting import LOAD_SECONDS, start_worker
+from hotlap.training.processes import started
 from hotlap.training.proof_trial import BUDGET_SECONDS, Kind, Plan, Side, details, judge_in_turn
 from hotlap.training.set_ups import DATA_BOUND, proposal, to_prove
 from hotlap.training.settings import Settings, settings_for
@@ -65,7 +65,7 @@ def tune(
     """
     began = time.monotonic()
     tell = progress or (lambda event: None)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if started() > 1:
         raise InputError("tune times one process, and torchrun started several; start it without torchrun")
     machine = facts()
     where = machine.device(device)

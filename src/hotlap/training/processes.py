@@ -124,6 +124,11 @@ class Processes:
         return "cuda" if distributed.get_backend() == "nccl" else "cpu"
 
 
+def started() -> int:
+    """How many processes torchrun started; 1 where it did not."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def share_of(cores: int) -> int:
     """The cores for each of the processes that torchrun started on this machine; at least one."""
     return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
@@ -131,7 +136,7 @@ def share_of(cores: int) -> int:
 
 def _place() -> tuple[int, int]:
     """This process's rank, and how many there are, by the variables that torchrun sets."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    world = started()
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if world > 1 and missing:
         raise InputError(

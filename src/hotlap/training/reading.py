@@ -72,8 +72,13 @@ class Reader:
         """`collate` makes a batch of a list of items; of the one item of a slot where the Dataset is `in_batches`.
         `at_once`: the Dataset is indexed with all of a slot's indices together, and what it gives is the batch.
         """
+        from torch.utils.data import Subset
+
         self._dataset, self._collate, self._seed = dataset, collate, seed
         self._generators, self._in_batches, self._at_once, self._apart = generators, in_batches, at_once, apart
+        # A Subset only goes on to its Dataset, whose examples may well be read apart.
+        has_own = getattr(dataset, "__getitems__", None) is not None
+        self._together = has_own and not (apart and type(dataset) is Subset)
 
     def __getitem__(self, slot: Slot) -> tuple[Slot, Any]:
         self._seed_for(slot, slot.start)
@@ -101,11 +106,9 @@ class Reader:
             reseed(generator, derived_seed(self._seed, *place, number))
 
     def _items(self, slot: Slot) -> Any:
-        from torch.utils.data import Subset
-
         if self._in_batches:
             return self._dataset[slot.indices[0]]
-        if getattr(self._dataset, "__getitems__", None) and not (self._apart and type(self._dataset) is Subset):
+        if self._together:
             return self._dataset.__getitems__(list(slot.indices))
         return [self._item(slot, place, index) for place, index in enumerate(slot.indices, slot.start)]
 

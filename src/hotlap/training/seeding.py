@@ -66,7 +66,7 @@ def reseed(generator: Any, seed: int) -> None:
         generator.seed(seed)
 
 
-def generator_states(generators: Sequence[Any]) -> list[bytes]:
+def generator_states(generators: Sequence[Any]) -> list[str]:
     """Where the global generators and these ones stand: other after a draw."""
     import numpy as np
     import torch
@@ -81,7 +81,7 @@ def generator_states(generators: Sequence[Any]) -> list[bytes]:
         return one.getstate()
 
     everyone = (random, torch.default_generator, np.random.mtrand._rand, *generators)
-    return [repr(state(one)).encode() for one in everyone]
+    return [repr(state(one)) for one in everyone]
 
 
 def _inside(one: Any, kinds: tuple[type, ...]) -> Iterator[Any]:

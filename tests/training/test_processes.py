@@ -175,7 +175,7 @@ def test_a_killed_process_ends_the_others_with_a_sentence(victim: int, tmp_path:
     command = [*launched(2, target, out), "--set", "checkpoint_seconds=0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as started:
         try:
-            while not (out / "metrics.jsonl").exists() or not (out / "metrics.jsonl").read_bytes():
+            while not list((out / "checkpoints").glob("step-*.json")):
                 assert started.poll() is None
                 time.sleep(0.1)
             os.kill(rank_of(victim, started.pid), signal.SIGKILL)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from datetime import time, timedelta
+from decimal import Decimal
 
 import numpy as np
 import polars as pl
@@ -118,11 +120,20 @@ def test_newcombes_interval_is_the_published_one() -> None:
         (["a"] * 500, ["b"] * 500, "large"),
         ([True, False] * 400, [True] * 800, "large"),
         ([f"id{i}" for i in range(3000)], [f"id{i}" for i in range(3000)], "alike"),
+        ([1.6e308, 1.7e308] * 400, [1.6e308, 1.7e308] * 400, "alike"),
+        ([Decimal("0.50"), Decimal("1")] * 400, [0.5, 1.0] * 400, "alike"),
+        ([time(8), time(9)] * 400, [time(8), time(9)] * 400, "alike"),
+        ([timedelta(1), timedelta(2)] * 400, [timedelta(2), timedelta(2)] * 400, "large"),
     ],
 )
 def test_odd_columns_have_a_verdict(training: list[object], serving: list[object], verdict: str) -> None:
     (told,) = compare({"x": pl.Series(training)}, {"x": pl.Series(serving)}).values()
     assert told["verdict"] == verdict
+
+
+def test_a_row_on_each_side_has_a_p_value() -> None:
+    (told,) = compare({"x": pl.Series([1.0])}, {"x": pl.Series([2.0])}).values()
+    assert (told["p_value"], told["p_adjusted"], told["verdict"]) == (1.0, 1.0, "unsettled")
 
 
 def test_nothing_in_common_is_named() -> None:

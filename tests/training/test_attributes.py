@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from hotlap.training import attributes
 from hotlap.training.attributes import Attributes
 
 
@@ -22,9 +23,9 @@ def watched() -> tuple[Counting, Attributes]:
 
 
 def test_nothing_that_stays_counts_as_changed_not_even_nan() -> None:
-    model, attributes = watched()
+    model, own = watched()
     model.seen = [0, torch.tensor([math.nan, 1.0]), {"a": (1, b"x")}]
-    assert not attributes.changed()
+    assert not own.names()
 
 
 @pytest.mark.parametrize(
@@ -41,27 +42,37 @@ def test_nothing_that_stays_counts_as_changed_not_even_nan() -> None:
     ],
 )
 def test_what_is_other_in_value_type_or_shape_is_named_and_comes_back(seen: object) -> None:
-    model, attributes = watched()
+    model, own = watched()
     model.seen = seen
-    assert attributes.names() == ["seen"]
+    assert own.names() == ["seen"]
     other, its = watched()
-    its.restore(*attributes.capture())
-    assert not Attributes(model, torch.optim.SGD(model.parameters())).changed()
+    its.restore(*own.capture())
+    assert not Attributes(model, torch.optim.SGD(model.parameters())).names()
     assert type(other.seen) is type(seen)
     assert its.names() == ["seen"]
 
 
 def test_a_buffer_changed_in_place_comes_back_in_place() -> None:
-    model, attributes = watched()
+    model, own = watched()
     model.mean.add_(3)  # type: ignore[operator]
     other, its = watched()
     place = other.mean
-    its.restore(*attributes.capture())
+    its.restore(*own.capture())
     assert other.mean is place
     assert torch.equal(other.mean, model.mean)  # type: ignore[arg-type]
 
 
 def test_what_can_not_be_kept_is_left_alone() -> None:
-    model, attributes = watched()
+    model, own = watched()
     model.seen = torch.eye(2).to_sparse()
-    assert not attributes.changed()
+    assert not own.names()
+
+
+def test_a_checkpoint_encodes_each_value_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, own = watched()
+    model.seen, encoded = [1], list[object]()
+    theirs = attributes.encode
+    monkeypatch.setattr(attributes, "encode", lambda value, prefix: encoded.append(value) or theirs(value, prefix))
+    kept, _ = own.capture()
+    assert kept == {"model..seen": [1]}
+    assert sum(value == [1] for value in encoded) == 1

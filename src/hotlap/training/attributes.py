@@ -34,19 +34,21 @@ class Attributes:
         self._owners: dict[str, Any] = {f"model.{name}": one for name, one in model.named_modules() if _is_own(one)}
         if _is_own(optimizer):
             self._owners[_OPTIMIZER] = optimizer
-        self._first = {place: copy.deepcopy(encode(value, "")) for place, value in self._now()}
-
-    def changed(self) -> dict[str, Any]:
-        """Those that are others now."""
-        return {place: value for place, value in self._now() if not _same(encode(value, ""), self._first.get(place))}
+        self._first = {place: copy.deepcopy(encoded) for place, encoded in self._now()}
 
     def names(self) -> list[str]:
         """The model's attributes that have changed, as a person would write them."""
-        return [place.removeprefix("model.").lstrip(".") for place in self.changed() if place.startswith("model.")]
+        return [place.removeprefix("model.").lstrip(".") for place in self._changed() if place.startswith("model.")]
 
     def capture(self) -> tuple[Json, Mapping[str, torch.Tensor]]:
         """What has changed, as a checkpoint holds it."""
-        return encode(self.changed(), _PREFIX)
+        changed = self._changed()
+        tensors = {name: tensor for _, found in changed.values() for name, tensor in found.items()}
+        return {place: json_of for place, (json_of, _) in changed.items()}, tensors
+
+    def _changed(self) -> dict[str, _Encoded]:
+        """Those that are others now."""
+        return {place: encoded for place, encoded in self._now() if not _same(encoded, self._first.get(place))}
 
     def restore(self, kept: Json, tensors: Mapping[str, torch.Tensor]) -> None:
         """Put back what `capture` gave; what the class no longer has is left out."""
@@ -64,7 +66,7 @@ class Attributes:
             else:
                 setattr(found, name, value)
 
-    def _now(self) -> Iterator[tuple[str, Any]]:
+    def _now(self) -> Iterator[tuple[str, _Encoded]]:
         import torch
 
         known = _OF_OPTIMIZERS | vars(torch.nn.Module()).keys()
@@ -73,8 +75,9 @@ class Attributes:
             left_out = getattr(owner, "_non_persistent_buffers_set", ())
             values |= {name: owner._buffers[name] for name in left_out}
             for name, value in values.items():
-                if _can_be_kept(value):
-                    yield f"{place}.{name}", _detached(value)
+                encoded = _encoded(value, f"{_PREFIX}.{place}.{name}")
+                if encoded is not None:
+                    yield f"{place}.{name}", encoded
 
 
 def _is_own(one: Any) -> bool:
@@ -82,26 +85,20 @@ def _is_own(one: Any) -> bool:
     return not type(one).__module__.startswith("torch.") or bool(getattr(one, "_non_persistent_buffers_set", ()))
 
 
-def _can_be_kept(value: Any) -> bool:
+def _encoded(value: Any, prefix: str) -> _Encoded | None:
+    """The value as a checkpoint holds it; None where it can't be kept or is kept in other ways."""
     import torch
 
     if isinstance(value, torch.nn.Parameter) or (isinstance(value, torch.Tensor) and value.numel() > _MOST_NUMBERS):
-        return False
+        return None
     if isinstance(value, list | tuple | dict) and any(
         isinstance(one, torch.nn.Parameter) for one in (value.values() if isinstance(value, dict) else value)
     ):
-        return False
+        return None
     try:
-        encode(value, "")
+        return encode(value, prefix)
     except InputError:
-        return False
-    return True
-
-
-def _detached(value: Any) -> Any:
-    import torch
-
-    return value.detach() if isinstance(value, torch.Tensor) else value
+        return None
 
 
 def _same(one: _Encoded, other: _Encoded | None) -> bool:

@@ -122,7 +122,8 @@ class DatasetSource(_ByPlace):
         self.warnings = changing(dataset)
         self._dataset, self._workload, self._settings = dataset, workload, settings
         self._rank, self._world = rank, world
-        self._draws = draws(dataset, own_generators(dataset))
+        self._generators = own_generators(dataset)
+        self._draws = draws(dataset, self._generators)
 
     def _slots(self, epoch: int, first: int) -> Iterator[Slot]:
         settings = self._settings
@@ -140,8 +141,7 @@ class DatasetSource(_ByPlace):
         )
 
     def _reader(self, *, at_once: bool) -> Reader:
-        own = own_generators(self._dataset)
-        seed, apart = self._settings.seed, self._draws
+        own, seed, apart = self._generators, self._settings.seed, self._draws
         return Reader(self._dataset, collate, seed=seed, generators=own, at_once=at_once, apart=apart)
 
     def _start(self, epoch: int, first: int) -> Windows:

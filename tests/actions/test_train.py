@@ -17,10 +17,12 @@ from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 import hotlap
+import hotlap.actions.train as training
 from hotlap.cli.main import build_app, run
 from hotlap.errors import InputError, OutputError, TrainingStopped, WorkloadError
 from hotlap.report.schema import violations
 from hotlap.training.loop import Loop
+from hotlap.training.settings import read_settings
 from hotlap.workload.opened import open_workload
 from hotlap.workload.target import load_target
 
@@ -81,6 +83,24 @@ def test_what_a_place_in_the_data_depends_on_stays(trained: tuple[str, Path, Any
     target, out, _ = trained
     with pytest.raises(OutputError, match="--resume: that run had seed 0, this one 1, and its place in the data"):
         hotlap.train(target, out=out, resume=True, seed=1, **GIVEN)
+
+
+@pytest.mark.parametrize(("chosen", "threads"), [(None, 1), (3, 3)], ids=["shared anew", "as chosen"])
+def test_another_number_of_processes_shares_the_cores_anew(
+    chosen: int | None, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, out = trainable.write(tmp_path, "rows"), tmp_path / "out"
+    monkeypatch.setattr(training, "share_of", lambda cores: 2)
+    hotlap.train(target, out=out, settings={"epochs": 1}, threads=chosen, device="cpu")
+    kept = json.loads((out / "settings.json").read_text())
+    assert (kept["settings"]["threads"], kept["threads_chosen"]) == (chosen or 2, chosen is not None)
+    (out / "settings.json").write_text(json.dumps({**kept, "processes": 2}))
+    monkeypatch.setattr(training, "share_of", lambda cores: 1)
+    assert "threads" not in read_settings(out / "settings.json") or chosen
+    more = hotlap.train(target, out=out, settings={"epochs": 2}, resume=True, device="cpu")
+    assert more["settings"]["threads"] == threads
+    assert json.loads((out / "settings.json").read_text())["processes"] == 1
+    assert hotlap.train(target, out=out, resume=True, device="cpu")["settings"]["threads"] == threads
 
 
 def test_a_workload_that_changed_is_refused(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from hotlap.report.schema import read_result, write_result
 from hotlap.search.folder import RunFolder, write_whole
 from hotlap.training.processes import Processes, share_of
 from hotlap.training.settings import Settings, read_settings, settings_for
+from hotlap.training.stopping import Stop
 from hotlap.workload.features import to_ask
 from hotlap.workload.target import Loaded, load_target, target_of
 from hotlap.workload.workload import Workload
@@ -67,24 +68,28 @@ def train(
     wanted = settings_for(loaded.workload, changes)
     processes = Processes(wanted.device)
     tell = progress if progress is not None and processes.writes else _nobody
-    folder = Path(out)
-    lock = RunFolder(folder, resume=resume, force=force, begun=_SETTINGS) if processes.writes else None
-    try:
-        with processes.together():
-            processes.wait()
-            given = set(_given(settings, threads, seed, device))
-            chosen, warnings = _begin(folder, loaded, wanted, given, resume, processes.writes)
-            if resume and not warnings and (folder / _RESULT).exists():
-                return read_result(folder / _RESULT)
-            return _train(loaded, chosen, folder, processes, machine, warnings, resume=resume, began=began, tell=tell)
-    except Interrupted:
-        tell({"event": "interrupted", "out": str(folder)})
-        raise KeyboardInterrupt from None
-    finally:
-        processes.close()
-        if lock is not None:
-            shutil.rmtree(lock.work, ignore_errors=True)
-            lock.close()
+    folder, stop = Path(out), Stop()
+    with stop.heeded():
+        lock = RunFolder(folder, resume=resume, force=force, begun=_SETTINGS) if processes.writes else None
+        try:
+            with processes.together():
+                processes.wait()
+                given = set(_given(settings, threads, seed, device))
+                chosen, warnings = _begin(folder, loaded, wanted, given, resume, processes)
+                if resume and not warnings and (folder / _RESULT).exists():
+                    return read_result(folder / _RESULT)
+                return _train(
+                    loaded, chosen, folder, processes, machine, warnings, stop, resume=resume, began=began, tell=tell
+                )
+        except Interrupted:
+            tell({"event": "interrupted", "out": str(folder)})
+            raise KeyboardInterrupt from None
+        finally:
+            stop.over()
+            processes.close()
+            if lock is not None:
+                shutil.rmtree(lock.work, ignore_errors=True)
+                lock.close()
 
 
 def _train(
@@ -94,6 +99,7 @@ def _train(
     processes: Any,
     machine: Machine,
     warnings: list[str],
+    stop: Stop,
     *,
     resume: bool,
     began: float,
@@ -109,7 +115,7 @@ def _train(
         if baseline_ms is None:
             warnings = [*warnings, "the workload's own set-up gave numbers that are not finite, and was not timed"]
     features = stored_features(to_ask(loaded.workload, loaded.file)) if processes.writes else None
-    trained = train_model(loaded, settings, folder, processes, resume=resume, tell=tell)
+    trained = train_model(loaded, settings, folder, processes, resume=resume, tell=tell, stop=stop)
     step_ms = trained.step_ms or _recorded_ms(folder / "metrics.jsonl", trained.position)
     figures = {"threads": settings.threads, "parameters": trained.parameters, "bytes": trained.bytes}
     best = trained.position.best
@@ -190,13 +196,15 @@ def _given(settings: Any, threads: int | None, seed: int | None, device: str | N
 
 
 def _begin(
-    folder: Path, loaded: Loaded, wanted: Settings, given: set[str], resume: bool, writes: bool
+    folder: Path, loaded: Loaded, wanted: Settings, given: set[str], resume: bool, processes: Processes
 ) -> tuple[Settings, list[str]]:
-    """Note what this run is. A resumed one has the settings it had, but for those named anew."""
+    """Note what this run is. A resumed one has the settings it had, but for those named anew; where other numbers of
+    processes share the cores, their threads are not kept unless somebody chose them.
+    """
     path = folder / _SETTINGS
     if not resume:
-        if writes:
-            _note(path, loaded, wanted)
+        if processes.writes:
+            _note(path, loaded, wanted, processes.world, threads_chosen="threads" in given)
         return wanted, []
     kept = json.loads(path.read_text(encoding="utf-8"))
     if kept.get("workload_digest") != loaded.digest:
@@ -215,8 +223,13 @@ def _begin(
             "--resume: that run has come to its end, and only more epochs can be added to it, not "
             f"{', '.join(changed)}; start another in another folder"
         )
-    if changed and writes:
-        _note(path, loaded, chosen)
+    threads_chosen = "threads" in given or kept.get("threads_chosen", True)
+    others = kept.get("processes", processes.world) != processes.world
+    if others and not threads_chosen:
+        chosen = replace(chosen, threads=wanted.threads)
+    if (changed or others) and processes.writes:
+        _note(path, loaded, chosen, processes.world, threads_chosen=threads_chosen)
+    if changed and processes.writes:
         (folder / _RESULT).unlink(missing_ok=True)
     if set(changed) == {"epochs"} and chosen.schedule == "constant":
         return chosen, [f"this run was to have {before.epochs} epochs at first, and went on to {chosen.epochs}"]
@@ -224,8 +237,14 @@ def _begin(
     return chosen, [f"resumed with other settings ({told}): the weights are not those of one run"] if changed else []
 
 
-def _note(path: Path, loaded: Loaded, settings: Settings) -> None:
-    noted = {"target": loaded.target, "workload_digest": loaded.digest, "settings": settings.to_json()}
+def _note(path: Path, loaded: Loaded, settings: Settings, processes: int, *, threads_chosen: bool) -> None:
+    noted = {
+        "target": loaded.target,
+        "workload_digest": loaded.digest,
+        "settings": settings.to_json(),
+        "processes": processes,
+        "threads_chosen": threads_chosen,
+    }
     write_whole(path, json.dumps(noted, indent=1).encode() + b"\n")
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from hotlap.training.processes import started
 from hotlap.training.proof_trial import BUDGET_SECONDS, Kind, Plan, Side, details, judge_in_turn
 from hotlap.training.set_ups import DATA_BOUND, proposal, to_prove
 from hotlap.training.settings import Settings, settings_for
+from hotlap.training.stopping import Stop
 from hotlap.training.trimming import least_length
 from hotlap.training.tuner import BUDGET_SPENT, Bench, Found, give_up, medians, settle
 from hotlap.training.tuner import tune as search
@@ -73,7 +75,12 @@ def tune(
     loaded = load_target(named)
     count = threads or machine.cores
     usual = settings_for(loaded.workload, {"threads": count, "seed": seed, "device": where})
-    with RunFolder(Path(out), resume=None, force=force, begun="settings.json") as folder:
+    stop = Stop()
+    with (
+        stop.heeded(),
+        RunFolder(Path(out), resume=None, force=force, begun="settings.json") as folder,
+        _emptied(folder.work, stop),
+    ):
         limit = max_memory or machine.memory_limit
         tell({"event": "phase", "phase": "opening the workload"})
         with start_worker(count, None, folder.work) as worker:
@@ -91,7 +98,7 @@ def tune(
             tell=tell,
         )
         found = search(bench, usual)
-        kept = partial(_kept, folder.path, loaded, named, study)
+        kept = partial(_kept, folder.path, loaded, named, study, threads is not None)
         # Kept before it is proven, which may take an hour and be interrupted: until then the proof is pending.
         result = kept(found, _result(found, study, machine, began, None))
         if prove != "none" and found.best != found.baseline:
@@ -107,14 +114,30 @@ def tune(
             )
             found, proven = _proven(bench, found, plan)
             result = kept(found, _result(found, study, machine, began, proven))
-        shutil.rmtree(folder.work, ignore_errors=True)
     tell({"event": "end"})
     return result
 
 
-def _kept(folder: Path, loaded: Loaded, target: str, study: Json, found: Found, result: Json) -> Json:
+@contextmanager
+def _emptied(work: Path, stop: Stop) -> Iterator[None]:
+    """Nothing is left in `work`, however the block ends."""
+    try:
+        yield
+    finally:
+        stop.over()
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _kept(
+    folder: Path, loaded: Loaded, target: str, study: Json, threads_chosen: bool, found: Found, result: Json
+) -> Json:
     """Write settings.json, result.json and report.html; gives the result."""
-    noted = {"target": target, "workload_digest": study["digest"], "settings": found.best.to_json()}
+    noted = {
+        "target": target,
+        "workload_digest": study["digest"],
+        "settings": found.best.to_json(),
+        "threads_chosen": threads_chosen,
+    }
     noted["snippets"] = snippets(
         found.best.to_json(),
         own_batches="micro_batch" in study["locked"],

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hotlap.core import Json
-from hotlap.errors import InputError, TrainingStopped, WorkloadError
+from hotlap.errors import HotlapError, InputError, TrainingStopped, WorkloadError
 from hotlap.training import checkpoint, divergence, state, validation
 from hotlap.training.attributes import Attributes
 from hotlap.training.averaging import Average
@@ -27,6 +25,7 @@ from hotlap.training.schedule import rate_factor
 from hotlap.training.settings import Settings
 from hotlap.training.state import Best, Position
 from hotlap.training.stepping import NotFinite, Stepped, Stepper
+from hotlap.training.stopping import Stop
 from hotlap.workload.opened import Opened
 
 if TYPE_CHECKING:
@@ -64,8 +63,8 @@ class Parts:
 class Loop:
     """Trains from `position` to the end; afterwards the model holds the weights that are to be kept."""
 
-    def __init__(self, parts: Parts, position: Position) -> None:
-        self._parts, self.position = parts, position
+    def __init__(self, parts: Parts, position: Position, stop: Stop) -> None:
+        self._parts, self.position, self._stop = parts, position, stop
         settings, windows = parts.settings, parts.source.windows
         self._steps = windows * settings.epochs if windows is not None else None
         if self._steps is None and settings.schedule != "constant":
@@ -78,7 +77,6 @@ class Loop:
                 f"settings: warmup is {settings.warmup} steps, and the whole training has {self._steps}; give fewer"
             )
         self._weighed = position.step > 0
-        self._asked_to_stop = False
         self._saved_at = self._mark = time.monotonic()
         self._save_seconds = 0.0
         self._memory = _Memory(parts.settings)
@@ -86,7 +84,7 @@ class Loop:
     def run(self) -> Position:
         """Train. Raises TrainingStopped where a number is not finite, Interrupted after Ctrl-C, with all saved."""
         epochs = self._parts.settings.epochs
-        with self._signals():
+        with self._stop.after_the_work_in_hand():
             self._mark = self._saved_at = time.monotonic()
             while not self.position.done:
                 epoch = self.position.epoch
@@ -95,20 +93,22 @@ class Loop:
                 waited = best is not None and epoch - best.epoch >= (self._parts.settings.early_stop or 0)
                 done = epoch + 1 == epochs or waited
                 self.position = replace(self.position, epoch=epoch + 1, window=0, score=score, best=best, done=done)
-                if self._worth_saving():
+                asked, worth = self._parts.processes.sums(float(self._stop.asked), float(self._worth_saving()))
+                if asked and not done:
+                    self._end()
+                if worth:
                     self._save()
         self._take_best()
         return self.position
 
     def _epoch(self, epoch: int) -> None:
         found = self.position.window > 0
-        for window in self._parts.source.epoch(epoch, self.position.window):
+        for window in self._windows(epoch):
             found = True
             self._window(window)
-            ask, due = self._parts.processes.sums(float(self._asked_to_stop), float(self._due()))
-            if ask:
-                self._save()
-                raise Interrupted
+            asked, due = self._parts.processes.sums(float(self._stop.asked), float(self._due()))
+            if asked:
+                self._end()
             if due:
                 self._save()
         if not found:
@@ -118,6 +118,15 @@ class Loop:
                 "the workload's `loss_weight` gave 0 for every batch, so that nothing was learnt; give what the loss "
                 "was averaged over, such as the number of tokens that count"
             )
+
+    def _windows(self, epoch: int) -> Iterator[Window]:
+        try:
+            yield from self._parts.source.epoch(epoch, self.position.window)
+        except HotlapError:
+            # What goes to a whole group of processes also ends those that an iterable reads with.
+            if self._stop.asked and self._parts.processes.world == 1:
+                self._end()
+            raise
 
     def _window(self, window: Window) -> None:
         parts, position = self._parts, self.position
@@ -184,7 +193,14 @@ class Loop:
         """Score the model; where a stop hangs on it, note the best so far and keep its weights."""
         parts, position = self._parts, self.position
         patience = parts.settings.early_stop
-        score = self._score("selection" if patience else "all")
+        try:
+            # One of several processes can't leave the others in the middle of it.
+            with self._stop.at_once() if parts.processes.world == 1 else nullcontext():
+                score = self._score("selection" if patience else "all")
+        except KeyboardInterrupt:
+            if parts.processes.world > 1:
+                raise
+            self._end()
         if score is None:
             return None, None
         if parts.records is not None:
@@ -245,6 +261,11 @@ class Loop:
         self._saved_at = self._mark = time.monotonic()
         self._save_seconds = self._saved_at - began
 
+    def _end(self) -> NoReturn:
+        """Keep what was done, and end."""
+        self._save()
+        raise Interrupted
+
     def _save_best(self) -> None:
         parts = self._parts
         with self._kept_weights():
@@ -253,36 +274,16 @@ class Loop:
             checkpoint.save(parts.checkpoints, taken, kind="best")
 
     def _worth_saving(self) -> bool:
-        """At an epoch's end: always at the last one, else where saving is a small part of the time; for all processes
-        as for the one that writes. A run that goes on from an older checkpoint ends with the same weights.
+        """At an epoch's end: always at the last one, else where saving is a small part of the time of the process that
+        writes. A run that goes on from an older checkpoint ends with the same weights.
         """
         spent = time.monotonic() - self._saved_at
-        worth = self.position.done or spent >= _SAVING_PAYS * self._save_seconds
-        return bool(self._parts.processes.gathered(worth)[0])
+        return self.position.done or (self._parts.processes.writes and spent >= _SAVING_PAYS * self._save_seconds)
 
     def _due(self) -> bool:
         return self._parts.processes.writes and (
             time.monotonic() - self._saved_at >= self._parts.settings.checkpoint_seconds
         )
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """The first Ctrl-C or SIGTERM ends the run after the step in work; a second Ctrl-C at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def ask(number: int, frame: Any) -> None:
-            if self._asked_to_stop:
-                raise KeyboardInterrupt
-            self._asked_to_stop = True
-
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 class _Memory:

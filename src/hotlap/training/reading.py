@@ -11,6 +11,7 @@ from hotlap.errors import HotlapError, TrainingStopped, WorkloadError
 from hotlap.training.at_once import Failed, batch_of
 from hotlap.training.order import Slot, derived_seed
 from hotlap.training.seeding import reseed, seed_generators
+from hotlap.training.stopping import outlive_a_request
 from hotlap.workload.inputs import input_kind
 from hotlap.workload.roles import pair
 from hotlap.workload.user_code import describe, running
@@ -95,6 +96,7 @@ class Reader:
 
         # It refuses to be changed, but nothing of torch's reads its dataset again.
         object.__setattr__(get_worker_info(), "dataset", self._dataset)
+        outlive_a_request()
         if then is not None:
             with running("training"):
                 then(number)

@@ -23,6 +23,7 @@ from hotlap.training.records import Records
 from hotlap.training.settings import Settings
 from hotlap.training.state import Position
 from hotlap.training.stepping import NotFinite, Stepper
+from hotlap.training.stopping import Stop
 from hotlap.workload.opened import Opened, check_fields, open_workload
 from hotlap.workload.target import Loaded
 from hotlap.workload.user_code import running
@@ -55,12 +56,19 @@ class Trained:
 
 
 def train_model(
-    loaded: Loaded, settings: Settings, folder: Path, processes: Processes, *, resume: bool, tell: Tell
+    loaded: Loaded,
+    settings: Settings,
+    folder: Path,
+    processes: Processes,
+    *,
+    resume: bool,
+    tell: Tell,
+    stop: Stop | None = None,
 ) -> Trained:
     """Train as the settings say and write checkpoints, `metrics.jsonl` and `model.safetensors` into `folder`.
 
-    With `resume` it goes on from the newest whole checkpoint there. Raises InputError for what the user can mend
-    before any step, TrainingStopped and loop.Interrupted with all saved.
+    With `resume` it goes on from the newest whole checkpoint there. `stop` may ask it to end. Raises InputError for
+    what the user can mend before any step, TrainingStopped and loop.Interrupted with all saved.
     """
     check_fields(loaded, _NEEDS, "train")
     _check(loaded, settings)
@@ -82,7 +90,7 @@ def train_model(
                 parts = replace(parts, records=records)
             times = _Times(tell)
             tell({"event": "phase", "phase": "training"})
-            loop = Loop(replace(parts, tell=times), position)
+            loop = Loop(replace(parts, tell=times), position, stop or Stop())
             end = loop.run()
             tell({"event": "phase", "phase": "scoring the trained model"})
             score = loop.score_of_result()

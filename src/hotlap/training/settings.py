@@ -105,6 +105,7 @@ def settings_for(workload: Workload, changes: Mapping[str, Json]) -> Settings:
 def read_settings(path: Path) -> dict[str, Any]:
     """The settings in a file that `hotlap tune` or `hotlap train` wrote, or a person did: field names and values.
 
+    Threads that nobody chose are left out: they are those of the machine, shared by the processes there were.
     Raises InputError where there is no such file, or it holds no JSON object.
     """
     try:
@@ -113,10 +114,11 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: can't be read ({error.strerror}); give the settings.json of a run") from error
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error}); give the settings.json of a run") from error
-    found = found.get("settings", found) if isinstance(found, dict) else found
-    if not isinstance(found, dict):
+    inner = found.get("settings", found) if isinstance(found, dict) else found
+    if not isinstance(inner, dict):
         raise InputError(f"{path}: holds no object with settings by name")
-    return found
+    left_out = () if found.get("threads_chosen", True) else ("threads",)
+    return {name: value for name, value in inner.items() if name not in left_out}
 
 
 def parse_settings(texts: list[str]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from hotlap.measure.worker import Worker
 from hotlap.search.setting import LOAD_SECONDS, start_worker
 from hotlap.training.set_ups import Change, changes, thriftier
 from hotlap.training.settings import Settings
+from hotlap.training.stopping import EndNow
 
 _TIMING, _MEMORY = "hotlap.training.timing", "hotlap.training.memory.work"
 _PEAK_STEPS = 3
@@ -187,6 +188,8 @@ def _climbed(
                 taken.add(change.name)
             rows.append(row)
             bench.tell({"event": "done", **row})
+        except EndNow:
+            raise
         except KeyboardInterrupt:
             stopped = True
             if not rows or rows[-1] is not row:

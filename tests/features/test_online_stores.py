@@ -348,4 +348,4 @@ def test_a_sqlite_that_another_process_holds_says_what_helps(repo: Path, tmp_pat
 
 def test_nothing_asked_gives_nothing(store: Store) -> None:
     """A service of views that are computed from the request alone."""
-    assert store.reach.store().read([]) == []
+    assert store.reach.store().read((), []) == []

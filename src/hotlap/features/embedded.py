@@ -62,9 +62,10 @@ class EmbeddedOnlineStore(OnlineStore):  # type: ignore[misc]
         """Each key's event time (UTC) and values; (None, None) where there is no row."""
         features = requested_features if requested_features is not None else [one.name for one in table.features]
         keys = [serialize_entity_key(one, config.entity_key_serialization_version) for one in entity_keys]
-        ask = Ask(view=table, table=_table_id(config, table), keys=list(dict.fromkeys(keys)), features=list(features))
-        (answer,) = self._store(config).read([ask])
-        rows = dict(zip(ask.keys, zip(answer.events.tolist(), *answer.values, strict=True), strict=True))
+        ask = Ask(view=table, table=_table_id(config, table), features=tuple(features))
+        distinct = list(dict.fromkeys(keys))
+        (answer,) = self._store(config).read((ask,), [distinct])
+        rows = dict(zip(distinct, zip(answer.events, *answer.values, strict=True), strict=True))
         return [_read(features, *rows[key]) for key in keys]
 
     def online_write_batch(

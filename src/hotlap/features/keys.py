@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -122,15 +123,22 @@ def encode(parts: Sequence[tuple[str, list[Any], ValueType]]) -> list[bytes | No
     parts: the join key's name in Feast, its normal column, and its type. Feast orders the parts by name.
     Source: feast.infra.key_encoding_utils.serialize_entity_key. Raises InputError for a number that does not fit.
     """
-    ordered = sorted(parts, key=lambda part: part[0])
-    head = struct.pack("<I", len(ordered))
-    for name, _, _ in ordered:
-        text = name.encode()
-        head += struct.pack("<II", _STRING, len(text)) + text
+    ordered = sorted(parts, key=lambda part: part[0]) if len(parts) > 1 else parts
+    head = _head(tuple(name for name, _, _ in ordered))
     encoded = [_encoded(*part) for part in ordered]
     if len(encoded) == 1:
         return [None if one is None else head + one for one in encoded[0]]
     return [None if None in row else head + b"".join(row) for row in zip(*encoded, strict=True)]
+
+
+@lru_cache(maxsize=1024)
+def _head(names: tuple[str, ...]) -> bytes:
+    """What a key of those parts begins with."""
+    head = struct.pack("<I", len(names))
+    for name in names:
+        text = name.encode()
+        head += struct.pack("<II", _STRING, len(text)) + text
+    return head
 
 
 def _encoded(name: str, column: list[Any], kind: ValueType) -> list[bytes | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -11,9 +12,10 @@ import polars as pl
 import pyarrow as pa
 
 from hotlap.core import Array
-from hotlap.errors import InputError, Refusal, StoreDown
+from hotlap.errors import InputError, StoreDown
 from hotlap.features import keys as key_forms
-from hotlap.features import times, wire
+from hotlap.features import times
+from hotlap.features.columns import Columns
 from hotlap.features.job import plain
 from hotlap.features.online_stores import Answer, Ask
 from hotlap.features.request import Request, check_list, requested
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
 Down = Literal["raise", "null"]
 Expired = Literal["null", "keep"]
 STATUS = ("present", "null", "missing", "expired", "unavailable")
+_DOWN, _EXPIRED = get_args(Down), get_args(Expired)
 _MICROSECOND = timedelta(microseconds=1)
+_LookedUp = tuple[list[bytes], "Array | None"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,27 +84,30 @@ class Online:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _View:
-    """A view to read. `keys`: column of the caller, Feast's name, type. `features`: Feast's name, column, type.
-
-    `names`: the features' names, each once: one may be wanted by itself and for an on-demand view.
+    """A view that is read. `ttl`: microseconds. `columns`: which of the features asked each of its columns has: one may
+    be wanted by itself and for an on-demand view, and is asked once.
     """
 
     name: str
-    table: str
-    view: Any
-    ttl: timedelta | None
-    keys: tuple[tuple[str, str, ValueType], ...]
-    features: tuple[tuple[str, str, ValueType], ...]
-    names: list[str]
+    ttl: int | None
+    columns: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a list of features means. `keys`: the type of each key column; `ttl`: each view's."""
+    """What a list of features means.
+
+    `asks`: what is read of each of `views`. `keys`: what views are looked up by, each once: column of the caller,
+    Feast's name, type. `kinds`: the type of each key column. `columns`: the stored features' columns, view by view.
+    `ttl`: each view's.
+    """
 
     views: tuple[_View, ...]
+    asks: tuple[Ask, ...]
     request: Request
-    keys: dict[str, ValueType]
+    keys: tuple[tuple[tuple[str, str, ValueType], ...], ...]
+    kinds: dict[str, ValueType]
+    columns: Columns
     ttl: dict[str, timedelta | None]
 
 
@@ -115,7 +122,7 @@ def read(
     expired: Expired = "null",
 ) -> Online:
     """See Store.online."""
-    for name, value, allowed in (("down", down, get_args(Down)), ("expired", expired, get_args(Expired))):
+    for name, value, allowed in (("down", down, _DOWN), ("expired", expired, _EXPIRED)):
         if value not in allowed:
             raise InputError(f"{name} is {value!r}; give {' or '.join(allowed)}")
     if at is not None and not isinstance(at, datetime):
@@ -129,40 +136,37 @@ def read(
     instant = datetime.now(UTC) if at is None else at.replace(tzinfo=UTC) if at.tzinfo is None else at
     rows = len(next(iter(given.values()))) if given else 1
     parts = _normal(plan, given, rows)
-    encoded: dict[Any, tuple[list[bytes], Array | None]] = {}
-    asks, places = [], []
-    for view in plan.views:
-        if view.keys not in encoded:
-            encoded[view.keys] = _distinct(
-                key_forms.encode([(name, parts[column], kind) for column, name, kind in view.keys])
-            )
-        distinct, place = encoded[view.keys]
-        asks.append(Ask(view=view.view, table=view.table, keys=distinct, features=view.names))
-        places.append(place)
+    looked_up = [
+        _distinct(key_forms.encode([(name, parts[one], kind) for one, name, kind in own])) for own in plan.keys
+    ]
+    wanted = [keys for keys, _ in looked_up]
     unavailable: dict[str, str] = {}
     try:
-        answers = store.reach.store().read(asks)
+        answers = store.reach.store().read(plan.asks, wanted)
     except StoreDown as error:
         if down == "raise":
             raise
         unavailable = dict.fromkeys((view.name for view in plan.views), str(error))
-        answers = [_nothing(ask) for ask in asks]
+        answers = [_nothing(ask, len(wanted[ask.keys])) for ask in plan.asks]
     events: dict[str, Array] = {}
-    raw: list[_Raw] = []
-    for view, answer, place in zip(plan.views, answers, places, strict=True):
-        events[view.name] = _events(answer, place)
-        raw += _raw(view, answer, place, view.ttl if expired == "null" else None, times.microseconds(instant))
-    made = _decoded(raw)
-    key_columns = [_key_column(name, parts.get(name, column), plan.keys.get(name)) for name, column in given.items()]
-    made = _computed(plan.request, made, dict(zip(given, key_columns, strict=True)))
-    columns = plan.request.columns
+    raw: list[Sequence[bytes | None]] = []
+    now = times.microseconds(instant)
+    together = np.array([event for answer in answers for event in answer.events], np.int64)
+    start = 0
+    for view, ask, answer in zip(plan.views, plan.asks, answers, strict=True):
+        own = together[start : start + len(answer.events)]
+        start += len(own)
+        events[view.name] = _events(own, looked_up[ask.keys][1])
+        values = answer.values if view.ttl is None or expired == "keep" else _living(answer, now - view.ttl)
+        raw += [values[place] for place in view.columns]
+    table = _table(plan, {name: parts.get(name, column) for name, column in given.items()}, raw, looked_up)
     for one in plan.request.computed:
         inputs = [events[view.name_to_use()] for view in one.view.views]
         events[one.called] = np.minimum.reduce(inputs) if inputs else np.full(rows, times.microseconds(instant))
         if unavailable and inputs:
             unavailable[one.called] = next(iter(unavailable.values()))
     return Online(
-        table=pa.Table.from_arrays([*key_columns, *(made[name] for name in columns)], [*given, *columns]),
+        table=table,
         at=instant,
         events=events,
         views=plan.request.views,
@@ -181,29 +185,42 @@ def _plan(store: Store, features: list[str] | str, full_feature_names: bool, giv
             f"{config.entity_key_serialization_version}; set it to 3, and materialize again"
         )
     request = requested(store, features, given, full_feature_names=full_feature_names)
-    views = []
+    views: list[_View] = []
+    asks: list[Ask] = []
+    keys: list[tuple[tuple[str, str, ValueType], ...]] = []
+    columns: list[tuple[str, ValueType]] = []
     for stored in request.stored:
         view, renamed = stored.view, stored.view.projection.join_key_map
-        kinds = {one.name: one.dtype.to_value_type() for one in view.features}
+        own = tuple(
+            (renamed.get(one.name, one.name), one.name, one.dtype.to_value_type()) for one in view.entity_columns
+        )
+        if own not in keys:
+            keys.append(own)
+        own_kinds = {one.name: one.dtype.to_value_type() for one in view.features}
+        names = list(dict.fromkeys(name for name, _ in stored.features))
+        columns += [(column, own_kinds[name]) for name, column in stored.features]
+        table = compute_table_id(config.project, view, config.registry.enable_online_feature_view_versioning)
+        asks.append(Ask(view=view, table=table, features=tuple(names), keys=keys.index(own)))
         views.append(
             _View(
                 name=stored.called,
-                table=compute_table_id(config.project, view, config.registry.enable_online_feature_view_versioning),
-                view=view,
-                ttl=view.ttl or None,
-                keys=tuple(
-                    (renamed.get(one.name, one.name), one.name, one.dtype.to_value_type())
-                    for one in view.entity_columns
-                ),
-                features=tuple((name, column, kinds[name]) for name, column in stored.features),
-                names=list(dict.fromkeys(name for name, _ in stored.features)),
+                ttl=view.ttl // _MICROSECOND if view.ttl else None,
+                columns=tuple(names.index(name) for name, _ in stored.features),
             )
         )
+    kinds = {column: kind for own in keys for column, _, kind in own}
+    known = not request.computed and all(name in kinds for name in given)
     return Plan(
         views=tuple(views),
+        asks=tuple(asks),
         request=request,
-        keys={column: kind for view in views for column, _, kind in view.keys},
-        ttl={**{view.name: view.ttl for view in views}, **{one.called: None for one in request.computed}},
+        keys=tuple(keys),
+        kinds=kinds,
+        columns=Columns(columns, [(name, key_forms.ARROW[kinds[name]]) for name in given] if known else None),
+        ttl={
+            **{one.called: one.view.ttl or None for one in request.stored},
+            **{one.called: None for one in request.computed},
+        },
     )
 
 
@@ -223,18 +240,19 @@ def _normal(plan: Plan, given: dict[str, list[Any]], rows: int) -> dict[str, lis
     from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
 
     parts: dict[str, list[Any]] = {}
-    for view in plan.views:
-        for column, _, kind in view.keys:
+    for number, own in enumerate(plan.keys):
+        for column, _, kind in own:
             if column == DUMMY_ENTITY_ID:
                 parts[column] = [DUMMY_ENTITY_VAL] * rows
             elif column not in given:
-                raise InputError(f"view {view.name} is joined on {column}, which the keys lack; add that column")
+                name = next(view.name for view, ask in zip(plan.views, plan.asks, strict=True) if ask.keys == number)
+                raise InputError(f"view {name} is joined on {column}, which the keys lack; add that column")
             elif column not in parts:
                 parts[column] = key_forms.normal(given[column], kind, column)
     return parts
 
 
-def _distinct(encoded: list[bytes | None]) -> tuple[list[bytes], Array | None]:
+def _distinct(encoded: list[bytes | None]) -> _LookedUp:
     """The keys, each once; and each row's place among them, -1 for none, or None where they are the rows themselves."""
     place = {key: number for number, key in enumerate(dict.fromkeys(encoded)) if key is not None}
     if len(place) == len(encoded):
@@ -243,62 +261,50 @@ def _distinct(encoded: list[bytes | None]) -> tuple[list[bytes], Array | None]:
     return list(place), np.array([-1 if key is None else place[key] for key in encoded], np.int64)
 
 
-def _nothing(ask: Ask) -> Answer:
-    return Answer(values=[[None] * len(ask.keys) for _ in ask.features], events=np.full(len(ask.keys), times.NEVER))
+def _nothing(ask: Ask, keys: int) -> Answer:
+    return Answer([[None] * keys for _ in ask.features], [times.NEVER] * keys)
 
 
-_Raw = tuple[str, "ValueType", list[bytes | None], pa.Array | None]
-"""A column as the store holds it: name, type, values, and what makes rows of its distinct keys."""
-
-
-def _events(answer: Answer, place: Array | None) -> Array:
+def _events(of_keys: Array, place: Array | None) -> Array:
     """The event time of each row."""
     if place is None:
-        return answer.events
+        return of_keys
     events: Array = np.full(len(place), times.NEVER)
-    events[place >= 0] = answer.events[place[place >= 0]]
+    events[place >= 0] = of_keys[place[place >= 0]]
     return events
 
 
-def _raw(view: _View, answer: Answer, place: Array | None, ttl: timedelta | None, at: int) -> list[_Raw]:
-    """The view's columns, without what is older than `ttl`."""
-    gather = None if place is None else pa.array(place, mask=place < 0)
-    columns = answer.values
-    if ttl is not None and (answer.events < at - ttl // _MICROSECOND).any():  # or there is no row
-        gone = _expired(answer.events, ttl, at)
-        columns = [[None if old else one for one, old in zip(each, gone, strict=True)] for each in columns]
-    by_name = dict(zip(view.names, columns, strict=True))
-    return [(column, kind, by_name[name], gather) for name, column, kind in view.features]
+def _living(answer: Answer, oldest: int) -> Sequence[Sequence[bytes | None]]:
+    """The columns, without the values of rows that are older than `oldest`, microseconds since 1970, UTC."""
+    if min(answer.events, default=oldest) >= oldest:
+        return answer.values
+    gone = [event < oldest for event in answer.events]  # or there is no row
+    return [[None if old else one for one, old in zip(each, gone, strict=True)] for each in answer.values]
 
 
-def _decoded(raw: list[_Raw]) -> dict[str, pa.Array]:
-    """The columns by name. Those of one type are decoded together, since each call costs more than some values."""
-    made: dict[str, pa.Array] = {}
-    by_kind: dict[ValueType, list[_Raw]] = {}
-    for one in raw:
-        by_kind.setdefault(one[1], []).append(one)
-    for kind, members in by_kind.items():
-        try:
-            if wire.arrow_type(kind) is None:  # the type of such a column is its values'
-                arrays = [wire.decode(values, kind, column) for column, _, values, _ in members]
-            else:
-                arrays = _together(members, kind)
-        except Refusal:
-            for column, _, values, _ in members:
-                wire.decode(values, kind, column)  # raises again, with the name of the column it is in
-            raise
-        for (column, _, _, gather), array in zip(members, arrays, strict=True):
-            made[column] = array if gather is None else array.take(gather)
-    return made
+def _table(
+    plan: Plan, given: dict[str, list[Any]], raw: list[Sequence[bytes | None]], looked_up: list[_LookedUp]
+) -> pa.Table:
+    """The columns given, and those of the features: `raw` has their values for each key of `looked_up`."""
+    plain = all(place is None for _, place in looked_up)
+    table = plan.columns.table(list(given.values()), raw) if plain else None
+    if table is None:
+        keys = {name: _key_column(name, column, plan.kinds.get(name)) for name, column in given.items()}
+        made = dict(zip(plan.columns.names, plan.columns.decode(raw), strict=True))
+        made = _computed(plan.request, made if plain else _rows(plan, made, looked_up), keys)
+        columns = plan.request.columns
+        table = pa.Table.from_arrays([*keys.values(), *(made[name] for name in columns)], [*keys, *columns])
+    return table
 
 
-def _together(members: list[_Raw], kind: ValueType) -> list[pa.Array]:
-    whole = wire.decode([each for _, _, values, _ in members for each in values], kind, "")
-    arrays, start = [], 0
-    for _, _, values, _ in members:
-        arrays.append(whole.slice(start, len(values)))
-        start += len(values)
-    return arrays
+def _rows(plan: Plan, made: dict[str, pa.Array], looked_up: list[_LookedUp]) -> dict[str, pa.Array]:
+    """The columns with a value for each row, made of those that have one for each key."""
+    takes = [None if place is None else pa.array(place, mask=place < 0) for _, place in looked_up]
+    owners = [takes[ask.keys] for view, ask in zip(plan.views, plan.asks, strict=True) for _ in view.columns]
+    return {
+        name: array if take is None else array.take(take)
+        for (name, array), take in zip(made.items(), owners, strict=True)
+    }
 
 
 def _expired(events: Array, ttl: timedelta | None, at: int) -> Array:

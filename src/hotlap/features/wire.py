@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -36,11 +36,9 @@ _FIELDS = {field.name: field.number for field in Value.DESCRIPTOR.fields}
 
 _SECONDS = 6
 """A tag, and five bytes of seven bits each."""
-_DOUBLE, _INT64 = _FIELDS["double_val"] << 3 | 1, _FIELDS["int64_val"] << 3
-_unpack = struct.Struct("<d").unpack_from
 
 
-class _Unusual(Exception):
+class Unusual(Exception):
     """The bytes are not as Feast writes them; protobuf decides."""
 
 
@@ -63,36 +61,17 @@ def decode(values: Sequence[bytes | None], kind: ValueType, feature: str) -> pa.
     try:
         if len(values) > _FEW:
             return _columns(values, name)
-        if name in ("double", "int64"):
-            return _few(values, name)
-    except _Unusual:
+    except Unusual:
         pass
     return _by_protobuf(values, name, kind, feature)
-
-
-def _few(values: Sequence[bytes | None], name: str) -> pa.Array:
-    """The two commonest kinds, one value after another."""
-    made: list[Any] = []
-    for one in values:
-        if not one:
-            made.append(None)
-        elif name == "double" and len(one) == 9 and one[0] == _DOUBLE:
-            made.append(_unpack(one, 1)[0])
-        elif name == "int64" and len(one) == 2 and one[0] == _INT64 and one[1] < 128:
-            made.append(one[1])
-        elif name == "int64" and one[0] == _INT64 and len(one) == 3 and one[1] >= 128 > one[2]:
-            made.append(one[1] & 127 | one[2] << 7)
-        else:
-            raise _Unusual
-    return pa.array(made, _ITEMS[name])
 
 
 def _columns(values: Sequence[bytes | None], name: str) -> pa.Array:
     decoder = _decoder(name)
     if decoder is None:
-        raise _Unusual
+        raise Unusual
     present = [one for one in values if one]
-    array = decoder(present, _tag(f"{name}_val"))
+    array = decoder(present, tag(f"{name}_val"))
     if len(present) == len(values):
         return array
     taken = np.cumsum(np.fromiter(map(bool, values), bool, len(values))) - 1
@@ -114,7 +93,8 @@ def _decoder(name: str) -> Callable[[list[bytes], bytes], pa.Array] | None:
     return None
 
 
-def _tag(field: str) -> bytes:
+def tag(field: str) -> bytes:
+    """What a value of that field of `feast.types.Value` begins with."""
     kind = {"double_val": 1, "float_val": 5}.get(field)
     if kind is None:
         kind = 0 if field in ("int32_val", "int64_val", "bool_val", "unix_timestamp_val") else 2
@@ -129,7 +109,7 @@ def _joined(values: list[bytes], tag: bytes) -> tuple[Array, Array, Array]:
     begins = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
     for byte in tag:
         if (begins >= ends).any() or (data[begins] != byte).any():
-            raise _Unusual
+            raise Unusual
         begins = begins + 1
     return data, begins, ends
 
@@ -138,10 +118,10 @@ def _body(values: list[bytes], tag: bytes, width: int) -> Array:
     """uint8[values, width]: what follows a tag of one byte."""
     data = np.frombuffer(b"".join(values), np.uint8)
     if len(data) != len(values) * (width + 1) or not {*map(len, values)} <= {width + 1}:
-        raise _Unusual
+        raise Unusual
     table = data.reshape(-1, width + 1)
     if (table[:, 0] != tag[0]).any():
-        raise _Unusual
+        raise Unusual
     return np.ascontiguousarray(table[:, 1:])
 
 
@@ -151,13 +131,13 @@ def _varints(data: Array, begins: Array, ends: Array) -> Array:
     if not len(lengths):
         return np.empty(0, np.int64)
     if lengths.min() < 1 or lengths.max() > 10 or (data[ends - 1] & 128).any():
-        raise _Unusual
+        raise Unusual
     numbers = np.zeros(len(lengths), np.uint64)
     for place in range(int(lengths.max())):
         there = np.flatnonzero(lengths > place)
         byte = data[begins[there] + place]
         if (byte[lengths[there] > place + 1] < 128).any():
-            raise _Unusual
+            raise Unusual
         numbers[there] |= (byte & np.uint8(127)).astype(np.uint64) << np.uint64(7 * place)
     return numbers.view(np.int64)
 
@@ -165,7 +145,7 @@ def _varints(data: Array, begins: Array, ends: Array) -> Array:
 def _whole(numbers: Array, name: str) -> pa.Array:
     if name == "unix_timestamp":
         if len(numbers) and np.abs(numbers).max() > np.iinfo(np.int64).max // 1_000_000:
-            raise _Unusual
+            raise Unusual
         return pa.array(numbers * 1_000_000).cast(_UTC)
     if name == "int32":
         return pa.array(numbers.astype(np.int32))
@@ -180,10 +160,10 @@ def _after_length(data: Array, begins: Array, ends: Array) -> Array:
         if not len(open_):
             break
         if (starts[open_] >= ends[open_]).any():
-            raise _Unusual
+            raise Unusual
         starts[open_] += 1
     if (_varints(data, begins, starts) != ends - starts).any():
-        raise _Unusual
+        raise Unusual
     return starts
 
 
@@ -201,13 +181,13 @@ def _texts(data: Array, begins: Array, ends: Array, kind: pa.DataType) -> pa.Arr
     starts = _after_length(data, begins, ends)
     offsets = np.concatenate([[0], np.cumsum(ends - starts)])
     if offsets[-1] > np.iinfo(np.int32).max:
-        raise _Unusual
+        raise Unusual
     buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(_without_heads(data, starts, ends))]
     array = pa.Array.from_buffers(kind, len(starts), buffers)
     try:
         array.validate(full=True)
     except pa.ArrowInvalid as error:  # text that is not UTF-8
-        raise _Unusual from error
+        raise Unusual from error
     return array
 
 
@@ -216,21 +196,21 @@ def _lists(data: Array, begins: Array, ends: Array, base: str) -> pa.Array:
     starts = _after_length(data, begins, ends)
     full = np.flatnonzero(starts < ends)
     if (data[starts[full]] != 0x0A).any():
-        raise _Unusual
+        raise Unusual
     starts[full] = _after_length(data, starts[full] + 1, ends[full])
     body = _without_heads(data, starts, ends)
     sizes = ends - starts
     if base in _FIXED:
         kind, width = _FIXED[base]
         if (sizes % width).any():
-            raise _Unusual
+            raise Unusual
         counts, items = sizes // width, pa.array(body.view(kind))
     else:
         last = np.flatnonzero(body < 128)
         upto = np.concatenate([[0], np.cumsum(sizes)])
         counts = np.diff(np.searchsorted(last, upto))
         if len(body) and ((sizes > 0) & (body[np.maximum(upto[1:] - 1, 0)] >= 128)).any():
-            raise _Unusual
+            raise Unusual
         items = _whole(_varints(body, np.concatenate([[0], last[:-1] + 1]) if len(last) else last, last + 1), base)
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), items)
@@ -284,31 +264,32 @@ def _in_microseconds(seconds: list[Any], nested: bool) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets), items.cast(_UTC), mask=mask)
 
 
-def moments(stamps: Sequence[bytes]) -> Array:
-    """int64[stamps]: microseconds since 1970, UTC, of serialized `google.protobuf.Timestamp` messages."""
+def moments(stamps: Sequence[bytes]) -> list[int]:
+    """Microseconds since 1970, UTC, of serialized `google.protobuf.Timestamp` messages."""
     try:
-        return _moments(stamps)
-    except _Unusual:
-        made = map(Timestamp.FromString, stamps)
-        return np.fromiter((one.seconds * 1_000_000 + one.nanos // 1000 for one in made), np.int64, len(stamps))
+        if len(stamps) > _FEW:
+            return cast(list[int], _moments(stamps).tolist())
+    except Unusual:
+        pass
+    return [one.seconds * 1_000_000 + one.nanos // 1000 for one in map(Timestamp.FromString, stamps)]
 
 
 def _moments(stamps: Sequence[bytes]) -> Array:
     """Of seconds that take five bytes, which are those from 2004 to 3058, and nanoseconds where there are any."""
     lengths = np.fromiter(map(len, stamps), np.int64, len(stamps))
-    if not len(stamps) or lengths.min() < _SECONDS:
-        raise _Unusual
+    if lengths.min() < _SECONDS:
+        raise Unusual
     data = np.frombuffer(b"".join(stamps), np.uint8)
     ends = np.cumsum(lengths)
     begins = ends - lengths
     if (data[begins] != 0x08).any() or (data[begins + _SECONDS - 1] >= 128).any():
-        raise _Unusual
+        raise Unusual
     made: Array = _varints(data, begins + 1, begins + _SECONDS) * 1_000_000
     fine = np.flatnonzero(lengths > _SECONDS)
     if len(fine):
         at = begins[fine] + _SECONDS
         if (data[at] != 0x10).any():
-            raise _Unusual
+            raise Unusual
         made[fine] += _varints(data, at + 1, ends[fine]) // 1000
     return made
 
@@ -332,8 +313,8 @@ def encode(array: pa.Array, kind: ValueType, feature: str) -> list[bytes]:
     values = array.to_pylist()
     write = _writer(name)
     if write is not None:
-        tag = _tag(f"{name}_val")
-        return [b"" if one is None else tag + write(one) for one in values]
+        begin = tag(f"{name}_val")
+        return [b"" if one is None else begin + write(one) for one in values]
     return [b"" if one is None else _message(one, name, kind) for one in values]
 
 

@@ -7,11 +7,11 @@ without a file of its own here is reached through Feast.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from hotlap.core import Array
 from hotlap.errors import MissingExtra, StoreDown
@@ -55,24 +55,32 @@ _WAYS_OUT = {
 _Result = TypeVar("_Result")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Ask:
-    """What to read of one view: `table` is its name as the store knows it, `keys` are distinct."""
+    """What to read of one view again and again: `table` is its name as the store knows it, `keys` the place of its keys
+    among the lists of keys of a read. It equals nothing but itself, so that a store may keep what it makes of it.
+    """
 
     view: Any
     table: str
-    keys: list[bytes]
-    features: list[str]
+    features: tuple[str, ...]
+    keys: int = 0
+
+    @property
+    def named(self) -> list[str]:
+        """The features to ask for by name in a table of one row a value; none where most of the view's are wanted: all
+        of a key's rows are found sooner, and the others are left out afterwards.
+        """
+        return list(self.features) if len(self.features) * 2 < len(self.view.features) else []
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What a view holds. `values` has for each feature asked the serialized value of each key, or None; `events` is
-    int64[keys], the event time of each key's row in microseconds since 1970, UTC, or times.NEVER.
+class Answer(NamedTuple):
+    """What a view holds. `values` has for each feature asked the serialized value of each key, or None; `events` for
+    each key the event time of its row in microseconds since 1970, UTC, or times.NEVER.
     """
 
-    values: list[list[bytes | None]]
-    events: Array
+    values: Sequence[Sequence[bytes | None]]
+    events: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,8 +102,11 @@ class Rows:
 class OnlineStore(Protocol):
     """An online store. All its methods may be called from several threads, and raise StoreDown."""
 
-    def read(self, asks: list[Ask]) -> list[Answer]:
-        """Each view's rows, all views as of one moment where the store can do that."""
+    def read(self, asks: tuple[Ask, ...], keys: Sequence[list[bytes]]) -> list[Answer]:
+        """Each view's rows of its keys, all views as of one moment where the store can do that.
+
+        keys: lists of distinct keys, to which the asks point.
+        """
 
     def write(self, rows: Rows) -> None:
         """Keep each row, unless the store has one of its key that is newer: by event time, then by created time."""

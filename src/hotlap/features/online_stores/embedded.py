@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Any
-
-import numpy as np
 
 from hotlap.features import times
 from hotlap.features.online_stores import Answer, Ask, Reach, Rows
-from hotlap.features.online_stores.sqlite import VARIABLES, Sqlite, path_of, quoted
+from hotlap.features.online_stores.sqlite import Sqlite, path_of, quoted, sliced
 
 _CACHE_KIB = 32_768
 """Of each connection, as far as pages are read: SQLite's own 2 MiB send most lookups to the system."""
@@ -30,12 +28,12 @@ def open_store(reach: Reach) -> Embedded:
 class Embedded(Sqlite):
     """One database file."""
 
-    def read(self, asks: list[Ask]) -> list[Answer]:
+    def read(self, asks: tuple[Ask, ...], keys: Sequence[list[bytes]]) -> list[Answer]:
         """All views in one statement, or in one transaction where there are too many keys for that."""
         found: list[dict[bytes, Any]] = [{} for _ in asks]
-        for row in self._rows(list(_statements(asks))):
+        for row in self._rows(_statements(asks, keys)):
             found[row[0]][row[1]] = row
-        return [_answer(ask, rows) for ask, rows in zip(asks, found, strict=True)]
+        return [_answer(ask, keys[ask.keys], rows) for ask, rows in zip(asks, found, strict=True)]
 
     def _connect(self) -> sqlite3.Connection:
         connection = super()._connect()
@@ -63,41 +61,35 @@ def column_name(feature: str) -> str:
     return f"f:{feature}" if same else f"f:{feature}:{hashlib.sha256(feature.encode()).hexdigest()[:8]}"
 
 
-def _answer(ask: Ask, found: dict[bytes, Any]) -> Answer:
-    absent = (None, None, times.NEVER, *repeat(None, len(ask.features)))
-    rows = [found.get(key, absent) for key in ask.keys]
-    columns = list(zip(*rows, strict=False)) if rows else [()] * len(absent)
-    return Answer(
-        values=[list(one) for one in columns[3 : 3 + len(ask.features)]], events=np.array(columns[2], np.int64)
-    )
+def _answer(ask: Ask, keys: list[bytes], found: dict[bytes, Any]) -> Answer:
+    width = len(ask.features)
+    if len(found) == len(keys):
+        rows = list(map(found.__getitem__, keys))
+    else:
+        absent = (None, None, times.NEVER, *repeat(None, width))
+        rows = [found.get(key, absent) for key in keys]
+    columns = list(zip(*rows, strict=False)) or [()] * (3 + width)
+    return Answer(columns[3 : 3 + width], columns[2])
 
 
-def _statements(asks: list[Ask]) -> Iterator[tuple[str, list[bytes]]]:
+def _statements(asks: tuple[Ask, ...], keys: Sequence[list[bytes]]) -> Iterator[tuple[str, list[bytes]]]:
     """Queries with their values. Names are quoted, keys are bound."""
-    most = max((len(ask.keys) for ask in asks), default=0)
-    step = max(1, VARIABLES // max(1, len(asks)))
-    for start in range(0, most, step):
-        parts: list[tuple[int, str, tuple[str, ...], int]] = []
-        values: list[bytes] = []
-        for view, ask in enumerate(asks):
-            keys = ask.keys[start : start + step]
-            if keys:
-                parts.append((view, ask.table, tuple(ask.features), len(keys)))
-                values += keys
-        yield _query(tuple(parts)), values
+    for counts, slices in sliced(asks, keys):
+        yield _query(asks, counts), list(chain.from_iterable(slices))
 
 
 @lru_cache(maxsize=128)
-def _query(parts: tuple[tuple[int, str, tuple[str, ...], int], ...]) -> str:
-    """parts: a view's number, its table, its features, and how many keys are asked for."""
-    width = max(len(features) for _, _, features, _ in parts)
+def _query(asks: tuple[Ask, ...], counts: tuple[int, ...]) -> str:
+    """counts: how many keys are asked for of each view."""
+    width = max(len(ask.features) for ask in asks)
     return " UNION ALL ".join(
         f"SELECT {view}, entity_key, event"
         # Of its table: a quoted name that stands alone is a text to SQLite where there is no such column.
-        + "".join(f", own.{quoted(column_name(one))}" for one in features)
-        + ", NULL" * (width - len(features))
-        + f" FROM {quoted(table_name(table))} AS own WHERE entity_key IN ({','.join('?' * keys)})"
-        for view, table, features, keys in parts
+        + "".join(f", own.{quoted(column_name(one))}" for one in ask.features)
+        + ", NULL" * (width - len(ask.features))
+        + f" FROM {quoted(table_name(ask.table))} AS own WHERE entity_key IN ({','.join('?' * count)})"
+        for view, (ask, count) in enumerate(zip(asks, counts, strict=True))
+        if count
     )
 
 

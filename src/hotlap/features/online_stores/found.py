@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from hotlap.features import times
 from hotlap.features.online_stores import Answer, Ask
 
@@ -11,10 +9,10 @@ from hotlap.features.online_stores import Answer, Ask
 class Found:
     """What a table of (key, feature, value, event time) has for one view. A key's event is its values' oldest."""
 
-    def __init__(self, ask: Ask) -> None:
-        self._place = {key: place for place, key in enumerate(ask.keys)}
-        self._values: dict[str, list[bytes | None]] = {name: [None] * len(ask.keys) for name in ask.features}
-        self._events: list[int] = [times.NEVER] * len(ask.keys)
+    def __init__(self, ask: Ask, keys: list[bytes]) -> None:
+        self._place = {key: place for place, key in enumerate(keys)}
+        self._values: dict[str, list[bytes | None]] = {name: [None] * len(keys) for name in ask.features}
+        self._events: list[int] = [times.NEVER] * len(keys)
 
     def add(self, key: bytes, feature: str, value: bytes, event: int) -> None:
         """event: microseconds since 1970, UTC."""
@@ -26,4 +24,4 @@ class Found:
             self._events[place] = event if known == times.NEVER or event < known else known
 
     def answer(self) -> Answer:
-        return Answer(values=list(self._values.values()), events=np.array(self._events, np.int64))
+        return Answer(list(self._values.values()), self._events)

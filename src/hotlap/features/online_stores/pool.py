@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import queue
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 
@@ -12,28 +11,43 @@ class Pool:
     """At most `connections` are kept open; more may be in use at a time. One that failed is closed."""
 
     def __init__(self, connect: Callable[[], Any], connections: int) -> None:
-        self._connect = connect
-        self._idle: queue.LifoQueue[Any] = queue.LifoQueue(connections)
+        self._connect, self._most = connect, connections
+        self._idle: deque[Any] = deque()
 
-    @contextmanager
-    def connection(self, *, fresh: bool = False) -> Iterator[Any]:
-        """fresh: a new one, and all that were kept are closed first, since the server may have gone with them."""
-        connection = None
-        while connection is None:
+    def connection(self, *, fresh: bool = False) -> _Lent:
+        """One for a `with` block. fresh: a new one, and all that were kept are closed first, since the server may have
+        gone with them.
+        """
+        return _Lent(self, fresh)
+
+    def take(self, fresh: bool) -> Any:
+        while True:
             try:
-                connection = self._idle.get_nowait()
-            except queue.Empty:
-                connection = self._connect()
-                break
-            if fresh:
-                connection.close()
-                connection = None
-        try:
-            yield connection
-        except BaseException:
+                connection = self._idle.pop()
+            except IndexError:
+                return self._connect()
+            if not fresh:
+                return connection
             connection.close()
-            raise
-        try:
-            self._idle.put_nowait(connection)
-        except queue.Full:
+
+    def give_back(self, connection: Any, broken: bool) -> None:
+        if broken or len(self._idle) >= self._most:  # one more is kept for each thread that looks at the same moment
             connection.close()
+        else:
+            self._idle.append(connection)
+
+
+class _Lent:
+    """A generator would take longer than the rest of the pool."""
+
+    __slots__ = ("_connection", "_fresh", "_pool")
+
+    def __init__(self, pool: Pool, fresh: bool) -> None:
+        self._pool, self._fresh = pool, fresh
+
+    def __enter__(self) -> Any:
+        self._connection = self._pool.take(self._fresh)
+        return self._connection
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._pool.give_back(self._connection, kind is not None)

@@ -7,7 +7,9 @@ read and written the same way here.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -33,9 +35,9 @@ _NOT_LET_IN = re.compile(
     "FATAL: .* does not exist"
 )
 """What is said of a connection that trying again does not change. psycopg gives such errors no code."""
-_PLANNING = {"enable_seqscan": "off", "max_parallel_workers_per_gather": 0}
+_PLANNING = {"enable_seqscan": "off", "max_parallel_workers_per_gather": 0, "plan_cache_mode": "force_generic_plan"}
 """Keys are looked up: where a table was not analyzed yet the planner would rather read all of it, and for several views
-start processes to do so, which takes longer than the rest."""
+start processes to do so, which takes longer than the rest. Planning each read anew takes longer than a lookup."""
 _EPOCH = datetime(1970, 1, 1)
 _CREATED = sql.SQL("COALESCE({}.created_ts, '-infinity')")
 
@@ -53,27 +55,18 @@ class Postgres:
         self._place = f"postgres at {own.host}:{own.port}, database {own.database}"
         self._pool = Pool(self._connect, reach.connections)
 
-    def read(self, asks: list[Ask]) -> list[Answer]:
+    def read(self, asks: tuple[Ask, ...], keys: Sequence[list[bytes]]) -> list[Answer]:
         """All views in one statement."""
         if not asks:
             return []
-        parts, values = [], []
-        for number, ask in enumerate(asks):
-            parts.append(
-                sql.SQL(
-                    "SELECT {}::int4, entity_key, feature_name, value, (date_part('epoch', event_ts AT TIME ZONE "
-                    "current_setting('TimeZone')) * 1000000)::int8 FROM {} "
-                    "WHERE entity_key = ANY(%b) AND feature_name = ANY(%b)"
-                ).format(sql.Literal(number), sql.Identifier(ask.table))
-            )
-            values += [ask.keys, ask.features]
-        query = sql.SQL(" UNION ALL ").join(parts)
+        query = _query(asks)
+        values = [one for ask in asks for one in ((keys[ask.keys], ask.named) if ask.named else (keys[ask.keys],))]
 
         def run(again: bool) -> Any:
             with self._pool.connection(fresh=again) as connection, connection.cursor(binary=True) as cursor:
                 return cursor.execute(query, values).fetchall()
 
-        found = [Found(ask) for ask in asks]
+        found = [Found(ask, keys[ask.keys]) for ask in asks]
         for number, key, feature, value, event in self._asked(run):
             found[number].add(key, feature, value, event)
         return [one.answer() for one in found]
@@ -139,6 +132,22 @@ class Postgres:
             raise
         connection.seconds = seconds
         return connection
+
+
+@lru_cache(maxsize=128)
+def _query(asks: tuple[Ask, ...]) -> bytes:
+    return (
+        sql.SQL(" UNION ALL ")
+        .join(
+            sql.SQL(
+                "SELECT {}::int4, entity_key, feature_name, value, (date_part('epoch', event_ts AT TIME ZONE "
+                "current_setting('TimeZone')) * 1000000)::int8 FROM {} "
+                "WHERE entity_key = ANY(%b)" + (" AND feature_name = ANY(%b)" if ask.named else "")
+            ).format(sql.Literal(number), sql.Identifier(ask.table))
+            for number, ask in enumerate(asks)
+        )
+        .as_bytes(None)
+    )
 
 
 class _Connection(psycopg.Connection[Any]):

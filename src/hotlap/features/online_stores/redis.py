@@ -9,16 +9,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
+from itertools import islice
 from typing import Any
 
-import numpy as np
 import redis
 from feast.infra.online_stores.helpers import _mmh3, compute_versioned_name
 from feast.infra.online_stores.redis import RedisOnlineStore, RedisType
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from hotlap.core import Array
 from hotlap.errors import InputError
 from hotlap.features import times, wire
 from hotlap.features.online_stores import Answer, Ask, OnlineStore, Reach, Rows
@@ -94,33 +93,28 @@ class Redis:
             **options,
         )
         self._reach, self._project = reach, reach.config.project.encode()
+        self._versioned = reach.config.registry.enable_online_feature_view_versioning
         self._keep_seconds = own.key_ttl_seconds or 0
 
-    def read(self, asks: list[Ask]) -> list[Answer]:
-        groups = _together(asks)
-        commands = []
-        for keys, members in groups:
-            fields = [field for ask in members for field in _fields(self._name(ask.view), ask.features)]
-            commands += _commands([key + self._project for key in keys], fields)
+    def read(self, asks: tuple[Ask, ...], keys: Sequence[list[bytes]]) -> list[Answer]:
+        requests = _requests(asks, self._versioned)
+        commands = [
+            b"%b$%d\r\n%b%b\r\n%b" % (head, len(key) + len(self._project), key, self._project, tail)
+            for number, (head, tail) in requests.items()
+            for key in keys[number]
+        ]
         message = b"".join(commands)
         replies = self._reach.asked(partial(self._answered, message, len(commands)), self._place, _DOWN, _REFUSED)
-        held: dict[int, list[tuple[bytes | None, ...]]] = {}
-        start = 0
-        for keys, members in groups:
-            columns = list(zip(*replies[start : start + len(keys)], strict=True))
-            start += len(keys)
-            place = 0
-            for ask in members:
-                own = columns[place : place + len(ask.features) + 1] or [()] * (len(ask.features) + 1)
-                held[id(ask)] = own
-                place += len(ask.features) + 1
-        # All views' times at once: each of NumPy's calls costs more than some stamps.
-        events = _events([stamp for ask in asks for stamp in held[id(ask)][-1]])
-        ends = np.cumsum([len(ask.keys) for ask in asks])
-        return [
-            Answer(values=[list(one) for one in held[id(ask)][:-1]], events=events[end - len(ask.keys) : end])
-            for ask, end in zip(asks, ends.tolist(), strict=True)
+        columns, start = {}, 0
+        for number in requests:
+            columns[number] = zip(*replies[start : start + len(keys[number])], strict=True)
+            start += len(keys[number])
+        held = [
+            list(islice(columns[ask.keys], len(ask.features) + 1)) or [()] * (len(ask.features) + 1) for ask in asks
         ]
+        # All views' times at once: each of NumPy's calls costs more than some stamps.
+        events = iter(_events([stamp for own in held for stamp in own[-1]]))
+        return [Answer(own[:-1], list(islice(events, len(own[-1])))) for own in held]
 
     def write(self, rows: Rows) -> None:
         view = self._name(rows.view)
@@ -164,7 +158,7 @@ class Redis:
         return next((line for line in told.decode().splitlines() if line.startswith("run_id:")), "")
 
     def _name(self, view: Any) -> str:
-        name: str = compute_versioned_name(view, self._reach.config.registry.enable_online_feature_view_versioning)
+        name: str = compute_versioned_name(view, self._versioned)
         return name
 
     def _answered(self, message: bytes, replies: int, again: bool) -> list[Any]:
@@ -197,15 +191,22 @@ def _project(key: bytes) -> bytes | None:
     return key[at:]
 
 
-def _together(asks: list[Ask]) -> list[tuple[list[bytes], list[Ask]]]:
-    """Views that are asked for the same keys, which lie in the same hashes."""
-    groups: dict[int, tuple[list[bytes], list[Ask]]] = {}
+@lru_cache(maxsize=128)
+def _requests(asks: tuple[Ask, ...], versioned: bool) -> dict[int, tuple[bytes, bytes]]:
+    """Of an HMGET of all that is asked of one key what stands before the key and after it, by its list of keys."""
+    fields: dict[int, list[bytes]] = {}
     for ask in asks:
-        groups.setdefault(id(ask.keys), (ask.keys, []))[1].append(ask)
-    return list(groups.values())
+        fields.setdefault(ask.keys, []).extend(_fields(compute_versioned_name(ask.view, versioned), ask.features))
+    return {
+        number: (
+            b"*%d\r\n$5\r\nHMGET\r\n" % (len(own) + 2),
+            b"".join(b"$%d\r\n%b\r\n" % (len(field), field) for field in own),
+        )
+        for number, own in fields.items()
+    }
 
 
-def _fields(view: str, features: list[str]) -> list[bytes]:
+def _fields(view: str, features: Sequence[str]) -> list[bytes]:
     return [*(_mmh3(f"{view}:{feature}") for feature in features), f"_ts:{view}".encode()]
 
 
@@ -213,18 +214,9 @@ def _packed(*parts: bytes) -> bytes:
     return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
 
 
-def _commands(keys: list[bytes], fields: list[bytes]) -> list[bytes]:
-    """HMGET of the fields for each key."""
-    head = b"*%d\r\n$5\r\nHMGET\r\n" % (len(fields) + 2)
-    tail = b"".join(b"$%d\r\n%b\r\n" % (len(field), field) for field in fields)
-    return [b"%b$%d\r\n%b\r\n%b" % (head, len(key), key, tail) for key in keys]
-
-
-def _events(stamps: Sequence[bytes | None]) -> Array:
-    known = np.fromiter((one is not None for one in stamps), bool, len(stamps))
-    made = np.full(len(stamps), times.NEVER)
-    made[known] = wire.moments([one for one in stamps if one is not None])
-    return made
+def _events(stamps: Sequence[bytes | None]) -> list[int]:
+    known = iter(wire.moments([one for one in stamps if one is not None]))
+    return [times.NEVER if one is None else next(known) for one in stamps]
 
 
 def _stamp(event: int) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from calendar import timegm
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -48,11 +48,11 @@ class Sqlite:
         self._path, self._reach, self._place = path, reach, f"sqlite {path}"
         self._pool = Pool(self._connect, reach.connections)
 
-    def read(self, asks: list[Ask]) -> list[Answer]:
+    def read(self, asks: tuple[Ask, ...], keys: Sequence[list[bytes]]) -> list[Answer]:
         """All views in one statement, or in one transaction where there are too many keys for that."""
-        found = [Found(ask) for ask in asks]
+        found = [Found(ask, keys[ask.keys]) for ask in asks]
         utc: dict[Any, int] = {}
-        for view, key, feature, value, event in self._rows(list(_statements(asks))):
+        for view, key, feature, value, event in self._rows(_statements(asks, keys)):
             at = utc.get(event)
             if at is None:
                 at = utc[event] = microseconds(event)
@@ -77,8 +77,9 @@ class Sqlite:
         ]
         self._written(query, values)
 
-    def _rows(self, statements: list[tuple[str, list[Any]]]) -> list[Any]:
+    def _rows(self, statements: Iterable[tuple[str, list[Any]]]) -> list[Any]:
         """All rows of queries with their values, as of one moment."""
+        statements = list(statements)
 
         def run(again: bool) -> list[Any]:
             with self._pool.connection(fresh=again) as connection:
@@ -132,31 +133,37 @@ class Sqlite:
         return sqlite3.connect(self._path, timeout=self._reach.timeout_s, isolation_level=None, check_same_thread=False)
 
 
-def _statements(asks: list[Ask]) -> Iterator[tuple[str, list[Any]]]:
+def _statements(asks: tuple[Ask, ...], keys: Sequence[list[bytes]]) -> Iterator[tuple[str, list[Any]]]:
     """Queries with their values. Names of tables are quoted; keys and features are bound."""
-    most = max((len(ask.keys) for ask in asks), default=0)
-    step = max(1, (VARIABLES - sum(len(ask.features) for ask in asks)) // max(1, len(asks)))
-    for start in range(0, most, step):
-        parts: list[tuple[int, str, int, int]] = []
+    for counts, slices in sliced(asks, keys, sum(len(ask.features) for ask in asks)):
         values: list[Any] = []
-        for view, ask in enumerate(asks):
-            keys = ask.keys[start : start + step]
-            if keys:
-                named = ask.features if len(ask.features) * 2 < len(ask.view.features) else []
-                parts.append((view, ask.table, len(keys), len(named)))
-                values += keys
-                values += named
-        yield _query(tuple(parts)), values
+        for ask, own in zip(asks, slices, strict=True):
+            values += own
+            values += ask.named if own else ()
+        yield _query(asks, counts), values
+
+
+def sliced(
+    asks: tuple[Ask, ...], keys: Sequence[list[bytes]], others: int = 0
+) -> Iterator[tuple[tuple[int, ...], list[list[bytes]]]]:
+    """Each view's keys, as many as one statement takes beside `others`; and their numbers."""
+    own = [keys[ask.keys] for ask in asks]
+    most = max(map(len, own), default=0)
+    step = max(1, (VARIABLES - others) // max(1, len(asks)))
+    for start in range(0, most, step):
+        slices = own if most <= step else [one[start : start + step] for one in own]
+        yield tuple(map(len, slices)), slices
 
 
 @lru_cache(maxsize=128)
-def _query(parts: tuple[tuple[int, str, int, int], ...]) -> str:
-    """parts: a view's number, its table, and how many keys and features are asked for; no features: all of them."""
+def _query(asks: tuple[Ask, ...], counts: tuple[int, ...]) -> str:
+    """counts: how many keys are asked for of each view."""
     return " UNION ALL ".join(
-        f"SELECT {view}, entity_key, feature_name, value, event_ts FROM {quoted(table)} "
-        f"WHERE entity_key IN ({','.join('?' * keys)})"
-        + (f" AND feature_name IN ({','.join('?' * features)})" if features else "")
-        for view, table, keys, features in parts
+        f"SELECT {view}, entity_key, feature_name, value, event_ts FROM {quoted(ask.table)} "
+        f"WHERE entity_key IN ({','.join('?' * count)})"
+        + (f" AND feature_name IN ({','.join('?' * len(ask.named))})" if ask.named else "")
+        for view, (ask, count) in enumerate(zip(asks, counts, strict=True))
+        if count
     )
 
 

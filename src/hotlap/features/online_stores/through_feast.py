@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,20 +25,20 @@ class ThroughFeast:
         self._config = reach.config
         self._store = get_online_store_from_config(reach.config.online_store)
 
-    def read(self, asks: list[Ask]) -> list[Answer]:
-        return [self._read(ask) for ask in asks]
+    def read(self, asks: tuple[Ask, ...], keys: Sequence[list[bytes]]) -> list[Answer]:
+        return [self._read(ask.view, ask.features, keys[ask.keys]) for ask in asks]
 
-    def _read(self, ask: Ask) -> Answer:
-        keys = [deserialize_entity_key(key) for key in ask.keys]
-        rows = self._store.online_read(self._config, ask.view, keys, list(ask.features)) if keys else []
+    def _read(self, view: Any, features: Sequence[str], serialized: list[bytes]) -> Answer:
+        keys = [deserialize_entity_key(key) for key in serialized]
+        rows = self._store.online_read(self._config, view, keys, list(features)) if keys else []
         return Answer(
-            values=[[_serialized(values, name) for _, values in rows] for name in ask.features],
-            events=np.array([times.NEVER if at is None else times.microseconds(at) for at, _ in rows], np.int64),
+            [[_serialized(values, name) for _, values in rows] for name in features],
+            [times.NEVER if at is None else times.microseconds(at) for at, _ in rows],
         )
 
     def write(self, rows: Rows) -> None:
         """Rows older than the store's are left out. That is looked up first: a row written meanwhile may be lost."""
-        known = self._read(Ask(view=rows.view, table=rows.table, keys=rows.keys, features=rows.features)).events
+        known = self._read(rows.view, rows.features, rows.keys).events
         kept = np.flatnonzero(rows.events >= known)
         data = [
             (

@@ -23,7 +23,7 @@ from features.test_online import NAMES, REFS, keys
 from features.test_online_stores import newest_wins
 
 from hotlap import features
-from hotlap.errors import InputError, OutputError, StoreDown
+from hotlap.errors import InputError, StoreDown
 from hotlap.features import materialize, registry
 
 pytestmark = pytest.mark.slow
@@ -181,48 +181,6 @@ def test_reading_works_while_it_runs(copy: Path) -> None:
         stop.set()
         writer.join()
     assert not failed
-
-
-def test_two_runs_of_one_view_at_a_time_are_refused(copy: Path) -> None:
-    store = features.open(copy)
-    with (
-        materialize._journal(store, "trips"),
-        pytest.raises(InputError, match="view trips is being materialized by another process"),
-    ):
-        features.open(copy).materialize(["trips"], end=END)
-
-
-def test_a_journal_that_was_cut_off_is_gone_on_with(tmp_path: Path) -> None:
-    """A line that was half written, by a full disk or a power failure, does not swallow the next."""
-    window = materialize._Window(start=None, end=END.replace(tzinfo=UTC))
-    journal = materialize._Journal(tmp_path / "journal")
-    journal.begin(window, 4, "same")
-    journal.passed(0)
-    with journal.path.open("a") as file:
-        file.write('{"sha')
-    assert journal.begin(window, 4, "same") == (4, {0})
-    journal.passed(1)
-    assert journal.begin(window, 4, "same") == (4, {0, 1})
-
-
-def test_a_run_that_did_not_end_is_done_though_its_source_changed_since(copy: Path) -> None:
-    """A backfill that was killed reaches further back than the next run would; new rows don't make it forgotten."""
-    store = features.open(copy)
-    first, middle = START.replace(tzinfo=UTC), (START + timedelta(hours=100)).replace(tzinfo=UTC)
-    with materialize._journal(store, "trips") as journal:
-        journal.begin(materialize._Window(start=first, end=middle), 3, "of the source as it was")
-        journal.passed(0)
-    told = store.materialize(["trips"], end=END)["views"]["trips"]
-    assert (told["start"], told["resumed_after_shares"]) == (first.isoformat(), 0)
-    asked = pl.read_parquet(copy / "data/trips.parquet")["driver_id"].unique()
-    got = store.online({"driver_id": asked}, ["trips:rate"], at=START)
-    assert "missing" not in got.status("rate")
-
-
-def test_a_journal_that_cant_be_kept_is_said(copy: Path) -> None:
-    (copy / "data/.hotlap-materialize").write_text("no folder")
-    with pytest.raises(OutputError, match=r"\.hotlap-materialize: can't be written"):
-        features.open(copy).materialize(["trips"], end=END)
 
 
 def test_an_end_that_lies_ahead_leaves_nothing_out_of_the_next_run(copy: Path) -> None:

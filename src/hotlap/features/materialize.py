@@ -7,14 +7,11 @@ only saves work: the store keeps the newest row of a key whatever is written twi
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,15 +22,15 @@ import polars as pl
 import pyarrow as pa
 
 from hotlap.core import Json
-from hotlap.errors import InputError, OutputError, StoreDown
+from hotlap.errors import InputError, StoreDown
 from hotlap.features import keys as key_forms
 from hotlap.features import lineage, made_as, registry, rules, times, wire
 from hotlap.features.job import plain
+from hotlap.features.journal import Journal, Window, journal_of
 from hotlap.features.offline import view_of
 from hotlap.features.online_stores import Rows
 from hotlap.features.other_offline import other
 from hotlap.features.source import collected
-from hotlap.search.folder import written_whole
 
 if TYPE_CHECKING:
     from hotlap.features.asof import View
@@ -48,14 +45,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Progress = Callable[[str, int, int], None]
 """Called with a view, how many of its shares are through, and how many there are."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Window:
-    """Rows to take: events from `start` (None: from the first) to `end`, both included, and later-made ones too."""
-
-    start: datetime | None
-    end: datetime
 
 
 def run(
@@ -75,21 +64,21 @@ def run(
     told: dict[str, Any] = {}
     for view in chosen:
         begun = time.monotonic()
-        with _journal(store, view.name) as journal:
+        with journal_of(store, view.name) as journal:
             until = registry.materialized_until(store.registry_path, store.feast.project, view.name)
             change = made_as.change(journal.path, view) if until else "none"
             anew = change != "none" and start is None
             if until is None or anew:
                 since = min(end - view.ttl, until or end) if view.ttl else None
-                window = _Window(start=_in_utc(start) if start else since, end=max(end, until or end))
+                window = Window(start=_in_utc(start) if start else since, end=max(end, until or end))
             else:
-                window = _Window(start=_in_utc(start) if start else until, end=end)
+                window = Window(start=_in_utc(start) if start else until, end=end)
             left = None if anew else journal.unfinished()
             rows = skipped = 0
             first = window.start
             if left is not None and start is None and left.end <= window.end:
                 rows, skipped = _materialized(store, view, left, journal, share_rows, progress)
-                first, window = left.start, _Window(start=left.end, end=window.end)
+                first, window = left.start, Window(start=left.end, end=window.end)
             if anew:
                 journal.forget()
             clear = anew and change == "other"
@@ -214,8 +203,8 @@ def _chosen(store: Store, names: list[str] | None) -> list[Any]:
 def _materialized(
     store: Store,
     view: Any,
-    window: _Window,
-    journal: _Journal,
+    window: Window,
+    journal: Journal,
     share_rows: int,
     progress: Progress | None,
     *,
@@ -312,7 +301,7 @@ def _one_share(
     return len(frame)
 
 
-def _within(view: View, window: _Window, joins: list[str]) -> tuple[pl.LazyFrame, int]:
+def _within(view: View, window: Window, joins: list[str]) -> tuple[pl.LazyFrame, int]:
     """The source's rows whose event lies in the window, and those of before that were made in it, which came late;
     and how many of their times' units make a microsecond.
     """
@@ -345,84 +334,6 @@ def _identity(store: Store, view: Any, life: str) -> str:
         rows = uuid.uuid4().hex
     told = json.dumps([lineage.definition_digest(view), rows, pl.__version__, life])
     return hashlib.sha256(told.encode()).hexdigest()
-
-
-@dataclass(slots=True)
-class _Journal:
-    """Which shares of a window are through, a line each, flushed to the disk; its lock goes with the process."""
-
-    path: Path
-
-    def unfinished(self) -> _Window | None:
-        """The window of a run that did not end. It is still to be done where the source has changed since, whole."""
-        lines = self._lines()
-        if not lines:
-            return None
-        start = lines[0]["start"]
-        return _Window(
-            start=datetime.fromisoformat(start) if start else None, end=datetime.fromisoformat(lines[0]["end"])
-        )
-
-    def begin(self, window: _Window, shares: int, identity: str) -> tuple[int, set[int]]:
-        """How many shares there are, and which are through; none are once the view or its source are others."""
-        lines = self._lines()
-        if lines and lines[0]["identity"] == identity and self.unfinished() == window:
-            self._whole_lines_only(lines)
-            return lines[0]["shares"], {line["share"] for line in lines[1:]}
-        start = None if window.start is None else window.start.isoformat()
-        head = {"identity": identity, "start": start, "end": window.end.isoformat(), "shares": shares}
-        self.path.write_text("")
-        self._add(head)
-        return shares, set()
-
-    def passed(self, share: int) -> None:
-        self._add({"share": share})
-
-    def end(self) -> None:
-        self.path.unlink()
-
-    def forget(self) -> None:
-        """What a run of another definition left."""
-        self.path.unlink(missing_ok=True)
-
-    def _add(self, line: Json) -> None:
-        with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-    def _whole_lines_only(self, lines: list[Any]) -> None:
-        """Drop what was cut off, so that the next line does not follow it on the same one."""
-        whole = "".join(json.dumps(line) + "\n" for line in lines)
-        if self.path.read_text() != whole:
-            with written_whole(self.path) as part:
-                part.write_text(whole)
-
-    def _lines(self) -> list[Any]:
-        """The whole lines; what was cut off by a kill is none."""
-        if not self.path.exists():
-            return []
-        return [json.loads(line) for line in self.path.read_text().split("\n")[:-1]]
-
-
-@contextmanager
-def _journal(store: Store, view: str) -> Iterator[_Journal]:
-    """The view's journal, beside the registry, for one process at a time."""
-    place = made_as.place(store.registry_path, store.feast.project, view)
-    try:
-        lock = os.open(place.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise OutputError(
-            f"{place.parent}: can't be written ({error.strerror}); the journal of what is materialized is kept there"
-        ) from error
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"view {view} is being materialized by another process; wait for it") from None
-        yield _Journal(place.with_suffix(".jsonl"))
-    finally:
-        os.close(lock)
 
 
 def _in_utc(moment: datetime) -> datetime:

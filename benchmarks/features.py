@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +35,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from hotlap.machine import facts
 
@@ -43,22 +45,30 @@ VALUES = ["x", "y", "n"]
 BEGIN = np.datetime64("2026-01-01", "us")
 DAYS = 90
 DAY = 86_400_000_000
+AT_ONCE = 10_000_000
+"""Rows that are drawn and written at a time."""
 
 
 def write_features(path: Path, rows: int, entities: int) -> None:
     """Rows at whole minutes, so that some of one entity's are at one time; created up to a day later."""
     draw = np.random.default_rng(0)
-    at = BEGIN + (draw.integers(0, DAYS * 1440, rows) * 60_000_000).astype("m8[us]")
-    pl.DataFrame(
-        {
-            "who": draw.integers(0, entities, rows),
-            "at": at,
-            "made": at + draw.integers(0, DAY, rows).astype("m8[us]"),
-            "x": draw.normal(size=rows),
-            "y": draw.normal(size=rows),
-            "n": draw.integers(0, 1000, rows),
-        }
-    ).write_parquet(path)
+    with ExitStack() as stack:
+        writer = None
+        for start in range(0, rows, AT_ONCE):
+            count = min(AT_ONCE, rows - start)
+            at = BEGIN + (draw.integers(0, DAYS * 1440, count) * 60_000_000).astype("m8[us]")
+            piece = pa.table(
+                {
+                    "who": draw.integers(0, entities, count),
+                    "at": at,
+                    "made": at + draw.integers(0, DAY, count).astype("m8[us]"),
+                    "x": draw.normal(size=count),
+                    "y": draw.normal(size=count),
+                    "n": draw.integers(0, 1000, count),
+                }
+            )
+            writer = writer or stack.enter_context(pq.ParquetWriter(path, piece.schema, compression="zstd"))
+            writer.write_table(piece)
 
 
 def asked(rows: int, entities: int) -> pd.DataFrame:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tables_features import offline_words, online_table, online_words
+from tables_features import offline_words, online_table, online_words, readme_features
 from tables_optimize import (
     MODELS,
     cases,
@@ -20,13 +20,14 @@ from tables_optimize import (
     main_table,
     means,
     provenance,
+    readme_about,
     readme_table,
     rivals_table,
     search_table,
     skipped_words,
 )
 from tables_statistics import noise_table, noise_words, simulation_set_up, simulation_table, simulation_words
-from tables_training import TRAINED, memory_parts, training_parts, tuner_parts
+from tables_training import TRAINED, memory_parts, readme_training, training_parts, tuner_parts
 from wording import Json
 
 __all__ = ("BEGIN", "END", "MODELS", "main_table", "page", "with_table", "write_pages")
@@ -126,7 +127,9 @@ def write_pages(results: Path, *, check: bool = False) -> list[Path]:
     training = [json.loads((results / "training" / f"{name}.json").read_text()) for name in _trained(results)]
     wanted = {PAGE: page(found, noise, simulation, training, online, offline, tuner, memory)}
     if README.is_file() and found:
-        wanted[README] = with_table(README.read_text(), readme_table(found))
+        lines = [readme_training(training), readme_features(offline, online) if offline and online else ""]
+        parts = [readme_table(found), "\n".join(filter(None, lines)), readme_about(found)]
+        wanted[README] = with_table(README.read_text(), "\n\n".join(filter(None, parts)))
     differing = [path for path, text in wanted.items() if not path.is_file() or path.read_text() != text]
     if not check:
         for path in differing:

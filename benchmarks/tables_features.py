@@ -42,7 +42,24 @@ def offline_words(found: Json) -> list[str]:
     ]
     if curve:
         parts.append(table(["feature rows", "entity rows", "seconds", "peak memory, GiB"], curve))
+    versions = ", ".join(f"{name} {one}" for name, one in found["versions"].items())
+    parts.append(f"{machine_words(found['machine'])}. {versions}. `{found['command']}`, commit {found['commit'][:12]}.")
     return parts
+
+
+def readme_features(offline: Json, online: Json) -> str:
+    """The README's lines."""
+    feast, pandas = offline["sides"]["feast file store"], offline["sides"]["pandas merge_asof"]
+    own = online["stores"]["embedded"]
+    speedups = ", ".join(f"{row['times_hotlap']:.1f}x" for row in own)
+    keys = ", ".join(f"{row['keys']:,}" for row in own)
+    return (
+        f"- A point-in-time join of {offline['feature_rows']:,} feature rows: **{feast['times_hotlap']:.0f}x** Feast's "
+        f"file store, which loses {feast['lost']:,} of {offline['entity_rows']:,} rows where hotlap loses "
+        f"{offline['sides']['hotlap']['lost']:,}; {pandas['times_hotlap']:.1f}x pandas.\n"
+        f"- {online['configuration']['features']} features online of {keys} keys, from hotlap's own store: {speedups} "
+        "Feast's from its SQLite."
+    )
 
 
 def online_table(found: Json) -> str:

@@ -187,6 +187,10 @@ def readme_table(found: Sequence[Json]) -> str:
         for case in found
         if case["batch"] == 1
     ]
+    return table(head, rows)
+
+
+def readme_about(found: Sequence[Json]) -> str:
+    """Where the README's figures come from."""
     machine = " and ".join(sorted({f"{case['machine']['cpu']}, {case['machine']['cores']} cores" for case in found}))
-    about = f"*Written by the benchmark ({machine}); more in [docs/benchmarks.md](docs/benchmarks.md).*"
-    return table(head, rows) + "\n\n" + about
+    return f"*Written by the benchmarks ({machine}); more in [docs/benchmarks.md](docs/benchmarks.md).*"

@@ -238,13 +238,45 @@ def test_joins_are_told_with_what_was_lost_and_how_they_grow(tables):
         "feature_rows": 500_000, "entities": 20_000, "entity_rows": 100_000, "rounds": 7, "idle_priority": True,
         "sides": {"hotlap": side, "feast file store": {**side, "times_hotlap": 12.5, "lost": 3931, "wrong": 6}},
         "large": [{"feature_rows": 10**7, "entity_rows": 10**6, "seconds": 12.34, "peak_memory_bytes": 2**31}],
+        "machine": case()["machine"], "versions": {"feast": "0.67.0"}, "command": "python benchmarks/features.py",
+        "commit": "c" * 40,
     }  # fmt: skip
     text = tables.page([], offline=found)
+    assert "Made-up 1 (family 9), 2 cores, 8 GiB; avx512f. feast 0.67.0. `python benchmarks/features.py`" in text
     assert "| hotlap | 173 | 1.00 | 0 | 0 |" in text
     assert "| feast file store | 173 | 12.50 | 3,931 | 6 |" in text
     assert "| 10,000,000 | 1,000,000 | 12.3 | 2.00 |" in text
     assert "Taken at idle priority" in text
     assert "idle priority" not in tables.page([], offline={**found, "idle_priority": False, "large": []})
+
+
+def test_the_readme_has_the_figures_of_training_and_features(tables: ModuleType) -> None:
+    side = {"median_seconds": 0.1, "times_hotlap": 1.0, "lost": 0, "wrong": 0}
+    joins = {
+        "feature_rows": 500_000, "entity_rows": 100_000,
+        "sides": {
+            "hotlap": side, "feast file store": {**side, "times_hotlap": 123.4, "lost": 3931},
+            "pandas merge_asof": {**side, "times_hotlap": 2.34},
+        },
+    }  # fmt: skip
+    own = [{"keys": 1, "times_hotlap": 3.21}, {"keys": 1000, "times_hotlap": 17.0}]
+    online = {"configuration": {"features": 15}, "stores": {"embedded": own}}
+    text = tables.readme_features(joins, online)
+    assert "500,000 feature rows: **123x** Feast's file store, which loses 3,931 of 100,000 rows" in text
+    assert "hotlap loses 0; 2.3x pandas" in text
+    assert "15 features online of 1, 1,000 keys, from hotlap's own store: 3.2x, 17.0x Feast's" in text
+    speedups = [("lightning", 4.0), ("by hand", 1.0)], [("lightning", 1.0), ("by hand", 1.21)]
+    steps = [
+        {
+            "sides": [],
+            "comparisons": [
+                {"baseline": name, "candidate": "hotlap tuned", "speedup": {"estimate": one}} for name, one in own_ones
+            ],
+        }
+        for own_ones in speedups
+    ]
+    assert "over 2 models: **2.00x** Lightning's defaults, 1.10x a loop tuned by hand" in tables.readme_training(steps)
+    assert tables.readme_training([{"runs": []}]) == ""
 
 
 def test_online_reads_are_told_with_their_circumstances(tables: ModuleType) -> None:

@@ -23,7 +23,7 @@ import polars as pl
 from hotlap.core import Array
 from hotlap.errors import InputError
 from hotlap.features import times
-from hotlap.features.source import collected
+from hotlap.features.source import batches
 
 _KEY, _EVENT, _CREATED = "__hotlap_key", "__hotlap_event", "__hotlap_created"
 _LARGEST = np.iinfo(np.int64).max
@@ -67,8 +67,9 @@ class Found:
 def look_up(entities: pl.DataFrame, at: str, view: View, *, known_only: bool, memory_bytes: float) -> Found:
     """The values of `view` as of column `at` of `entities`.
 
-    The source is read in as many passes, a share of the keys each, as keep the rows held within about `memory_bytes`.
-    Raises InputError where a column is missing or keys are of types that can't be equal.
+    The source is read once, so many rows at a time as take about `memory_bytes`: what counts is the greatest of all,
+    and so the greatest of the greatest of each part. Raises InputError where a column is missing or keys are of types
+    that can't be equal.
     """
     known_only = known_only and view.created is not None
     schema = view.source.collect_schema()
@@ -76,30 +77,52 @@ def look_up(entities: pl.DataFrame, at: str, view: View, *, known_only: bool, me
     unit = times.unit(schema, entities.schema, (view.event, view.created), at)
     keys, asked = _numbered(entities, view, schema)
     instants = times.integers(entities[at], unit)
-    asked = np.where(instants == times.NEVER, -1, asked)
-    passes = _passes(view, schema, memory_bytes)
-    rows_of, values, event, created = [], [], [], []
-    for share in range(passes):
-        chosen = np.flatnonzero(asked >= 0) if passes == 1 else np.flatnonzero((asked >= 0) & (asked % passes == share))
-        rows = _rows(view, schema, keys.filter(pl.col(_KEY) % passes == share), instants[chosen], unit)
-        winner = _winners(rows, asked[chosen], instants[chosen], known_only, _ttl(view, unit))
-        hit = winner >= 0
-        rows_of.append(chosen[hit])
-        values.append(rows.select(_names(view))[winner[hit]])
-        event.append(rows[_EVENT].to_numpy()[winner[hit]])
-        created.append(rows[_CREATED].to_numpy()[winner[hit]] if view.created else np.empty(0, np.int64))
-    place = np.concatenate(rows_of)
-    after = int((np.concatenate(created) > instants[place]).sum()) if view.created else None
+    chosen = np.flatnonzero((instants != times.NEVER) & (asked >= 0))
+    asked, instants = asked[chosen], instants[chosen]
+    best = _Best(len(chosen), pl.DataFrame(schema={name: schema[name] for name in _names(view)}))
+    if len(chosen):
+        rows = _rows(view, schema, keys, instants, unit)
+        for part in batches(rows, _rows_held(view, schema, memory_bytes), f"view {view.name}", view.place):
+            best.add(part, _winners(part, asked, instants, known_only, _ttl(view, unit)))
     index = np.full(len(entities), -1)
-    index[place] = np.arange(len(place))
+    index[chosen] = best.place
     taken = pl.Series(index).set(pl.Series(index < 0), None)
-    ages = pl.Series("event", np.concatenate(event)).cast(pl.Datetime(unit, "UTC"))
+    ages = pl.Series("event", np.full(len(entities), times.NEVER))
+    ages = ages.scatter(chosen, best.event).set(pl.Series(index < 0), None)
     return Found(
-        values=pl.concat(values).select(pl.col(old).gather(taken).alias(new) for old, new in view.features),
-        event=ages.gather(taken),
-        found=len(place),
-        created_after=after,
+        values=best.values.select(pl.col(old).gather(taken).alias(new) for old, new in view.features),
+        event=ages.cast(pl.Datetime(unit, "UTC")),
+        found=int((best.place >= 0).sum()),
+        created_after=int((best.created > instants)[best.place >= 0].sum()) if view.created else None,
     )
+
+
+class _Best:
+    """Of all the rows seen the one that counts for each of those asked for.
+
+    `place`: int64[asked], the row of `values` that has its values, -1 for none; `event` and `created`: its times.
+    """
+
+    def __init__(self, asked: int, values: pl.DataFrame) -> None:
+        self.place = np.full(asked, -1)
+        self.event, self.created = np.full(asked, times.NEVER), np.full(asked, times.NEVER)
+        self.values = values
+
+    def add(self, rows: pl.DataFrame, winner: Array) -> None:
+        """Later rows of the source, and for each of those asked for the one of them that counts, or -1."""
+        hit = np.flatnonzero(winner >= 0)
+        row = winner[hit]
+        event, created = rows[_EVENT].to_numpy()[row], rows[_CREATED].to_numpy()[row]
+        known = self.event[hit]
+        newer = (event > known) | ((event == known) & (created >= self.created[hit]))
+        hit, row = hit[newer], row[newer]
+        self.event[hit], self.created[hit] = event[newer], created[newer]
+        self.place[hit] = np.arange(len(self.values), len(self.values) + len(hit))
+        self.values = pl.concat([self.values, rows.select(self.values.columns)[row]])
+        if len(self.values) > 2 * len(self.place):  # most were replaced since
+            found = self.place >= 0
+            self.values = self.values[self.place[found]]
+            self.place[found] = np.arange(len(self.values))
 
 
 def _check(view: View, source: pl.Schema, entities: pl.Schema) -> None:
@@ -152,12 +175,13 @@ def _alike(view: str, column: str, mine: pl.DataType, theirs: pl.DataType) -> pl
     )
 
 
-def _passes(view: View, schema: pl.Schema, memory_bytes: float) -> int:
-    """How often to read the source: its rows, and twice their times and numbers while they are sorted."""
+def _rows_held(view: View, schema: pl.Schema, memory_bytes: float) -> int:
+    """How many rows to take at a time: these, twice their times and numbers while they are sorted, and as much again
+    of those that are read meanwhile.
+    """
     kept = {name for name, _ in view.features} | {key for _, key in view.keys}
     width = 48 + sum(_bytes(schema[name]) for name in kept)
-    count = collected(view.source.select(pl.len()), f"view {view.name}", view.place).item()
-    return max(1, int(np.ceil(count * width / memory_bytes))) if view.keys else 1
+    return max(1, int(memory_bytes / (2 * width)))
 
 
 def _bytes(kind: pl.DataType) -> int:
@@ -166,24 +190,20 @@ def _bytes(kind: pl.DataType) -> int:
     )
 
 
-def _rows(view: View, schema: pl.Schema, keys: pl.DataFrame, instants: Array, unit: times.Unit) -> pl.DataFrame:
+def _rows(view: View, schema: pl.Schema, keys: pl.DataFrame, instants: Array, unit: times.Unit) -> pl.LazyFrame:
     """The source's rows of these keys that may count for any of these instants, in the source's order."""
     event = times.expression(view.event, schema, unit)
     created = times.expression(view.created, schema, unit) if view.created else pl.lit(None, pl.Int64)
     created = created.fill_null(times.NEVER)
-    frame = view.source
-    if len(instants):
-        oldest = None if view.ttl is None else int(instants.min()) - (_ttl(view, unit) or 0)
-        frame = frame.filter(times.between(view.event, schema, unit, oldest, int(instants.max())))
-    else:
-        frame = frame.head(0)
+    oldest = None if view.ttl is None else int(instants.min()) - (_ttl(view, unit) or 0)
+    frame = view.source.filter(times.between(view.event, schema, unit, oldest, int(instants.max())))
     frame = frame.with_columns(event.alias(_EVENT), created.alias(_CREATED)).filter(pl.col(_EVENT).is_not_null())
     if view.keys:
         columns = [column for _, column in view.keys]
         frame = frame.join(keys.lazy(), on=columns, how="inner", maintain_order="left")
     else:
         frame = frame.with_columns(pl.lit(0, pl.UInt32).alias(_KEY))
-    return collected(frame.select(_KEY, _EVENT, _CREATED, *_names(view)), f"view {view.name}", view.place)
+    return frame.select(_KEY, _EVENT, _CREATED, *_names(view))
 
 
 def _winners(rows: pl.DataFrame, asked: Array, instants: Array, known_only: bool, ttl: int | None) -> Array:

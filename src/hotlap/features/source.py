@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
@@ -52,8 +54,25 @@ def collected(rows: pl.LazyFrame, whose: str, place: str) -> pl.DataFrame:
     """The rows, read. Raises InputError where what is in a file is damaged, though its footer could be read; `whose`
     rows they are and their `place` are named.
     """
-    try:
+    with _damage_told(whose, place):
         return rows.collect(engine="streaming")
+
+
+def batches(rows: pl.LazyFrame, size: int, whose: str, place: str) -> Iterator[pl.DataFrame]:
+    """The rows in their order, about `size` at a time, read as they are taken. Raises as `collected` does."""
+    parts = iter(rows.collect_batches(chunk_size=size, maintain_order=True, engine="streaming"))
+    while True:
+        with _damage_told(whose, place):
+            part = next(parts, None)
+        if part is None:
+            return
+        yield part
+
+
+@contextmanager
+def _damage_told(whose: str, place: str) -> Iterator[None]:
+    try:
+        yield
     except (pl.exceptions.ComputeError, pl.exceptions.PanicException, OSError) as error:
         if isinstance(error, pl.exceptions.ComputeError) and "parquet" not in str(error):
             raise

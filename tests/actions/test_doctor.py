@@ -93,7 +93,7 @@ def test_a_runtime_that_crashes_as_it_is_imported_is_a_line_with_its_reason(
 
 
 def test_a_good_machine_needs_no_advice() -> None:
-    machine = replace(facts(), instruction_sets=("avx512f", "avx512_vnni"), cpu_quota=None)
+    machine = replace(facts(), instruction_sets=("avx512f", "avx512_vnni", "avx512_bf16"), cpu_quota=None)
     assert advice(GOOD, machine, KNOWN) == []
 
 
@@ -110,6 +110,8 @@ def test_advice_names_what_stands_in_the_way() -> None:
         "others got 40% of the CPU time while the limits were measured, so they may be too low; run `hotlap doctor "
         "--again` when the machine is quiet",
         "this CPU has no dot product of int8 (VNNI, AMX, or dotprod on Arm), so int8 gains little beyond size",
+        "this CPU has no bf16 arithmetic (AVX512_BF16, AMX, or bf16 on Arm), so bf16 takes half the memory and is "
+        "often slower, in training too",
         "the same thing differs from itself by 8.0% here, so smaller gains can't be shown; quiet the machine, or "
         "give it cores of its own",
         "there is no C++ compiler, which torch.compile and AOTInductor need; install g++",

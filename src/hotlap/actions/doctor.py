@@ -163,6 +163,11 @@ def advice(report: Json, machine: Machine, measured: Limits | None) -> list[str]
         found.append(
             "this CPU has no dot product of int8 (VNNI, AMX, or dotprod on Arm), so int8 gains little beyond size"
         )
+    if report["device"] == "cpu" and not machine.has_bf16_dot_product:
+        found.append(
+            "this CPU has no bf16 arithmetic (AVX512_BF16, AMX, or bf16 on Arm), so bf16 takes half the memory and is "
+            "often slower, in training too"
+        )
     floor = report["noise_floor"]
     if floor is not None and floor > 0.05:
         found.append(

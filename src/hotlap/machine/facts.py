@@ -31,6 +31,7 @@ _X86 = (
     "amx_int8",
 )
 _INT8_DOT_PRODUCTS = {"avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8", "asimddp", "i8mm"}
+_BF16_DOT_PRODUCTS = {"avx512_bf16", "amx_bf16", "bf16"}
 _ARM = ("asimd", "asimddp", "asimdhp", "bf16", "i8mm", "sve", "sve2", "sme")
 _PACKAGES = (
     "hotlap",
@@ -95,6 +96,11 @@ class Machine:
     def has_int8_dot_product(self) -> bool:
         """Whether int8 products are added in 32 bits by one instruction: VNNI or AMX, dotprod or i8mm on Arm."""
         return bool(_INT8_DOT_PRODUCTS & set(self.instruction_sets))
+
+    @property
+    def has_bf16_dot_product(self) -> bool:
+        """Whether bf16 products are added by one instruction: AVX512_BF16 or AMX, bf16 on Arm."""
+        return bool(_BF16_DOT_PRODUCTS & set(self.instruction_sets))
 
     @property
     def int8_overflows(self) -> bool:

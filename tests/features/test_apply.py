@@ -126,6 +126,16 @@ def test_hostile_names_of_views_and_features_are_only_names(bare: Path) -> None:
     assert got.status("rate") == ["present"]
 
 
+def test_a_function_that_changed_while_the_process_runs_is_another(bare: Path) -> None:
+    texts = []
+    for factor in ("2", "30"):
+        function = repository.FUNCTION.replace('inputs["rate"] * 2', f'inputs["rate"] * {factor}')
+        (bare / "definitions.py").write_text(repository.DEFINITIONS + function)
+        features.apply(bare)
+        texts.append(features.open(bare).on_demand["doubled"].text)
+    assert ["* 2}" in texts[0], "* 30}" in texts[1]] == [True, True]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -142,6 +152,10 @@ def test_hostile_names_of_views_and_features_are_only_names(bare: Path) -> None:
         (
             repository.DEFINITIONS.replace("ttl=timedelta(days=2)", "ttl=timedelta(hours=-3)"),
             "view trips: its ttl is -10800 s, less than 0; give a longer one, or 0 for values that don't expire",
+        ),
+        (
+            repository.DEFINITIONS.replace('name="rain"', 'name="ra\\0in"'),
+            r"'ra\\x00in': a name with a zero byte can't be a table's or a column's; rename it",
         ),
     ],
 )

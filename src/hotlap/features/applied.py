@@ -182,6 +182,9 @@ def _check(objects: list[Any], project: str) -> None:
     if not any(isinstance(one, kinds["feature views"]) for one in objects):
         raise InputError("no file of the repository defines a FeatureView; write one, at the top level of a file")
     for one in objects:
+        for name in (one.name, *(field.name for field in getattr(one, "features", []))):
+            if "\0" in name:
+                raise InputError(f"{name!r}: a name with a zero byte can't be a table's or a column's; rename it")
         if isinstance(one, kinds["feature views"]):
             times.to_live(one.name, one.ttl)
         if isinstance(one, kinds["projects"]) and one.name != project:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import linecache
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ def modules(repo: Path, only: str | None = None) -> list[ModuleType]:
     """
     from feast.repo_operations import get_repo_files
 
+    linecache.checkcache()  # Feast takes a function's text from there, be it that of before the file changed
     root = repo.resolve()
     found = get_repo_files(root) if only is None else [path for path in [root / only] if path.exists()]
     names = {path: ".".join(path.relative_to(root).with_suffix("").parts) for path in found}

@@ -74,5 +74,5 @@ def _declared_otherwise(told: str) -> str:
     got = ", ".join(f"{name} {given[name].lower()}" if name in given else f"no {name}" for name in declared)
     return (
         f"on-demand view {view} declares {wanted}, and its function, {_TRIED}, gives {got}; change the schema, or give "
-        "that type (astype in pandas)"
+        "that type (astype in pandas, a list in python)"
     )

@@ -141,13 +141,7 @@ class Loop:
             parts.average.update()
         now = time.monotonic()
         seconds, self._mark = now - self._mark, now
-        self.position = replace(
-            position,
-            window=window.number + 1,
-            step=position.step + 1,
-            skipped=position.skipped + skipped,
-            seconds=position.seconds + seconds,
-        )
+        self.position = position.after_step(window.number + 1, skipped=skipped, seconds=seconds)
         self._note(window, stepped, rate, rows, seconds)
 
     def _stepped(self, window: Window, weight: float) -> Stepped:

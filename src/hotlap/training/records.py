@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from hotlap.errors import OutputError
 _CHARTED = ("loss", "rate", "gradient_norm", "examples_per_second", "score")
 
 
+_FLUSH_SECONDS = 0.1
+"""What a look at the file may lag behind; a checkpoint, a score and the end never do."""
 _encode = json.JSONEncoder(allow_nan=False).encode
 
 
@@ -21,7 +24,7 @@ class Records:
     """Appends to `metrics.jsonl` in `folder`. What it holds past `size` bytes, of a run that was killed, goes first."""
 
     def __init__(self, folder: Path, *, size: int, name: str, settings: Json) -> None:
-        self._path = folder / "metrics.jsonl"
+        self._path, self._flushed = folder / "metrics.jsonl", 0.0
         try:
             self._file = self._path.open("ab")
             # Where the file is gone, nothing is made up for the lines it had.
@@ -34,7 +37,10 @@ class Records:
         """Note one line, which has a `step`."""
         try:
             self._file.write(_encode(line).encode() + b"\n")
-            self._file.flush()
+            now = time.monotonic()
+            if now - self._flushed >= _FLUSH_SECONDS or "score" in line:
+                self._file.flush()
+                self._flushed = now
         except OSError as error:
             raise self._failed(error) from error
         if self._charts:
@@ -45,6 +51,7 @@ class Records:
     def mark(self) -> int:
         """Write all through to the disk; how many bytes there are, for the checkpoint that goes with them."""
         try:
+            self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
             raise self._failed(error) from error
@@ -52,7 +59,10 @@ class Records:
 
     def close(self) -> None:
         """Close the file and the charts."""
-        self._file.close()
+        try:
+            self._file.close()
+        except OSError as error:
+            raise self._failed(error) from error
         for chart in self._charts:
             chart.close()
 

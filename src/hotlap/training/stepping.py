@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -64,6 +64,7 @@ class Stepper:
         self._called = processes.share(model, settings)
         self._least = least_length(workload)
         self._looked_at = False
+        self._autocast = autocast(settings)
         self._lean = settings.device == "cpu" and not self.sharded
         self.scaler: Any = None
         if settings.precision == "fp16":
@@ -106,8 +107,11 @@ class Stepper:
         """What the model gives in one pass, in fp32, with every random choice seeded by its place (epoch, window)."""
         seed_generators(self._settings.seed, "pass", *place, micro_batch.start)
         inputs = to_device(micro_batch.inputs, self._settings)
-        with _with_a_hint(micro_batch.rows), running("model"), autocast(self._settings):
-            outputs = call(self._called if model is None else model, inputs)
+        try:
+            with running("model"), self._autocast:
+                outputs = call(self._called if model is None else model, inputs)
+        except WorkloadError as error:
+            raise _with_a_hint(error, micro_batch.rows) from error
         return in_fp32(outputs)
 
     def loss_of(self, outputs: Outputs, micro_batch: MicroBatch) -> torch.Tensor:
@@ -147,8 +151,11 @@ class Stepper:
                 # Gradients are averaged over the processes, but the shares already sum to 1 over all of them.
                 if self._processes.world > 1:
                     part = part * self._processes.world
-                with _with_a_hint(one.rows), running("loss"):
-                    (self.scaler.scale(part) if self.scaler else part).backward()
+                try:
+                    with running("loss"):
+                        (self.scaler.scale(part) if self.scaler else part).backward()
+                except WorkloadError as error:
+                    raise _with_a_hint(error, one.rows) from error
         values = torch.stack(losses).tolist() if len(losses) > 1 else [losses[0].item()]
         bad = next((index for index, value in enumerate(values) if not math.isfinite(value)), None)
         loss, stopped = self._processes.sums(sum(values), float(bad is not None))
@@ -165,8 +172,8 @@ class Stepper:
 
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
-        parameters = [one for one in parameters_of(self.optimizer) if one.grad is not None]
-        gradients = [_dense(one.grad) for one in parameters if one.grad is not None]
+        parameters = list(parameters_of(self.optimizer))
+        gradients = [_dense(gradient) for one in parameters if (gradient := one.grad) is not None]
         if not gradients:
             raise WorkloadError(
                 "the workload's `loss` gave no trained parameter a gradient; compute it of the model's outputs"
@@ -181,19 +188,15 @@ class Stepper:
         return float(whole(norm))
 
 
-@contextmanager
-def _with_a_hint(rows: int) -> Iterator[None]:
-    """Around the user's code in a pass of so many rows: its error also says what to do, where that is known."""
-    try:
-        yield
-    except WorkloadError as error:
-        if "find_unused_parameters" in str(error):
-            raise WorkloadError(
-                "the workload's `model` has parameters that its forward does not use, which processes that share a "
-                "batch (DDP) can't wait for; freeze them (requires_grad_(False)), train with --set sharding=fsdp2, or "
-                "in one process"
-            ) from error
-        raise WorkloadError(f"{error}{_hint(str(error), rows)}") from error
+def _with_a_hint(error: WorkloadError, rows: int) -> WorkloadError:
+    """What the user's code raised in a pass of so many rows, with what to do, where that is known."""
+    if "find_unused_parameters" in str(error):
+        return WorkloadError(
+            "the workload's `model` has parameters that its forward does not use, which processes that share a "
+            "batch (DDP) can't wait for; freeze them (requires_grad_(False)), train with --set sharding=fsdp2, or "
+            "in one process"
+        )
+    return WorkloadError(f"{error}{_hint(str(error), rows)}")
 
 
 def _hint(told: str, rows: int) -> str:

@@ -145,6 +145,24 @@ def test_more_threads_than_any_machine_has_are_refused(tmp_path: Path) -> None:
         hotlap.train(trainable.write(tmp_path, "rows"), out=tmp_path / "out", threads=100_000, device="cpu")
 
 
+def test_complex_parameters_have_no_fused_form(tmp_path: Path) -> None:
+    add = """
+class Turned(Net):
+    def __init__(self):
+        super().__init__()
+        self.turn = nn.Parameter(torch.ones(6, dtype=torch.complex64))
+
+    def forward(self, rows):
+        return self.layers((rows * self.turn).real)
+
+import dataclasses
+workload = dataclasses.replace(workload, model=Turned)
+"""
+    target = trainable.write(tmp_path, "rows", add=add)
+    with pytest.raises(InputError, match="fused=true: AdamW has no fused form for complex parameters; leave it out"):
+        hotlap.train(target, out=tmp_path / "out", settings={"fused": True}, **GIVEN)
+
+
 def test_an_optimizer_without_a_fused_form(tmp_path: Path) -> None:
     add = "\nimport dataclasses\nworkload = dataclasses.replace(workload, optimizer=lambda p: torch.optim.NAdam(p))\n"
     with pytest.raises(InputError, match="fused=true: NAdam has no fused form"):

@@ -96,10 +96,11 @@ def prepare_optimizer(workload: Workload, model: torch.nn.Module, settings: Sett
 
 
 def has_fused_form(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether torch computes a step of this optimizer in one kernel."""
+    """Whether torch computes a step of this optimizer in one kernel, which takes no complex parameters."""
     import torch
 
-    return type(optimizer) in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad)
+    known = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad)
+    return type(optimizer) in known and not any(one.is_complex() for one in parameters_of(optimizer))
 
 
 def has_foreach_form(optimizer: torch.optim.Optimizer) -> bool:
@@ -111,8 +112,10 @@ def _set_form(optimizer: torch.optim.Optimizer, form: Literal["fused", "foreach"
     """Have the optimizer compute its steps in that form; its hooks and all else stay as they are."""
     kind: Any = type(optimizer)
     if not (has_fused_form(optimizer) if form == "fused" else has_foreach_form(optimizer)):
-        forms = "use Adam, AdamW, SGD or Adagrad, or " if form == "fused" else ""
-        raise InputError(f"settings: {form}=true: {kind.__name__} has no {form} form; {forms}leave it out")
+        complex_ones = any(one.is_complex() for one in parameters_of(optimizer))
+        what = f"{kind.__name__} has no {form} form" + (" for complex parameters" if complex_ones else "")
+        forms = "use Adam, AdamW, SGD or Adagrad, or " if form == "fused" and not complex_ones else ""
+        raise InputError(f"settings: {form}=true: {what}; {forms}leave it out")
     for one in (optimizer.defaults, *optimizer.param_groups):
         one |= {name: name == form for name in ("fused", "foreach") if name in optimizer.defaults}
 

@@ -1,5 +1,5 @@
-"""The set-up as code for other loops: the plain one is run and takes the steps of a loop written out by hand; the
-others, whose packages need not be there, parse and say what the settings say."""
+"""The set-up as code for other loops: each is run and takes the steps of a loop written out by hand, the others' where
+their packages are there; without them they parse and say what the settings say."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import builtins
 import copy
 import random
 import symtable
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,8 +90,8 @@ def settings(**changes: Any) -> Any:
     return Settings(threads=torch.get_num_threads(), **changes).to_json()
 
 
-def trained(changes: Any, names: dict[str, Any], **data: Any) -> tuple[nn.Module, int]:
-    """The model after the plain snippet ran, and how many steps the optimizer took."""
+def trained(changes: Any, names: dict[str, Any], loop: str = "pytorch", **data: Any) -> tuple[nn.Module, int]:
+    """The model after a loop's snippet ran, and how many steps the optimizer took."""
     steps = 0
 
     def count(*given: Any) -> None:
@@ -100,7 +102,7 @@ def trained(changes: Any, names: dict[str, Any], **data: Any) -> tuple[nn.Module
     model = copy.deepcopy(names["model"])
     try:
         with seeded():
-            exec(snippets(settings(**changes), **data)["pytorch"], {**names, "model": model})
+            exec(snippets(settings(**changes), **data)[loop], {**names, "model": model})
     finally:
         hook.remove()
     return model, steps
@@ -148,6 +150,45 @@ def test_the_plain_one_takes_the_steps_of_whole_batches(kind: str, changes: Any)
     order = DataLoader(data, batch_size=8, shuffle=True)
     assert_alike(made, by_hand(model, order, loss, epochs=2))
     assert steps == 2 * 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "tolerance"),
+    [({}, 1e-6), ({"micro_batch": 3}, 1e-6), ({"micro_batch": 3, "precision": "bf16", "fused": True}, 1e-4)],
+    ids=["whole", "parts", "bf16, fused, parts"],
+)
+@pytest.mark.parametrize(("loop", "package"), [("lightning", "pytorch_lightning"), ("accelerate", "accelerate")])
+def test_other_loops_take_the_steps_of_whole_batches(
+    loop: str, package: str, changes: Any, tolerance: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, loop, pytest.importorskip(package))
+    if loop == "accelerate":
+        # It keeps the number format of the first test's for the whole process.
+        sys.modules[loop].state.AcceleratorState._reset_state(reset_partial_state=True)
+    monkeypatch.chdir(tmp_path)
+    nested, given, logits = KINDS["dict"]
+    model = Sum(given)
+
+    def loss(outputs: Any, targets: Any) -> Any:
+        assert logits(outputs).dtype == torch.float32
+        return functional.cross_entropy(logits(outputs), targets)
+
+    def of_hand(outputs: Any, targets: Any) -> Any:
+        return functional.cross_entropy(logits(outputs).float(), targets)
+
+    # Each of them draws from the generators before it shuffles, which gives other orders.
+    theirs = DataLoader.__init__
+
+    def in_order(self: Any, *given: Any, shuffle: Any = None, **named: Any) -> None:
+        theirs(self, *given, **named)
+
+    monkeypatch.setattr(DataLoader, "__init__", in_order)
+    batches = list(DataLoader(Examples(nested), batch_size=8))
+    names = {"model": model, "dataset": Examples(nested), "loss_function": loss}
+    made, steps = trained({"batch_size": 8, "epochs": 2, **changes}, names, loop)
+    assert steps == 2 * 4
+    assert_alike(made, by_hand(model, batches, of_hand, epochs=2, half="precision" in changes), tolerance)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -186,7 +186,13 @@ def view(function: Any, mode: str = "pandas", kind: pl.DataType | None = None, *
         (lambda d: {} if d["x"] == 2 else {"y": 1.0}, "singleton", "gave no y; it gave nothing"),
         (lambda f: f.rename(columns={"x": "z"}), "pandas", "gave no y; it gave z"),
         (lambda f: f.rename(columns={"x": "y"}).head(1), "pandas", "gave 1 values of y for 3 rows"),
-        (lambda d: {"y": ["a", "b", "c"]}, "python", "y can't be made Float64, as declared"),
+        (
+            lambda d: {"y": ["a", "b", "c"]},
+            "python",
+            r"gave 'a' \(String\), where only Float64 may stand in y, as",
+        ),
+        (lambda d: {"y": ["1.5", "2", "3"]}, "python", r"gave '1.5' \(String\), where only Float64 may stand in y"),
+        (lambda f: f[["x"]].notna().rename(columns={"x": "y"}), "pandas", r"gave True \(Boolean\), where only Float64"),
         (lambda d: {"y": [1, "b", 2]}, "python", "y can't be made Float64, as declared"),
     ],
 )
@@ -194,6 +200,16 @@ def test_a_function_that_breaks_its_declaration_is_named(function: Any, mode: st
     own = view(function, "python", singleton=True) if mode == "singleton" else view(function, mode)
     with pytest.raises(InputError, match=message):
         own.compute(pl.DataFrame({"x": [1.0, 2.0, None]}))
+
+
+def test_whole_numbers_are_not_made_of_others_and_come_as_floats_where_some_are_missing() -> None:
+    rows = pl.DataFrame({"x": [1.0, 2.5, None]})
+    own = view(lambda f: f.rename(columns={"x": "y"}), kind=pl.Int64())
+    with pytest.raises(
+        InputError, match=r"gave 2.5 \(Float64\), where only whole numbers \(Int64\) may stand in y, as"
+    ):
+        own.compute(rows)
+    assert own.compute(pl.DataFrame({"x": [1.0, 2.0, None]}))["y"].to_list() == [1, 2, None]
 
 
 def test_rows_that_the_function_sorted_find_their_places_again() -> None:

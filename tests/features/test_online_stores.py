@@ -24,6 +24,7 @@ from hotlap import features
 from hotlap.errors import InputError, StoreDown
 from hotlap.features import materialize
 from hotlap.features.materialize import rows_of
+from hotlap.features.online_stores import way_out
 from hotlap.features.store import Store
 
 pytestmark = pytest.mark.slow
@@ -349,3 +350,15 @@ def test_a_sqlite_that_another_process_holds_says_what_helps(repo: Path, tmp_pat
 def test_nothing_asked_gives_nothing(store: Store) -> None:
     """A service of views that are computed from the request alone."""
     assert store.reach.store().read((), []) == []
+
+
+@pytest.mark.parametrize(
+    ("told", "helps"),
+    [
+        ('FATAL: too many connections for role "reader"', "or raise the limit of its user or database"),
+        ("FATAL: remaining connection slots are reserved for superusers", "or raise the server's limit"),
+        ("No connection available.", "raise `connections`, or read from fewer threads"),
+    ],
+)
+def test_what_helps_against_a_limit_of_connections_is_said(told: str, helps: str) -> None:
+    assert way_out(told).endswith(helps)

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from hotlap.core import Json
     from hotlap.features.materialize import Progress
 
+_ANEW = {
+    "unknown": "Feast, which filled it, keeps not by which definition",
+    "more": "its definition changed",
+    "other": "its definition changed",
+}
+"""Why a view is materialized from its start, by what its definition is to that of the rows there."""
 Repo = Annotated[str, typer.Option("--repo", help="Folder with a feature_store.yaml.")]
 
 
@@ -61,7 +67,7 @@ def materialize(
                 continue
             since = f"from {one['start']} " if one["start"] else ""
             again = f"; went on after {one['resumed_after_shares']} shares" if one["resumed_after_shares"] else ""
-            again += "; from its start, since its definition changed" if one["anew"] else ""
+            again += f"; from its start, since {_ANEW[one['definition']]}" if one["anew"] else ""
             print(f"{name}: {one['rows']:,} keys {since}to {one['end']} in {one['seconds']:.1f} s{again}")
 
 

@@ -91,6 +91,7 @@ def run(
             "end": window.end.isoformat(),
             "resumed_after_shares": skipped,
             "anew": anew,
+            "definition": change if anew else "none",
             "seconds": round(time.monotonic() - begun, 3),
         }
     return {"views": told}

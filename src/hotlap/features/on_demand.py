@@ -16,6 +16,7 @@ import polars as pl
 import pyarrow as pa
 
 from hotlap.errors import InputError
+from hotlap.features import fitting
 from hotlap.features.job import plain
 from hotlap.workload.user_code import describe
 
@@ -116,8 +117,12 @@ class OnDemand:
                     "rows; it must give one for each"
                 )
             try:
-                column = pl.Series(name, pa.array(made[name], from_pandas=True))
-                series.append(column.cast(kind))
+                series.append(fitting.fitted(pl.Series(name, pa.array(made[name], from_pandas=True)), kind))
+            except fitting.Unfit as error:
+                raise InputError(
+                    f"view {self.name}: its function{place(self.function)} gave {error} in {name}, as declared; give "
+                    "that type, or change the schema"
+                ) from None
             except (pa.ArrowException, pl.exceptions.PolarsError, ValueError, TypeError, OverflowError) as error:
                 first = str(error).splitlines()[0]
                 raise InputError(f"view {self.name}: {name} can't be made {kind}, as declared: {first}") from error

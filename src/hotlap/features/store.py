@@ -199,7 +199,8 @@ class Store:
 
         An older row never replaces a newer one, so that running it again, late or twice does no harm. A run that was
         killed goes on where it was. Memory holds one share of the rows at a time. Gives for each view `rows`, `start`,
-        `end`, `resumed_after_shares` and `seconds`. Raises InputError for what is not there, and StoreDown.
+        `end`, `resumed_after_shares`, `anew` (from its start), `definition` (why so, a made_as.Change) and `seconds`.
+        Raises InputError for what is not there, and StoreDown.
         """
         from hotlap.features.materialize import run
 

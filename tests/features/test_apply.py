@@ -215,3 +215,12 @@ def test_a_registry_that_is_a_folder_is_told(bare: Path) -> None:
     (bare / "data/registry.db").mkdir()
     with pytest.raises(InputError, match=r"registry.db: the registry can't be read \(Is a directory\); name a file"):
         features.apply(bare)
+
+
+def test_a_disk_that_is_full_is_no_reason_to_move_the_store_away(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: Any, **options: Any) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr("feast.infra.online_stores.sqlite.SqliteOnlineStore.update", full)
+    with pytest.raises(InputError, match=r"path data/online.db: database or disk is full; make room$"):
+        features.apply(bare)

@@ -152,7 +152,8 @@ def _outside(error: Exception, objects: list[Any], folder: Path, config: Any) ->
     what = f"{folder / 'feature_store.yaml'}: online_store {online.type}"
     if isinstance(error, OSError | sqlite3.DatabaseError):
         path = getattr(online, "path", "")
-        return InputError(f"{what}, path {path}: {told}; name a file that can be written, or move away what is there")
+        helps = way_out(told) or "; name a file that can be written, or move away what is there"
+        return InputError(f"{what}, path {path}: {told}{helps}")
     return StoreDown(f"{what} can't be had: {told}{way_out(told)}")
 
 

@@ -12,6 +12,7 @@ from hotlap.training.settings import Settings
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 STUDY: dict[str, Any] = {
+    "bf16_arithmetic": True,
     "images": True, "fused": True, "foreach": True, "optimizer": "AdamW", "not_exact": {"randomness": ["x"]},
     "repeated": 0, "locked": [], "trim": {"reason": "no padding"}, "at_once": {"reason": "other values"},
 }  # fmt: skip

@@ -13,9 +13,15 @@ def hold(state): state["call"] = lambda: sum(range(1000))
 """
 
 
+SLOW = """
+def hold(state): state["call"] = lambda: sum(range(100_000))
+"""
+
+
 @pytest.fixture
 def sides(tmp_path: Path) -> Iterator[tuple[Worker, Worker]]:
     (tmp_path / "holding.py").write_text(HOLDING)
+    (tmp_path / "slow.py").write_text(SLOW)
     with (
         Worker(environment={"PYTHONPATH": str(tmp_path)}) as first,
         Worker(environment={"PYTHONPATH": str(tmp_path)}) as second,
@@ -30,3 +36,12 @@ def test_slow_blocks_are_fewer(sides: tuple[Worker, Worker], enough_seconds: flo
     start, overhead = measure(*sides, Blocks(pairs=6, seconds=0.0, enough_seconds=enough_seconds))
     assert len(start.baseline_ms) == len(start.candidate_ms) == pairs
     assert 0 <= overhead <= 1
+
+
+@pytest.mark.parametrize(("hopeless", "pairs"), [(5.0, 1), (100_000.0, 4)])
+def test_a_hopeless_candidate_is_timed_once(sides: tuple[Worker, Worker], hopeless: float, pairs: int) -> None:
+    """It takes some hundred times as long here."""
+    baseline, candidate = sides
+    candidate.call("slow:hold", timeout=30.0)
+    start, _ = measure(baseline, candidate, Blocks(pairs=4, seconds=0.0, hopeless=hopeless))
+    assert len(start.baseline_ms) == len(start.candidate_ms) == pairs

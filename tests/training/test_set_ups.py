@@ -8,6 +8,7 @@ from hotlap.training.set_ups import Change, changes, proposal, thriftier, to_pro
 from hotlap.training.settings import Settings
 
 STUDY: dict[str, Any] = {
+    "bf16_arithmetic": True,
     "images": True, "fused": True, "foreach": True, "optimizer": "AdamW", "not_exact": {}, "repeated": 3, "locked": [],
     "trim": {"reason": None},
     "at_once": {"reason": None},
@@ -25,6 +26,12 @@ def test_all_is_tried_where_all_makes_sense() -> None:
         "trimmed padding", "bf16", "channels_last", "fused optimizer", "batches read at once", "1 loader process",
         "2 loader processes", "4 batches read ahead", "passes of 32", "passes of 16", "compile",
     ]  # fmt: skip
+
+
+def test_bf16_comes_last_where_the_cpu_has_no_arithmetic_for_it() -> None:
+    tried = [name for name, change in by_name(bf16_arithmetic=False).items() if change.reason is None]
+    assert tried[-2:] == ["compile", "bf16"]
+    assert tried[:-1] == [name for name, change in by_name().items() if change.reason is None and name != "bf16"]
 
 
 @pytest.mark.parametrize(

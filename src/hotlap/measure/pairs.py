@@ -21,7 +21,8 @@ class Blocks:
     """How long to time: `pairs` of neighbouring blocks, each about `seconds` long.
 
     Where calls are so slow that `enough_seconds` have passed, `least_pairs` of them do: what two starts differ by is
-    more than what further blocks of one could make surer.
+    more than what further blocks of one could make surer. A candidate whose first block takes `hopeless` times the
+    baseline's is not timed further.
     """
 
     pairs: int
@@ -29,6 +30,7 @@ class Blocks:
     timeout: float = 120.0
     least_pairs: int = 4
     enough_seconds: float = math.inf
+    hopeless: float = math.inf
 
 
 SCREENING = Blocks(pairs=6, seconds=0.08, enough_seconds=2.0)
@@ -55,6 +57,8 @@ def measure(baseline: Worker, candidate: Worker, blocks: Blocks) -> tuple[Start,
                 worker.pause()
                 timed += answer["timed_seconds"]
                 medians[is_candidate].append(float(np.median(answer["times_ms"])))
+            if index == 0 and medians[True][0] > blocks.hopeless * medians[False][0]:
+                break
     finally:
         baseline.pause()
         candidate.pause()

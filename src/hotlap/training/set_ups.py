@@ -45,7 +45,8 @@ def changes(
 ) -> list[Change]:
     """Every change, in the order to try them in: those that gain most, most often, first.
 
-    Where a step waits for data for a good part of its time, that is loading.
+    Where a step waits for data for a good part of its time, that is loading. On a CPU that has no bf16 arithmetic bf16
+    comes last: PyTorch's kernels take many times as long there.
 
     `study` is what timing.study gave, `loading_share` what share of a step waits for data. A change that would
     change what a step computes is never tried, other batch sizes only where they are asked for.
@@ -81,6 +82,8 @@ def changes(
         Change(name="compile", settings={"compile": True}, reason=None if compiler else "there is no C++ compiler here")
     )
     found += _batch_sizes(study, settings) if other_batch_sizes else []
+    if not study["bf16_arithmetic"]:
+        found.sort(key=lambda change: change.name == "bf16")
     found.append(Change(name="checkpointing", reason="it saves memory, not time; tried where memory runs out"))
     return found
 

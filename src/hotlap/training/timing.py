@@ -14,6 +14,7 @@ from typing import Any
 
 from hotlap.core import Json, to_json
 from hotlap.errors import WorkloadError
+from hotlap.machine.facts import facts
 from hotlap.training import preparing
 from hotlap.training.loop import Parts
 from hotlap.training.processes import Processes
@@ -45,6 +46,7 @@ def study(state: dict[str, Any], *, target: str, settings: Json) -> Json:
     return {
         "name": loaded.name,
         "digest": loaded.digest,
+        "bf16_arithmetic": chosen.device == "cuda" or facts().has_bf16_dot_product,
         "images": any(parameter.ndim == 4 for parameter in parts.model.parameters()),
         "fused": preparing.has_fused_form(parts.optimizer),
         "foreach": preparing.has_foreach_form(parts.optimizer),

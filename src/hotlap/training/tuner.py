@@ -27,6 +27,8 @@ _TIMING, _MEMORY = "hotlap.training.timing", "hotlap.training.memory.work"
 _PEAK_STEPS = 3
 """The first step makes the optimizer's state, and the heap is full after the third."""
 SCREENING = Blocks(pairs=6, seconds=0.3, timeout=300.0, enough_seconds=4.0)
+HOPELESS = 3.0
+"""A step of so many times the baseline's is not timed again. Noise seldom doubles one."""
 CONFIRMING = Blocks(pairs=4, seconds=0.3, timeout=300.0, least_pairs=2, enough_seconds=4.0)
 BUDGET_SPENT = "the budget was spent"
 _INTERRUPTED = "the tuning was interrupted"
@@ -202,12 +204,18 @@ def _screened(bench: Bench, baseline: Settings, own: Worker, settings: Settings,
     """A set-up in turn with the baseline's process; it passes where it is `least` times as fast."""
     try:
         with bench.hold(settings) as (worker,):
-            start = _per_example(pairs.measure(own, worker, SCREENING)[0], baseline, settings)
+            hopeless = HOPELESS * settings.batch_size / baseline.batch_size
+            measured, _ = pairs.measure(own, worker, replace(SCREENING, hopeless=hopeless))
+            start = _per_example(measured, baseline, settings)
             held = worker.call(f"{_TIMING}:held", timeout=LOAD_SECONDS)
     except (CandidateFailed, InputError) as error:
         return {"status": "failed", "reason": told(error)}
-    interval = statistics.screening(start)
     median_ms = statistics.median_ms([start.candidate_ms]) * settings.batch_size / baseline.batch_size
+    if len(start.candidate_ms) < SCREENING.least_pairs:
+        longer = start.candidate_ms[0] / start.baseline_ms[0]
+        reason = f"a step took {longer:.1f} times as long; it was timed once"
+        return {**held, "median_ms": median_ms, "status": "rejected", "reason": reason}
+    interval = statistics.screening(start)
     row = {**held, "median_ms": median_ms, "speedup": to_json(interval)}
     if interval.estimate > least:
         return {**row, "status": "passed"}

@@ -100,9 +100,10 @@ def test_steps_that_cant_be_timed(tmp_path: Path, replaced: str, message: str) -
 
 
 def test_slow_steps_keep_more_time_for_their_confirmation() -> None:
-    fast, slow = (kept_for_confirming(150, 5, seconds) for seconds in (0.05, 2.0))
+    fast, slow, slower = (kept_for_confirming(150, 5, seconds) for seconds in (5.0, 13.0, 60.0))
     assert fast == pytest.approx(0.35 * 150)
-    assert fast < slow <= 0.75 * 150
+    assert slow == pytest.approx(5 + 4 * 15.5 + 13)
+    assert slower == pytest.approx(0.75 * 150)
     assert kept_for_confirming(-3, 5, 2) == 0
 
 

@@ -132,9 +132,11 @@ def tune(bench: Bench, usual: Settings) -> Found:
     began = time.monotonic()
     with bench.hold(baseline) as (own,):
         load_seconds = time.monotonic() - began
+        began = time.monotonic()
         floor, baseline_ms, baseline_held = _noise(bench, baseline, own, peak_bytes)
+        compared_seconds = time.monotonic() - began
         left = bench.deadline - time.monotonic()
-        until = bench.deadline - kept_for_confirming(left, load_seconds, baseline_ms / 1000)
+        until = bench.deadline - kept_for_confirming(left, load_seconds, compared_seconds)
         best, rows = _climbed(
             bench,
             baseline,
@@ -229,12 +231,16 @@ def _per_example(start: Start, baseline: Settings, settings: Settings) -> Start:
     return replace(start, candidate_ms=tuple(share * ms for ms in start.candidate_ms))
 
 
-def kept_for_confirming(left: float, load_seconds: float, step_seconds: float) -> float:
-    """Of `left` seconds, what the first look at the best and one last change take; a share at least and at most."""
-    start = load_seconds + 2 * CONFIRMING.least_pairs * max(CONFIRMING.seconds, step_seconds)
-    change = load_seconds + 2 * SCREENING.least_pairs * max(SCREENING.seconds, step_seconds)
+def kept_for_confirming(left: float, load_seconds: float, compared_seconds: float) -> float:
+    """Of `left` seconds, what the first look at the best and one last change take; a share at least and at most.
+
+    load_seconds: what one process took to load; compared_seconds: another one, and timing it. Two that are loaded side
+    by side share the cores.
+    """
+    start = compared_seconds + load_seconds / 2
     least, most = _CONFIRMING_SHARES
-    return max(0.0, left) * min(most, max(least, (statistics.LOOKS.at[0] * start + change) / max(left, 1e-9)))
+    taken = load_seconds + statistics.LOOKS.at[0] * start + compared_seconds
+    return max(0.0, left) * min(most, max(least, taken / max(left, 1e-9)))
 
 
 def settle(bench: Bench, found: Found, settings: Settings) -> Found:

@@ -8,14 +8,13 @@ import pyarrow as pa
 import pytest
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.value_type import ValueType
+from features.test_wire import NUMBERS, SCALARS, message, plain
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hotlap.errors import Refusal
 from hotlap.features import wire
 from hotlap.features.columns import FEW, Columns
-
-from .test_wire import NUMBERS, SCALARS, message, plain
 
 LISTS = {f"{one}_{form}": st.lists(SCALARS[one], max_size=5) for one in NUMBERS for form in ("LIST", "SET")}
 KINDS = SCALARS | LISTS

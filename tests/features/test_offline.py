@@ -11,10 +11,12 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 from feast import FeatureStore
 from features import repository
 from features.naive import as_of
 
+from hotlap import features
 from hotlap.errors import InputError
 from hotlap.features.job import METADATA
 
@@ -164,3 +166,36 @@ def test_materialized_values_are_each_keys_newest_and_written_rows_are_added(tmp
     ranked = source.with_row_index("place").sort("at", "made", "place").unique("driver_id", keep="last")
     right = dict(ranked.select("driver_id", "rate").iter_rows()) | {3: 0.5}
     assert dict(zip(got["driver_id"], got["rate"], strict=True)) == {d: right.get(d) for d in range(45)}
+
+
+DELTA = """
+from feast.data_format import DeltaFormat
+
+kept = FeatureView(
+    name="kept", entities=[driver], ttl=timedelta(days=2), schema=[Field(name="rate", dtype=Float64)],
+    source=FileSource(
+        path="data/kept", file_format=DeltaFormat(), timestamp_field="at", created_timestamp_column="made"
+    ),
+)
+"""
+
+
+def test_a_delta_table_is_joined_as_it_is_now(tmp_path: Path) -> None:
+    """Appended to and deleted from, it gives what a Parquet file of its present rows gives; and is materialized."""
+    repo = repository.write(tmp_path / "repo", rows=300)
+    rows = pl.read_parquet(repo / "data/trips.parquet")
+    table = str(repo / "data/kept")
+    rows[:100].write_delta(table)
+    rows[100:].write_delta(table, mode="append")
+    DeltaTable(table).delete("driver_id = 3")
+    (repo / "definitions.py").write_text(repository.DEFINITIONS + DELTA)
+    features.apply(repo)
+    rows.filter(pl.col("driver_id") != 3).write_parquet(repo / "data/trips.parquet")
+    store, asked = features.open(repo), repository.asked()
+    with_parquet = store.training(asked, ["trips:rate"], at="event_timestamp").table
+    assert store.training(asked, ["kept:rate"], at="event_timestamp").table.equals(with_parquet)
+    store.materialize(["kept", "trips"], end=repository.END)
+    keys = {"driver_id": list(range(45))}
+    online = [store.online(keys, [f"{view}:rate"], at=repository.END).table for view in ("kept", "trips")]
+    assert online[0].equals(online[1])
+    assert online[0]["rate"].null_count < 40

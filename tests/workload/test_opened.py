@@ -190,6 +190,10 @@ FORWARD = "class M(nn.Module):\n    def forward(self, x): return {}\n"
         (workload(more="evaluation=list"), r"has `evaluation` but no `score` \(outputs, targets\) to judge it by"),
         (workload(more="metric=max"), r"has `metric` but no `score`, which gives the rows it takes"),
         (workload("'weights.pt'"), r"`model` must give a torch\.nn\.Module; it gave a str"),
+        (
+            workload("nn.Sequential(nn.ReLU(), nn.LazyLinear(3))"),
+            r"`model` has a LazyLinear \(1\) whose weights have no shape yet; call the model once on an example before",
+        ),
         (workload("lambda x: x"), r"`model` must give a torch\.nn\.Module; it gave a function"),
         (
             workload("1 / 0"),

@@ -229,9 +229,9 @@ def _too_slow(call_seconds: float, seconds_left: float) -> list[str]:
     if least <= seconds_left:
         return []
     return [
-        f"one call of the original takes {call_seconds:.2g} s, and trying and confirming one candidate at least "
-        f"{_LEAST_CALLS} of them, {least:.0f} s, while {seconds_left:.0f} s of the budget were left: this run took "
-        "longer than its budget; give more --budget, or a smaller --batch"
+        f"{seconds_left:.0f} s of the budget were left once the original was loaded and timed, and to try and confirm "
+        f"one candidate takes at least {_LEAST_CALLS} calls of {call_seconds:.2g} s: this run takes longer than its "
+        "budget; give more --budget, or a smaller --batch"
     ]
 
 

@@ -101,7 +101,7 @@ def _whole(value: Any, name: str) -> int | None:
         return int(value)
     if isinstance(value, float | np.floating) and value.is_integer():
         return int(value)
-    raise InputError(f"key {name}: {value!r} is no whole number, and the entity's keys are")
+    raise InputError(f"key {name}: {value!r} is no whole number, as the entity's keys are")
 
 
 def _text(value: Any, wanted: type, kind: ValueType, name: str) -> Any:

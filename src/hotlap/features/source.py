@@ -152,7 +152,9 @@ def _delta(location: str, options: dict[str, str] | None) -> pl.LazyFrame:
     try:
         import deltalake  # noqa: F401 - what polars reads Delta with
     except ImportError as error:
-        raise MissingExtra(f"{location} is a Delta table, which needs deltalake: pip install deltalake") from error
+        raise MissingExtra(
+            f"{location} is a Delta table, which needs deltalake: pip install 'hotlap[delta]'"
+        ) from error
     return pl.scan_delta(location, storage_options=options)
 
 

@@ -144,10 +144,22 @@ def _build(loaded: Loaded) -> tuple[torch.nn.Module, bool]:
         raise _generate()
     if not isinstance(model, torch.nn.Module):
         raise WorkloadError(f"the workload's `model` must give a torch.nn.Module; it gave a {type(model).__name__}")
+    _check_no_lazy_layer(model)
     if loaded.weights:
         load_weights(model, loaded)
     was_training = any(module.training for module in model.modules())
     return model.eval().requires_grad_(False), was_training
+
+
+def _check_no_lazy_layer(model: torch.nn.Module) -> None:
+    from torch.nn.parameter import is_lazy
+
+    for name, module in model.named_modules():
+        if any(map(is_lazy, [*module.parameters(recurse=False), *module.buffers(recurse=False)])):
+            raise WorkloadError(
+                f"the workload's `model` has a {type(module).__name__} ({name}) whose weights have no shape yet; call "
+                "the model once on an example before you return it"
+            )
 
 
 def load_weights(model: torch.nn.Module, loaded: Loaded) -> None:

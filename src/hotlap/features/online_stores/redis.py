@@ -92,6 +92,13 @@ class Redis:
             retry=redis.retry.Retry(redis.backoff.NoBackoff(), 0),
             **options,
         )
+        try:
+            self._pool.connection_class(**self._pool.connection_kwargs)  # connects to nothing yet
+        except TypeError:  # its message would hold a part of a password with a comma
+            raise InputError(
+                f"{reach.config.repo_path}/feature_store.yaml: online_store.connection_string has an option that Redis "
+                "connections don't know; a password with a comma can't be written there"
+            ) from None
         self._reach, self._project = reach, reach.config.project.encode()
         self._versioned = reach.config.registry.enable_online_feature_view_versioning
         self._keep_seconds = own.key_ttl_seconds or 0

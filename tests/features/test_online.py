@@ -210,3 +210,22 @@ def test_a_store_without_a_file_of_its_own_is_reached_through_feast(materialized
     got = through.online(keys(), REFS, at=END, full_feature_names=True)
     assert got.table.equals(right.table)
     assert got.age("trips__rate").tolist() == pytest.approx(right.age("trips__rate").tolist(), nan_ok=True)
+
+
+FLOAT_KEY = """
+sensor = Entity(name="sensor", join_keys=["place"], value_type=ValueType.DOUBLE)
+warmth = FeatureView(
+    name="warmth", entities=[sensor], schema=[Field(name="rate", dtype=Float64)],
+    source=FileSource(path="data/warmth.parquet", timestamp_field="at"),
+)
+"""
+
+
+def test_a_key_of_a_type_that_feast_makes_none_of_is_said(repo: Path, tmp_path: Path) -> None:
+    shutil.copytree(repo, tmp_path / "repo")
+    pl.DataFrame({"place": [1.5], "at": [END], "rate": [2.0]}).write_parquet(tmp_path / "repo/data/warmth.parquet")
+    with (tmp_path / "repo/definitions.py").open("a") as file:
+        file.write(FLOAT_KEY)
+    features.apply(tmp_path / "repo")
+    with pytest.raises(InputError, match="key place is of type DOUBLE, of which Feast makes no keys"):
+        features.open(tmp_path / "repo").online({"place": [1.5]}, ["warmth:rate"])

@@ -155,13 +155,17 @@ def test_a_connection_string_that_names_no_place_is_said(repo: Path, tmp_path: P
     assert "hunter2" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["password=hunter2,nosuch=1", "password=hun,ter2=x"])
+@pytest.mark.parametrize(
+    "text", ["password=hunter2,nosuch=1", "password=hun,ter2=x", "ssl=true,ssl_cert_reqs=hunter2", "protocol=7"]
+)
 def test_an_option_that_redis_does_not_know_is_said_without_the_password(repo: Path, tmp_path: Path, text: str) -> None:
     shutil.copytree(repo, tmp_path / "repo")
     yaml = (repo / "feature_store.yaml").read_text()
     yaml = yaml.replace(repository.SQLITE, f'{{type: redis, connection_string: "127.0.0.1:6379,{text}"}}')
     (tmp_path / "repo/feature_store.yaml").write_text(yaml)
-    with pytest.raises(InputError, match="has an option that Redis connections don't know") as caught:
+    with pytest.raises(
+        InputError, match="has an option, or a value of one, that Redis connections don't know"
+    ) as caught:
         features.open(tmp_path / "repo").online({"driver_id": [3]}, ["trips:rate"])
     assert "ter2" not in str(caught.value)
 

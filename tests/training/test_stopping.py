@@ -43,6 +43,30 @@ class Stream(IterableDataset):
         yield from (Rows(150, 3)[index] for index in range(150))
 workload = dataclasses.replace(workload, training=lambda: DataLoader(Stream(), batch_size=16, num_workers=1), epochs=9)
 """
+SLOW_STEP = """
+import pathlib
+def slow(outputs, labels):
+    if pathlib.Path(OUT, "metrics.jsonl").exists() and not pathlib.Path(OUT + ".step").exists():
+        pathlib.Path(OUT + ".step").touch()
+        until = time.monotonic() + 2
+        while time.monotonic() < until:
+            time.sleep(0.05)
+    return functional.cross_entropy(outputs, labels)
+workload = dataclasses.replace(workload, loss=slow)
+"""
+STUCK = """
+import ctypes, pathlib
+_free = Rows.__getitem__
+def stuck(self, index):
+    if pathlib.Path(OUT, "metrics.jsonl").exists():
+        pathlib.Path(OUT + ".stuck").touch()
+        lock, mutex = ctypes.CDLL(None).pthread_mutex_lock, ctypes.create_string_buffer(64)
+        lock(mutex)
+        lock(mutex)
+    return _free(self, index)
+Rows.__getitem__ = stuck
+"""
+"""A loader process that waits in C, where no handler of Python's runs."""
 
 
 @pytest.fixture
@@ -165,6 +189,36 @@ def test_signals_to_all_processes_save(numbers: list[int], words: list[str], add
     hotlap.train(target, out=tmp_path / "whole", settings={"workers": 2} if words else {}, threads=1, device="cpu")
     one, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("out", "whole"))
     assert one == other
+
+
+@pytest.mark.slow
+def test_loader_processes_that_end_in_the_midst_of_a_step_do_not_spoil_it(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    target = trainable.write(tmp_path, "rows", add=SLOW + READS_ITSELF + SLOW_STEP.replace("OUT", repr(str(out))))
+    ended(target, out, [], [signal.SIGTERM], lambda out: Path(f"{out}.step").exists())
+    result = hotlap.train(target, out=out, threads=1, device="cpu", resume=True)
+    assert 1 <= result["training"]["resumed_from_step"] < result["training"]["steps"]
+    hotlap.train(target, out=tmp_path / "whole", threads=1, device="cpu")
+    one, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("out", "whole"))
+    assert one == other
+
+
+@pytest.mark.slow
+def test_a_stuck_loader_process_keeps_nobody_from_ending_a_run(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    target = trainable.write(tmp_path, "rows", add=STUCK.replace("OUT", repr(str(out))))
+    command = [sys.executable, "-m", "hotlap", "train", target, "--out", str(out), "--set", "workers=1"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True) as process:
+        while process.poll() is None and not Path(f"{out}.stuck").exists():
+            time.sleep(0.05)
+        for _ in range(2):
+            os.killpg(process.pid, signal.SIGINT)
+            time.sleep(1.5)
+        try:
+            assert process.wait(40) == 130
+        finally:
+            process.kill()
+    assert not (out / "work").exists()
 
 
 @pytest.mark.slow

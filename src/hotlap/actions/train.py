@@ -85,11 +85,13 @@ def train(
             tell({"event": "interrupted", "out": str(folder)})
             raise KeyboardInterrupt from None
         finally:
-            stop.over()
-            processes.close()
-            if lock is not None:
-                shutil.rmtree(lock.work, ignore_errors=True)
-                lock.close()
+            try:
+                processes.close()
+            finally:
+                stop.over()
+                if lock is not None:
+                    shutil.rmtree(lock.work, ignore_errors=True)
+                    lock.close()
 
 
 def _train(

@@ -117,6 +117,9 @@ class _Best:
         newer = (event > known) | ((event == known) & (created >= self.created[hit]))
         hit, row = hit[newer], row[newer]
         self.event[hit], self.created[hit] = event[newer], created[newer]
+        if not self.values.columns:
+            self.place[hit] = 0
+            return
         self.place[hit] = np.arange(len(self.values), len(self.values) + len(hit))
         self.values = pl.concat([self.values, rows.select(self.values.columns)[row]])
         if len(self.values) > 2 * len(self.place):  # most were replaced since

@@ -209,7 +209,7 @@ def _plan(store: Store, features: list[str] | str, full_feature_names: bool, giv
             )
         )
     kinds = {column: kind for own in keys for column, _, kind in own}
-    known = not request.computed and all(name in kinds for name in given)
+    known = not request.computed and all(kinds.get(name) in key_forms.ARROW for name in given)
     return Plan(
         views=tuple(views),
         asks=tuple(asks),

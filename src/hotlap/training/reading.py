@@ -165,8 +165,14 @@ class Windows:
         return Window(epoch=slot.epoch, number=slot.window, micro_batches=tuple(parts))
 
     def close(self) -> None:
-        """End the loader processes."""
-        self._items = iter(())
+        """End the loader processes; one that is stuck, and so heeds nothing, is killed."""
+        workers = list(getattr(self._items, "_workers", ()))
+        try:
+            self._items = iter(())
+        finally:
+            for worker in workers:
+                if worker.is_alive():
+                    worker.kill()
 
     def _next(self) -> tuple[Slot, Any]:
         try:

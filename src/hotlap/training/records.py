@@ -16,7 +16,7 @@ _CHARTED = ("loss", "rate", "gradient_norm", "examples_per_second", "score")
 
 
 _FLUSH_SECONDS = 0.1
-"""What a look at the file may lag behind; a checkpoint, a score and the end never do."""
+"""A line that follows so soon upon what was written waits for the next; a checkpoint, a score and the end write all."""
 _encode = json.JSONEncoder(allow_nan=False).encode
 
 

@@ -29,6 +29,7 @@ class Stop:
         self._process = os.getpid()
         self._at: float | None = None
         self._patient = self._over = False
+        self._on_child: Any = None
 
     @property
     def asked(self) -> bool:
@@ -50,6 +51,8 @@ class Stop:
         finally:
             for number in taken:
                 signal.signal(number, before[number])
+            if self._on_child is not None:
+                signal.signal(signal.SIGCHLD, self._on_child)
 
     @contextmanager
     def after_the_work_in_hand(self) -> Iterator[None]:
@@ -81,6 +84,9 @@ class Stop:
         if self._over or (self._at is not None and now - self._at < _ONE_REQUEST_SECONDS):
             return
         self._at = now
+        if first:
+            # What goes to a whole group ends loader processes too, and torch would raise in the midst of a step.
+            self._on_child = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if not first or not self._patient:
             raise KeyboardInterrupt if number == signal.SIGINT else EndNow
 

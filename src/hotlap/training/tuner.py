@@ -28,7 +28,7 @@ _PEAK_STEPS = 3
 """The first step makes the optimizer's state, and the heap is full after the third."""
 SCREENING = Blocks(pairs=6, seconds=0.3, timeout=300.0, enough_seconds=4.0)
 HOPELESS = 3.0
-"""A step of so many times the baseline's is not timed again. Noise seldom doubles one."""
+"""What takes so many times as long as the baseline is timed twice only."""
 CONFIRMING = Blocks(pairs=4, seconds=0.3, timeout=300.0, least_pairs=2, enough_seconds=4.0)
 BUDGET_SPENT = "the budget was spent"
 _INTERRUPTED = "the tuning was interrupted"
@@ -214,8 +214,8 @@ def _screened(bench: Bench, baseline: Settings, own: Worker, settings: Settings,
         return {"status": "failed", "reason": told(error)}
     median_ms = statistics.median_ms([start.candidate_ms]) * settings.batch_size / baseline.batch_size
     if len(start.candidate_ms) < SCREENING.least_pairs:
-        longer = start.candidate_ms[0] / start.baseline_ms[0]
-        reason = f"a step took {longer:.1f} times as long; it was timed once"
+        longer = min(start.candidate_ms) / max(start.baseline_ms)
+        reason = f"a step took {longer:.1f} times as long; it was timed twice"
         return {**held, "median_ms": median_ms, "status": "rejected", "reason": reason}
     interval = statistics.screening(start)
     row = {**held, "median_ms": median_ms, "speedup": to_json(interval)}

@@ -156,9 +156,10 @@ def _check_no_lazy_layer(model: torch.nn.Module) -> None:
 
     for name, module in model.named_modules():
         if any(map(is_lazy, [*module.parameters(recurse=False), *module.buffers(recurse=False)])):
+            called = f"{type(module).__name__} ({name})" if name else type(module).__name__
             raise WorkloadError(
-                f"the workload's `model` has a {type(module).__name__} ({name}) whose weights have no shape yet; call "
-                "the model once on an example before you return it"
+                f"the workload's `model` has a {called} whose weights have no shape yet; call the model once on an "
+                "example before you return it"
             )
 
 

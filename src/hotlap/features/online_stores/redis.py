@@ -82,22 +82,21 @@ class Redis:
             )
         secure = given.pop("ssl", False)
         options = {"socket_timeout": reach.timeout_s, "socket_connect_timeout": reach.timeout_s, **given}
+        options |= {"max_connections": reach.connections, "timeout": reach.timeout_s}
+        options |= {"retry": redis.retry.Retry(redis.backoff.NoBackoff(), 0)}
         self._place = f"redis at {nodes[0]['host']}:{nodes[0]['port']}"
-        self._pool = redis.BlockingConnectionPool(
-            connection_class=redis.SSLConnection if secure else redis.Connection,
-            max_connections=reach.connections,
-            timeout=reach.timeout_s,
-            host=nodes[0]["host"],
-            port=int(nodes[0]["port"]),
-            retry=redis.retry.Retry(redis.backoff.NoBackoff(), 0),
-            **options,
-        )
         try:
+            self._pool = redis.BlockingConnectionPool(
+                connection_class=redis.SSLConnection if secure else redis.Connection,
+                host=nodes[0]["host"],
+                port=int(nodes[0]["port"]),
+                **options,
+            )
             self._pool.connection_class(**self._pool.connection_kwargs)  # connects to nothing yet
-        except TypeError:  # its message would hold a part of a password with a comma
+        except (TypeError, ValueError, redis.RedisError):  # whose message may hold a part of a password with a comma
             raise InputError(
-                f"{reach.config.repo_path}/feature_store.yaml: online_store.connection_string has an option that Redis "
-                "connections don't know; a password with a comma can't be written there"
+                f"{reach.config.repo_path}/feature_store.yaml: online_store.connection_string has an option, or a "
+                "value of one, that Redis connections don't know; a password with a comma can't be written there"
             ) from None
         self._reach, self._project = reach, reach.config.project.encode()
         self._versioned = reach.config.registry.enable_online_feature_view_versioning

@@ -161,11 +161,20 @@ def memory_parts(found: Json) -> list[str]:
         )
         for one in found["cases"]
     ]  # fmt: skip
+    small, larger = found["configuration"]["observed_at"]
+    skipped = [f"- Not run: {name}: {why}" for name, why in found["skipped"].items()]
     return [
         "## The peak of memory, foreseen",
-        f"Predicted from steps at 4, 8 and 32 rows, then trained at the batch size. {found['within']} of "
+        f"Predicted from steps at {small}, {larger}, {4 * larger} and {8 * larger} rows a pass, then trained at the "
+        f"batch size. {found['within']} of "
         f"{found['predictions']} predictions are within {found['configuration']['allowed']:.0%}; the largest error is "
         f"{found['largest_error']:.1%}, the mean {found['mean_error']:.1%}.",
         table(("set-up", "rows a pass", "foreseen, MB", "measured, MB", "error"), rows),
-        f"- Commit {found['commit'][:12]}; `{found['command']}`, {found['when'][:10]}",
+        "\n".join(
+            [
+                f"- Machine: {machine_words(found['machine'])}",
+                *skipped,
+                f"- Commit {found['commit'][:12]}; `{found['command']}`, {found['when'][:10]}",
+            ]
+        ),
     ]

@@ -318,9 +318,11 @@ def test_foreseen_peaks_are_told_with_the_largest_error(tables: ModuleType) -> N
     one = {"case": "lstm", "batch": 64, "predicted_bytes": 4.4e8, "measured_bytes": 4e8, "error": 0.1}
     found = {
         "cases": [one], "within": 1, "predictions": 1, "largest_error": 0.1, "mean_error": 0.1,
-        "configuration": {"allowed": 0.1}, "commit": "c" * 40, "command": "python benchmarks/memory.py",
-        "when": "2026-11-26T10:00:00Z",
+        "configuration": {"allowed": 0.1, "observed_at": [4, 8]}, "commit": "c" * 40, "machine": case()["machine"],
+        "command": "python benchmarks/memory.py", "when": "2026-11-26T10:00:00Z", "skipped": {"vit bf16": "slow here"},
     }  # fmt: skip
     page = tables.page([], memory=found)
     assert "1 of 1 predictions are within 10%; the largest error is 10.0%" in page
     assert "| lstm | 64 | 440 | 400 | +10.0% |" in page
+    assert "from steps at 4, 8, 32 and 64 rows a pass" in page
+    assert "- Not run: vit bf16: slow here" in page

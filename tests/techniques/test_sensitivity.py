@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from hotlap.core import Candidate, Step, to_json
+from hotlap.machine import facts as machine
 from hotlap.search.work import building, holding, opening
 from hotlap.techniques import ModelFacts, get, onnx_quantizers, sensitivity
 
@@ -50,7 +51,8 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def difference(process: dict[str, Any], runtime: str, technique: str, share: float | None) -> float:
     """By how much the outputs differ from the original's, as a share of their size."""
-    facts = ModelFacts(layers={"Linear": 6}, input_ranks=(2,), has_calibration=True)
+    overflows = machine.facts().int8_overflows
+    facts = ModelFacts(layers={"Linear": 6}, input_ranks=(2,), has_calibration=True, int8_overflows=overflows)
     options = get(technique).variants(facts)[0][1] | ({sensitivity.OPTION: share} if share else {})
     candidate = Candidate(
         steps=(Step(technique=technique, options=tuple(sorted(options.items()))),), runtime=runtime, threads=1,

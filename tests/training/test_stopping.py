@@ -69,6 +69,14 @@ Rows.__getitem__ = stuck
 """A loader process that waits in C, where no handler of Python's runs."""
 
 
+@pytest.fixture(autouse=True)
+def _hang_ups_are_heeded() -> Iterator[None]:
+    """Also where the tests themselves run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture
 def stop() -> Iterator[Stop]:
     made = Stop()

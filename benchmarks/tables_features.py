@@ -42,6 +42,9 @@ def offline_words(found: Json) -> list[str]:
     ]
     if curve:
         parts.append(table(["feature rows", "entity rows", "seconds", "peak memory, GiB"], curve))
+    disturbed = [f"{one['feature_rows']:,}" for one in found["large"] if one.get("disturbed")]
+    if disturbed:
+        parts.append(f"Other work ran beside the joins of {', '.join(disturbed)} rows, so that they may read too slow.")
     versions = ", ".join(f"{name} {one}" for name, one in found["versions"].items())
     parts.append(f"{machine_words(found['machine'])}. {versions}. `{found['command']}`, commit {found['commit'][:12]}.")
     return parts

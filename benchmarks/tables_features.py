@@ -45,9 +45,12 @@ def offline_words(found: Json) -> list[str]:
     disturbed = [f"{one['feature_rows']:,}" for one in found["large"] if one.get("disturbed")]
     if disturbed:
         parts.append(f"Other work ran beside the joins of {', '.join(disturbed)} rows, so that they may read too slow.")
+    return [*parts, f"{_circumstances(found)}."]
+
+
+def _circumstances(found: Json) -> str:
     versions = ", ".join(f"{name} {one}" for name, one in found["versions"].items())
-    parts.append(f"{machine_words(found['machine'])}. {versions}. `{found['command']}`, commit {found['commit'][:12]}.")
-    return parts
+    return f"{machine_words(found['machine'])}. {versions}. `{found['command']}`, commit {found['commit'][:12]}"
 
 
 def readme_features(offline: Json, online: Json) -> str:
@@ -83,12 +86,10 @@ def online_table(found: Json) -> str:
 
 def online_words(found: Json) -> list[str]:
     about = found["configuration"]
-    versions = ", ".join(f"{name} {one}" for name, one in found["versions"].items())
     loaded = "" if found["quiet"] else " Other work ran beside it, so that these figures are an indication only."
     return [
         f"{about['features']} features of {about['views']} views of one entity, {about['entities']:,} keys held, "
         f"{about['calls']} calls of each side in turn; servers on loopback. hotlap's time ends with an Arrow table and "
         "ages, Feast's with its response, before it is made a dict.",
-        f"{machine_words(found['machine'])}. {versions}. `{found['command']}`, commit {found['commit'][:12]}, "
-        f"{found['when'][:10]}.{loaded}",
+        f"{_circumstances(found)}, {found['when'][:10]}.{loaded}",
     ]

@@ -102,6 +102,18 @@ workload = Workload(
 WORKLOADS = {"rows": ROWS, "tokens": TOKENS}
 
 
+def slow_rows(seconds: float) -> str:
+    """To add to `rows`, so that reading each example takes so much longer."""
+    return f"""
+import time
+_fast = Rows.__getitem__
+def _slow(self, index):
+    time.sleep({seconds})
+    return _fast(self, index)
+Rows.__getitem__ = _slow
+"""
+
+
 def write(folder: Path, name: str, *, add: str = "") -> str:
     """Write one of the workloads as a file, with a few lines more at its end; gives its path."""
     path = folder / f"{name}_workload.py"

@@ -15,14 +15,7 @@ from hotlap.cli.options import byte_count
 from hotlap.errors import InputError, Refusal, WorkloadError
 from hotlap.report.schema import violations
 
-SLOW_DATA = """
-_fast = Rows.__getitem__
-def _slow(self, index):
-    import time
-    time.sleep(0.002)
-    return _fast(self, index)
-Rows.__getitem__ = _slow
-"""
+SLOW_DATA = trainable.slow_rows(0.002)
 """32 ms of waiting a step, which a loader process takes off it, whatever else the machine does."""
 
 

@@ -142,16 +142,21 @@ def test_a_store_that_is_not_there_is_named_and_its_password_is_not(
     assert "asked 2 times" in str(caught.value)
 
 
+def read_by(repo: Path, tmp_path: Path, connection_string: str) -> None:
+    """Read from a Redis that is named so."""
+    shutil.copytree(repo, tmp_path / "repo")
+    yaml = (repo / "feature_store.yaml").read_text()
+    yaml = yaml.replace(repository.SQLITE, f'{{type: redis, connection_string: "{connection_string}"}}')
+    (tmp_path / "repo/feature_store.yaml").write_text(yaml)
+    features.open(tmp_path / "repo").online({"driver_id": [3]}, ["trips:rate"])
+
+
 @pytest.mark.parametrize(
     "text", ["127.0.0.1,password=hunter2", "redis://:hunter2@127.0.0.1:6379", "127.0.0.1:port,password=hunter2", "db=1"]
 )
 def test_a_connection_string_that_names_no_place_is_said(repo: Path, tmp_path: Path, text: str) -> None:
-    shutil.copytree(repo, tmp_path / "repo")
-    yaml = (repo / "feature_store.yaml").read_text()
-    yaml = yaml.replace(repository.SQLITE, f'{{type: redis, connection_string: "{text}"}}')
-    (tmp_path / "repo/feature_store.yaml").write_text(yaml)
     with pytest.raises(InputError, match="connection_string does not begin with host:port") as caught:
-        features.open(tmp_path / "repo").online({"driver_id": [3]}, ["trips:rate"])
+        read_by(repo, tmp_path, text)
     assert "hunter2" not in str(caught.value)
 
 
@@ -159,14 +164,10 @@ def test_a_connection_string_that_names_no_place_is_said(repo: Path, tmp_path: P
     "text", ["password=hunter2,nosuch=1", "password=hun,ter2=x", "ssl=true,ssl_cert_reqs=hunter2", "protocol=7"]
 )
 def test_an_option_that_redis_does_not_know_is_said_without_the_password(repo: Path, tmp_path: Path, text: str) -> None:
-    shutil.copytree(repo, tmp_path / "repo")
-    yaml = (repo / "feature_store.yaml").read_text()
-    yaml = yaml.replace(repository.SQLITE, f'{{type: redis, connection_string: "127.0.0.1:6379,{text}"}}')
-    (tmp_path / "repo/feature_store.yaml").write_text(yaml)
     with pytest.raises(
         InputError, match="has an option, or a value of one, that Redis connections don't know"
     ) as caught:
-        features.open(tmp_path / "repo").online({"driver_id": [3]}, ["trips:rate"])
+        read_by(repo, tmp_path, f"127.0.0.1:6379,{text}")
     assert "ter2" not in str(caught.value)
 
 

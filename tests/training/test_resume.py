@@ -20,14 +20,7 @@ import hotlap
 from hotlap.errors import OutputError
 from hotlap.training.loop import Loop
 
-SLOW = """
-_fast = Rows.__getitem__
-def _slow(self, index):
-    import time
-    time.sleep(0.0005)
-    return _fast(self, index)
-Rows.__getitem__ = _slow
-"""
+SLOW = trainable.slow_rows(0.0005)
 """Some 10 ms a step, so that a kill finds the run at work."""
 
 LOADERS = """

@@ -18,14 +18,7 @@ import hotlap
 from hotlap.training import stopping
 from hotlap.training.stopping import EndNow, Stop
 
-SLOW = """
-import time
-_fast = Rows.__getitem__
-def _slow(self, index):
-    time.sleep(0.001)
-    return _fast(self, index)
-Rows.__getitem__ = _slow
-"""
+SLOW = trainable.slow_rows(0.001)
 SLOW_EVALUATION = """
 import dataclasses, pathlib
 def long():

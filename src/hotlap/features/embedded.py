@@ -16,6 +16,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,7 +63,7 @@ class EmbeddedOnlineStore(OnlineStore):  # type: ignore[misc]
         """Each key's event time (UTC) and values; (None, None) where there is no row."""
         features = requested_features if requested_features is not None else [one.name for one in table.features]
         keys = [serialize_entity_key(one, config.entity_key_serialization_version) for one in entity_keys]
-        ask = Ask(view=table, table=_table_id(config, table), features=tuple(features))
+        ask = _ask(_table_id(config, table), tuple(features))
         distinct = list(dict.fromkeys(keys))
         (answer,) = self._store(config).read((ask,), [distinct])
         rows = dict(zip(distinct, zip(answer.events, *answer.values, strict=True), strict=True))
@@ -124,6 +125,12 @@ class EmbeddedOnlineStore(OnlineStore):  # type: ignore[misc]
         if self._opened is None or self._opened[0] != path:
             self._opened = path, open_store(Reach(config=config, timeout_s=5.0, retries=1, connections=8))
         return self._opened[1]
+
+
+@lru_cache(maxsize=128)
+def _ask(table: str, features: tuple[str, ...]) -> Ask:
+    """The same one each time, for the store keeps the query that it makes of it. It does not look at the view."""
+    return Ask(view=None, table=table, features=features)
 
 
 def _make(connection: sqlite3.Connection, table: str, view: Any) -> None:

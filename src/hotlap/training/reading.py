@@ -114,13 +114,10 @@ class Reader:
             return self._dataset.__getitems__(list(slot.indices))
         dataset, items = self._dataset, list[Any]()
         try:
-            if not self._apart:
-                # A call for each example would cost a tiny model a hundredth of its step.
-                for index in slot.indices:
-                    items.append(dataset[index])
-                return items
+            # In place: a call for each example would cost a tiny model a hundredth of its step.
             for place, index in enumerate(slot.indices, slot.start):
-                self._seed_for(slot, place)
+                if self._apart:
+                    self._seed_for(slot, place)
                 items.append(dataset[index])
         except Exception as error:
             failed = slot.indices[len(items)]

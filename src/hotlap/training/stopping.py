@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 _ONE_REQUEST_SECONDS = 1.0
@@ -54,23 +54,21 @@ class Stop:
             if self._on_child is not None:
                 signal.signal(signal.SIGCHLD, self._on_child)
 
-    @contextmanager
-    def after_the_work_in_hand(self) -> Iterator[None]:
+    def after_the_work_in_hand(self) -> AbstractContextManager[None]:
         """Within the block the first request is noted only."""
-        patient, self._patient = self._patient, True
-        try:
-            yield
-        finally:
-            self._patient = patient
+        return self._being(patient=True)
+
+    def at_once(self) -> AbstractContextManager[None]:
+        """Within the block, inside one of patience, the first request raises KeyboardInterrupt."""
+        return self._being(patient=False)
 
     @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Within the block, inside one of patience, the first request raises KeyboardInterrupt."""
-        patient, self._patient = self._patient, False
+    def _being(self, *, patient: bool) -> Iterator[None]:
+        before, self._patient = self._patient, patient
         try:
             yield
         finally:
-            self._patient = patient
+            self._patient = before
 
     def over(self) -> None:
         """Heed nothing any more: what is left of the run is being tidied up."""

@@ -8,7 +8,8 @@
     │   └── MissingExtra        a feature needs packages that are not installed
     ├── Refusal                 the work ran, and the answer is no                  (exit 3)
     │   ├── ArtifactRefused     an artifact is damaged, changed, expired or not trusted
-    │   ├── TrainingStopped     training can't go on: a number is not finite, a loader process ended
+    │   ├── TrainingStopped     training can't go on: a number is not finite, another process is gone
+    │   │   └── LoaderDied      a process that loads data ended by itself
     │   └── StoreDown           an online store does not answer
     └── CandidateFailed         an expected failure of one candidate: a row, never the end of a search
         ├── Unsupported         this candidate can't be made or run here
@@ -58,6 +59,10 @@ class ArtifactRefused(Refusal):
 
 class TrainingStopped(Refusal):
     """Training can't go on from here; the last good state is kept."""
+
+
+class LoaderDied(TrainingStopped):
+    """A process that loads data ended by itself, which says nothing of what the training learns."""
 
 
 class StoreDown(Refusal):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from hotlap.errors import HotlapError, TrainingStopped, WorkloadError
+from hotlap.errors import HotlapError, LoaderDied, WorkloadError
 from hotlap.training.at_once import Failed, batch_of
 from hotlap.training.order import Slot, derived_seed
 from hotlap.training.seeding import reseed, seed_generators
@@ -177,7 +177,7 @@ class Windows:
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
-            raise TrainingStopped(
+            raise LoaderDied(
                 "a loader process ended by itself, most often for want of memory; go on with --resume, with fewer "
                 "workers (--set workers=0)"
             ) from error

@@ -73,7 +73,7 @@ def test_a_full_disk_is_no_bug(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
     monkeypatch.setattr(main, "build_app", write)
     assert main.run(["doctor"]) == 2
-    assert "the disk is full" in capsys.readouterr().err
+    assert capsys.readouterr().err == "hotlap: the disk is full; make room, then run it again\n"
 
 
 def test_help_through_the_entry_point() -> None:

@@ -113,10 +113,17 @@ def test_a_changed_view_is_refused_by_what_changed(repo: Path, tmp_path: Path, o
         described.require_same(features.open(other), stored)
 
 
-def test_tags_and_descriptions_are_no_definition(repo: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('name="rain", dtype', 'name="rain", description="mm", tags={"a": "b"}, dtype'),
+        ('Entity(name="city"', 'Entity(name="town"'),
+    ],
+)
+def test_tags_descriptions_and_entities_names_are_no_definition(repo: Path, tmp_path: Path, old: str, new: str) -> None:
     stored = described.describe(features.open(repo), WANTED)
-    told = repository.DEFINITIONS.replace('name="rain", dtype', 'name="rain", description="mm", tags={"a": "b"}, dtype')
-    other = applied(tmp_path, told)
+    assert old in repository.DEFINITIONS
+    other = applied(tmp_path, repository.DEFINITIONS.replace(old, new))
     described.require_same(features.open(other), stored)
 
 

@@ -49,6 +49,12 @@ def priced(inputs):
 def single(row):
     return {"one": None if row["count"] is None else row["count"] * 2}
 
+odd = FeatureView(
+    name="odd", entities=[driver], schema=[Field(name="trips__rate", dtype=Float64)],
+    source=FileSource(
+        name="odd", path="data/trips.parquet", timestamp_field="at", field_mapping={"rate": "trips__rate"}
+    ),
+)
 asked = FeatureService(name="asked", features=[trips[["rate"]], doubled, priced[["cost"]]])
 """
 
@@ -91,6 +97,15 @@ def test_what_is_only_an_input_does_not_come_back(computed: Path) -> None:
     assert beside.column_names == [*rows().columns, "trips__rate", "doubled__double"]
     assert beside["doubled__double"].equals(alone.read()["double"])
     assert alone.report["null_share"].keys() == {"double"}
+
+
+def test_a_feature_named_as_an_input_is_refused_but_by_its_full_name(computed: Path) -> None:
+    store = features.open(computed)
+    wanted = ["odd:trips__rate", "doubled:double"]
+    with pytest.raises(InputError, match=r"odd:trips__rate and trips:rate, .* the column trips__rate; ask for full"):
+        store.training(rows(), wanted)
+    made = store.training(rows(), wanted, full_feature_names=True).read()
+    assert made.column_names == [*rows().columns, "odd__trips__rate", "doubled__double"]
 
 
 def test_a_service_may_name_them(computed: Path) -> None:

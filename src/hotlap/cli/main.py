@@ -97,7 +97,7 @@ def run(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the last resort: a bug gets a sentence and exit code 1
         if debug:
             traceback.print_exc()
-        return _unexpected(error)
+        return _unexpected(error, go_on="go on with --resume" if _takes_up(command, arguments) else "run it again")
     # Typer may turn an interrupt into its exit code by itself.
     if outcome == INTERRUPTED:
         kept = "; what was done so far is kept" if _takes_up(command, arguments) else ""
@@ -111,11 +111,11 @@ def _takes_up(command: Any, arguments: list[str]) -> bool:
     return any(parameter.name == "resume" for parameter in getattr(called, "params", ()))
 
 
-def _unexpected(error: Exception) -> int:
+def _unexpected(error: Exception, *, go_on: str) -> int:
     """A sentence for what nobody else has turned into one; a full disk is no bug, wherever it is met."""
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         where = f" at {error.filename}" if error.filename else ""
-        print(f"hotlap: the disk is full{where}; make room, then go on with --resume or again", file=sys.stderr)
+        print(f"hotlap: the disk is full{where}; make room, then {go_on}", file=sys.stderr)
         return USER_ERROR
     print(
         f"hotlap: an unexpected failure, which is a bug of hotlap's: {type(error).__name__}: {error} "

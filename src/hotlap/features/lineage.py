@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def definition_digest(view: Any) -> str:
     """SHA-256 of a view's definition: its keys, features, types, time to live and source.
 
-    What is no definition (when it was made, materialized, who owns it, descriptions, tags) does not count.
+    What is no definition (when it was made, materialized, who owns it, descriptions, tags, what its entities are
+    called) does not count.
     """
     return hashlib.sha256(_plain(view).SerializeToString(deterministic=True)).hexdigest()
 
@@ -31,7 +32,7 @@ def rows_digest(view: Any) -> str:
 def _plain(view: Any) -> Any:
     spec = view.to_proto().spec
     plain = type(spec).FromString(spec.SerializeToString())
-    for field in ("tags", "owner", "description"):
+    for field in ("tags", "owner", "description", "entities"):
         plain.ClearField(field)
     for column in (*plain.features, *plain.entity_columns):
         column.ClearField("description")

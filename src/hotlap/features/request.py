@@ -95,6 +95,7 @@ def requested(
             views[column], own[column] = one.called, name
     for projection in (projection for each in computed for projection in each.view.views):
         _add_input(store, stored, projection)
+    _check_inputs(stored, own)
     return Request(
         stored=tuple(stored.values()), computed=tuple(computed), columns=tuple(views), views=views, names=own
     )
@@ -112,6 +113,19 @@ def _add_input(store: Store, stored: dict[str, Stored], projection: Any) -> None
     if own.view.projection.join_key_map != projection.join_key_map:
         raise InputError(f"view {called} is asked for with two lists of join keys; give one of them an alias")
     stored[called] = replace(own, features=tuple(dict.fromkeys((*own.features, *pairs))))
+
+
+def _check_inputs(stored: dict[str, Stored], asked: dict[str, str]) -> None:
+    """Raise InputError where a feature that is asked for has the very column that an on-demand view's input needs."""
+    seen: dict[str, str] = {}
+    for one in stored.values():
+        for name, column in one.features:
+            other = seen.setdefault(column, f"{one.called}:{name}")
+            if other != f"{one.called}:{name}" and column in asked:
+                raise InputError(
+                    f"features: {other} and {one.called}:{name}, which an on-demand view needs, would both be the "
+                    f"column {column}; ask for full feature names"
+                )
 
 
 def check_list(features: Any) -> list[str]:

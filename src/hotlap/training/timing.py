@@ -10,6 +10,7 @@ import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from hotlap.core import Json, to_json
@@ -81,20 +82,27 @@ def hold(state: dict[str, Any], *, target: str, settings: Json) -> Json:
 
 
 def held(state: dict[str, Any]) -> Json:
-    """What the steps so far took: the share of their time spent waiting for data, and the peak memory in bytes."""
+    """What the steps so far took: the share of their time spent waiting for data, the peak memory in bytes, and the
+    examples that a step has: the median of them.
+    """
     steps: Steps = state["call"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return {"loading_share": steps.loading / steps.whole if steps.whole else 0.0, "peak_memory_bytes": 1024 * peak}
+    return {
+        "loading_share": steps.loading / steps.whole if steps.whole else 0.0,
+        "peak_memory_bytes": 1024 * peak,
+        "rows_a_step": median(steps.rows),
+    }
 
 
 class Steps:
-    """Each call is one step; `loading` and `whole` add up seconds."""
+    """Each call is one step; `loading` and `whole` add up seconds, `rows` are the examples of each."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._epoch, self._found = -1, True
         self._windows: Iterator[Window] = iter(())
         self.loading = self.whole = 0.0
+        self.rows: list[int] = []
 
     def __call__(self) -> None:
         began = time.perf_counter()
@@ -107,6 +115,7 @@ class Steps:
                 f"a training step with these settings gave a {error.what} that is not finite ({error.value}); `hotlap "
                 "train` with them names the step and the layer"
             ) from error
+        self.rows.append(window.rows)
         self.loading += loaded - began
         self.whole += time.perf_counter() - began
 

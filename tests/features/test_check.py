@@ -7,6 +7,8 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -175,6 +177,24 @@ def test_a_log_never_stands_in_the_way_of_reading(served: Path, tmp_path: Path) 
     assert log.error
     assert store.online(keys(30), REFS, at=END, log=log).table.num_rows == 30
     assert log.left_out == 60
+
+
+def test_a_log_goes_on_once_it_can_write_again(served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody can write among the kernel's files; one that can't be written is counted, as on a full disk."""
+    monkeypatch.setattr(read_log, "_FILE_ROWS", 30)
+    store = features.open(served)
+    folder = tmp_path / "log"
+    folder.symlink_to("/proc/self")
+    with ReadLog(folder) as log:
+        store.online(keys(30), REFS, at=END, log=log)
+        until = time.monotonic() + 60
+        while not log.left_out and time.monotonic() < until:
+            threading.Event().wait(0.01)
+        assert (log.left_out, "can't be written" in log.error) == (30, True)
+        folder.unlink()
+        store.online(keys(20), REFS, at=END, log=log)
+    (kept,) = read_log.reads(folder)
+    assert (len(kept.given), log.left_out) == (20, 30)
 
 
 def test_a_log_that_is_behind_leaves_reads_out_and_counts_them(

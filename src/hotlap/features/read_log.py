@@ -33,7 +33,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hotlap.core import Array
-from hotlap.errors import InputError, OutputError
+from hotlap.errors import HotlapError, InputError, OutputError
 from hotlap.features import times, write
 from hotlap.features.job import METADATA
 
@@ -136,9 +136,11 @@ class ReadLog:
                 batch, self._waiting = self._waiting, deque()
                 rows, closing = self._rows, self._closing
             begun = time.monotonic()
-            self._write_files(batch)
-            with self._wake:
-                self._rows -= rows
+            try:
+                self._write_files(batch)
+            finally:
+                with self._wake:
+                    self._rows -= rows
             if closing:
                 return
 
@@ -150,14 +152,15 @@ class ReadLog:
             table = _table(read)
             alike.setdefault((json.dumps(asked), str(table.schema)), []).append(table)
         for (told, _), tables in alike.items():
-            table = pa.concat_tables(tables)
             name = f"{time.time_ns():020d}-{uuid.uuid4().hex}.parquet"
             try:
-                write.parquet(table.replace_schema_metadata({METADATA: told}), self.folder / name)
-            except (OSError, pa.ArrowException) as error:
-                self.left_out += table.num_rows
+                table = pa.concat_tables(tables).replace_schema_metadata({METADATA: told})
+                write.parquet(table, self.folder / name)
+            except (HotlapError, OSError, pa.ArrowException) as error:
+                with self._wake:
+                    self.left_out += sum(one.num_rows for one in tables)
                 if not self.error:
-                    _log.warning("reads are not logged any more: %s", error)
+                    _log.warning("reads are not logged: %s", error)
                 self.error = str(error)
 
 

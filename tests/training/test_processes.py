@@ -90,6 +90,56 @@ def test_the_same_as_one_process(processes: int, settings: dict[str, Any], tmp_p
     assert result["best"]["score"] == pytest.approx(one["best"]["score"], abs=0.02)
 
 
+MASKED = """
+class Masked(Exact):
+    def forward(self, rows):
+        return functional.pad(super().forward(rows), (0, 1), value=float("-inf"))
+
+def masked():
+    torch.manual_seed(0)
+    return Masked()
+
+workload = dataclasses.replace(workload, model=masked, training=lambda: Rows(33, 3), epochs=1)
+"""
+"""33 examples in windows of 16: the last one has one, so that one of two processes has none."""
+
+
+@pytest.mark.slow
+def test_a_process_without_a_share_computes_nothing_of_infinite_outputs(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows", add=EXACT + MASKED)
+    hotlap.train(target, out=tmp_path / "one", threads=1, device="cpu")
+    done = torchrun(2, target, tmp_path / "several")
+    assert done.returncode == 0, done.stderr
+    assert furthest(tmp_path / "one", tmp_path / "several") < CLOSE
+
+
+UNEQUAL = """
+workload = dataclasses.replace(
+    workload, training=lambda: Rows(41, 3), epochs=2,
+    loss=lambda outputs, labels: functional.cross_entropy(outputs, labels, ignore_index=0),
+    loss_weight=lambda labels: (labels != 0).sum().item())
+"""
+"""The last window has 9 examples, which are two passes of one process and three of the other; some weigh nothing."""
+
+
+@pytest.mark.parametrize(
+    ("name", "add", "settings"),
+    [
+        pytest.param("rows", EXACT + UNEQUAL, {"micro_batch": 2}, marks=pytest.mark.slow),
+        pytest.param("tokens", "", {"accumulation": 3}, marks=pytest.mark.exhaustive),
+    ],
+    ids=["shares of other sizes", "batches"],
+)
+def test_sharded_processes_compute_as_many_passes(
+    name: str, add: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    target = trainable.write(tmp_path, name, add=add)
+    hotlap.train(target, out=tmp_path / "one", settings=settings, threads=1, device="cpu")
+    done = torchrun(2, target, tmp_path / "several", *sets({**settings, "sharding": "fsdp2"}))
+    assert done.returncode == 0, done.stderr
+    assert furthest(tmp_path / "one", tmp_path / "several") < CLOSE
+
+
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])
 def test_another_number_of_processes_goes_on(sharding: str, tmp_path: Path) -> None:

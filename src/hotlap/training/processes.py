@@ -84,6 +84,17 @@ class Processes:
         distributed.all_reduce(total)
         return [float(value) for value in total.tolist()]
 
+    def most(self, count: int) -> int:
+        """The largest of all processes' counts."""
+        if self.world == 1:
+            return count
+        import torch
+        from torch import distributed
+
+        largest = torch.tensor(count, device=self._device())
+        distributed.all_reduce(largest, distributed.ReduceOp.MAX)
+        return int(largest)
+
     def gathered(self, value: Any) -> list[Any]:
         """The plain value of each process, in the order of ranks."""
         if self.world == 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from hotlap.errors import WorkloadError
@@ -74,7 +74,7 @@ class Stepper:
         """Compute the window and move the weights. `total` is its weight over all processes.
 
         Raises NotFinite, before the weights are touched, where the loss or the gradients are NaN or infinite; with
-        fp16 such gradients skip the step instead.
+        fp16 such gradients skip the step instead, and count once the scale is below 1.
         """
         if not self._looked_at:
             check_axes(window.micro_batches[0].inputs, self._workload)
@@ -88,10 +88,13 @@ class Stepper:
             with running("optimizer"):
                 self.optimizer.step()
             return Stepped(loss=loss, gradient_norm=norm, skipped=False)
-        before = self.scaler.get_scale()
-        self.scaler.step(self.optimizer)
+        skipped = not math.isfinite(norm)
+        if skipped and self.scaler.get_scale() < 1:
+            raise NotFinite(what="gradients", value=norm, micro_batch=None)  # No scale is small enough.
+        with running("optimizer"):
+            self.scaler.step(self.optimizer)
         self.scaler.update()
-        return Stepped(loss=loss, gradient_norm=norm, skipped=self.scaler.get_scale() < before)
+        return Stepped(loss=loss, gradient_norm=norm, skipped=skipped)
 
     @property
     def sharded(self) -> bool:
@@ -137,7 +140,11 @@ class Stepper:
         import torch
 
         # What weighs nothing is left out, but for one pass where all of a process's do: the others wait for it.
-        counted = [one for one in window.micro_batches if one.weight] or window.micro_batches[:1]
+        counted = [one for one in window.micro_batches if one.weight] or list(window.micro_batches[:1])
+        if self.sharded:
+            # Each pass takes all processes, so that those that have fewer compute some that weigh nothing.
+            missing = self._processes.most(len(counted)) - len(counted)
+            counted += [replace(window.micro_batches[0], weight=0.0)] * missing
         losses = []
         for index, given in enumerate(counted):
             one = trimmed(given, self._least) if self._settings.trim else given
@@ -241,5 +248,5 @@ def in_fp32(outputs: Outputs) -> Outputs:
 
 
 def _nothing(outputs: Outputs) -> torch.Tensor:
-    """A loss whose gradients are zeros."""
-    return sum(leaf.sum() * 0.0 for leaf in flatten_outputs(outputs) if leaf.requires_grad)  # type: ignore[return-value]
+    """A loss whose gradients are zeros, of none of the outputs' numbers: they may be infinite."""
+    return sum(leaf.flatten()[:0].sum() for leaf in flatten_outputs(outputs) if leaf.requires_grad)  # type: ignore[return-value]

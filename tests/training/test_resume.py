@@ -367,7 +367,7 @@ def test_more_epochs_are_added_to_a_run_that_ended(tmp_path: Path) -> None:
             hotlap.train(target, out=tmp_path / "out", settings=refused, resume=True, **given)
     result = hotlap.train(target, out=tmp_path / "out", settings={"epochs": 4}, resume=True, **given)
     assert result["training"]["steps"] == 40
-    assert result["warnings"] == ["this run was to have 2 epochs at first, and went on to 4"]
+    assert result["warnings"] == ["this run was to have 2 epochs at first, and 4 later"]
     assert weights(tmp_path / "out") == weights(tmp_path / "whole")
     assert steps(tmp_path / "out") == steps(tmp_path / "whole")
 

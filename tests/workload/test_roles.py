@@ -189,7 +189,7 @@ ENDLESS = "def evaluation():\n    while True:\n        yield X, Y\n"
 
 
 def test_endless_evaluation_is_noticed_by_its_count(evaluated):
-    message = r"gives more than 5,000 examples; make it finite or smaller, or allow more with --max-evaluation-examples"
+    message = r"gives more than 5,000 examples; make it finite or smaller \(optimize takes more with --max-evaluation"
     it = evaluated("evaluation=evaluation", ENDLESS)
     with pytest.raises(WorkloadError, match=message):
         check_evaluation(it, seed=0, max_examples=5000)

@@ -27,12 +27,12 @@ from hotlap.measure.required import required
 from hotlap.measure.worker import Worker
 from hotlap.report.schema import read_result
 from hotlap.search import noise, space
-from hotlap.search.folder import RunFolder
+from hotlap.search.folder import RunFolder, check_keeps
 from hotlap.search.journal import Journal
 from hotlap.search.run import search
 from hotlap.search.setting import Objective, Setting, start_worker
 from hotlap.techniques import ModelFacts
-from hotlap.workload.target import target_of
+from hotlap.workload.target import target_of, weights_of
 from hotlap.workload.workload import Workload
 
 _WORK = "hotlap.search.work"
@@ -92,6 +92,8 @@ def optimize(
     own_key(create=True)
     if sign is not None:
         read_key(sign)
+    if force:
+        check_keeps(Path(out), weights_of(settings["target"]))
     with RunFolder(Path(out), resume=resume, force=force) as folder:
         if resume and (folder.path / "result.json").exists():
             return read_result(folder.path / "result.json")

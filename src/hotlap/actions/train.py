@@ -16,7 +16,7 @@ from hotlap.core import Device, Json
 from hotlap.errors import OutputError
 from hotlap.machine.facts import Machine, facts
 from hotlap.report.schema import read_result, write_result
-from hotlap.search.folder import RunFolder, write_whole
+from hotlap.search.folder import RunFolder, check_keeps, write_whole
 from hotlap.training.processes import Processes, share_of
 from hotlap.training.settings import Settings, read_settings, settings_for
 from hotlap.training.stopping import Stop
@@ -64,17 +64,20 @@ def train(
     began = time.monotonic()
     machine = facts()
     loaded = load_target(target_of(target))
-    changes = _changes(settings, machine, threads=threads, seed=seed, device=device)
+    named = settings if isinstance(settings, Mapping) else read_settings(Path(settings)) if settings else {}
+    changes = _changes(named, machine, threads=threads, seed=seed, device=device)
     wanted = settings_for(loaded.workload, changes)
     processes = Processes(wanted.device)
     tell = progress if progress is not None and processes.writes else _nobody
     folder, stop = Path(out), Stop()
     with stop.heeded():
+        if force:
+            check_keeps(folder, loaded.weights)
         lock = RunFolder(folder, resume=resume, force=force, begun=_SETTINGS) if processes.writes else None
         try:
             with processes.together():
                 processes.wait()
-                given = set(_given(settings, threads, seed, device))
+                given = set(_given(named, threads, seed, device))
                 chosen, warnings = _begin(folder, loaded, wanted, given, resume, processes)
                 if resume and not warnings and (folder / _RESULT).exists():
                     return read_result(folder / _RESULT)
@@ -159,8 +162,10 @@ def _train(
     return result
 
 
-def describe(settings: Settings) -> str:
-    """The set-up in a few words: `bf16, channels_last, fused`."""
+def describe(settings: Settings, *, beside: Settings | None = None) -> str:
+    """The set-up in a few words: `bf16, channels_last, fused`. `beside`: what it is shown with, whose batch size may be
+    another.
+    """
     words: list[str] = [settings.precision]
     words += [settings.layout] if settings.layout != "contiguous" else []
     words += ["trimmed padding"] if settings.trim else []
@@ -169,18 +174,21 @@ def describe(settings: Settings) -> str:
     if settings.examples_a_pass < settings.batch_size:
         words.append(f"micro-batches of {settings.examples_a_pass}")
     words += [f"{settings.workers} loader process{'es' if settings.workers > 1 else ''}"] if settings.workers else []
+    words += ["pinned memory"] if settings.pin else []
+    other_batch = beside is not None and beside.batch_size != settings.batch_size
+    words += [f"batches of {settings.batch_size}"] if other_batch else []
     return ", ".join(words)
 
 
 def _changes(
-    settings: str | Path | Mapping[str, Json] | None,
+    settings: Mapping[str, Json],
     machine: Machine,
     *,
     threads: int | None,
     seed: int | None,
     device: Device | None,
 ) -> dict[str, Json]:
-    found = dict(settings) if isinstance(settings, Mapping) else read_settings(Path(settings)) if settings else {}
+    found = dict(settings)
     found["device"] = machine.device(device or found.get("device"))
     if seed is not None:
         found["seed"] = seed
@@ -190,11 +198,10 @@ def _changes(
     return found
 
 
-def _given(settings: Any, threads: int | None, seed: int | None, device: str | None) -> list[str]:
+def _given(settings: Mapping[str, Json], threads: int | None, seed: int | None, device: str | None) -> list[str]:
     """The fields that the user named, as opposed to those that the machine or the workload gave."""
-    named = list(settings) if isinstance(settings, Mapping) else []
     others = {"threads": threads, "seed": seed, "device": device}
-    return [*named, *(name for name, value in others.items() if value is not None)]
+    return [*settings, *(name for name, value in others.items() if value is not None)]
 
 
 def _begin(
@@ -229,12 +236,13 @@ def _begin(
     others = kept.get("processes", processes.world) != processes.world
     if others and not threads_chosen:
         chosen = replace(chosen, threads=wanted.threads)
+    if changed and processes.writes:
+        # First, for a run whose settings say that it goes on has no result yet.
+        (folder / _RESULT).unlink(missing_ok=True)
     if (changed or others) and processes.writes:
         _note(path, loaded, chosen, processes.world, threads_chosen=threads_chosen)
-    if changed and processes.writes:
-        (folder / _RESULT).unlink(missing_ok=True)
     if set(changed) == {"epochs"} and chosen.schedule == "constant":
-        return chosen, [f"this run was to have {before.epochs} epochs at first, and went on to {chosen.epochs}"]
+        return chosen, [f"this run was to have {before.epochs} epochs at first, and {chosen.epochs} later"]
     told = ", ".join(f"{name} {getattr(before, name)} -> {value}" for name, value in changed.items())
     return chosen, [f"resumed with other settings ({told}): the weights are not those of one run"] if changed else []
 

@@ -98,6 +98,14 @@ class RunFolder:
         self.close()
 
 
+def check_keeps(folder: Path, weights: Path | None) -> None:
+    """Raise OutputError where --force would delete the weights that the run is to start from."""
+    if weights is not None and weights.resolve().is_relative_to(folder.resolve()):
+        raise OutputError(
+            f"--force would delete {weights}, which this run starts from; give another --out, or copy the weights first"
+        )
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Put `data` at `path` so that whoever looks, after any crash, finds the old file or the new, never a part.
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from hotlap.training.preparing import trainable
 from hotlap.training.processes import put
 
 if TYPE_CHECKING:
@@ -13,14 +14,16 @@ if TYPE_CHECKING:
 
 
 class Average:
-    """The average of the parameters, w' = decay * w' + (1 - decay) * w after each step; buffers are the model's."""
+    """The average of what is trained, w' = decay * w' + (1 - decay) * w after each step; all else is the model's."""
 
     def __init__(self, model: torch.nn.Module, decay: float) -> None:
         from torch.optim.swa_utils import get_ema_multi_avg_fn
 
         self._update: Any = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-        self._model = {name: parameter.detach() for name, parameter in model.named_parameters()}
+        # What is not trained has its own value for an average.
+        self._model = {name: parameter.detach() for name, parameter in trainable(model).items()}
         self.tensors: dict[str, torch.Tensor] = {name: value.clone() for name, value in self._model.items()}
+        self._lent: dict[str, torch.Tensor] = {}
 
     def update(self) -> None:
         """Take the weights of one more step in."""
@@ -39,10 +42,15 @@ class Average:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Within the block the model has the averaged weights; afterwards its own again, bit for bit."""
-        own = {name: value.clone() for name, value in self._model.items()}
-        self.take()
+        self._lent = {name: value.clone() for name, value in self._model.items()}
         try:
+            self.take()
             yield
         finally:
-            for name, value in self._model.items():
-                value.copy_(own[name])
+            self.give_back()
+
+    def give_back(self) -> None:
+        """The model's own weights again, if `in_place` was left in the midst of bringing them back."""
+        for name, own in self._lent.items():
+            self._model[name].copy_(own)
+        self._lent = {}

@@ -62,7 +62,7 @@ def save(folder: Path, checkpoint: Checkpoint, *, kind: str = "step", keep_best:
     outer = json.dumps({"sha256": _digest(text.encode()), "checkpoint": body}, sort_keys=True)
     write_whole(path.with_suffix(".json"), outer.encode())
     if kind == "step":
-        _prune(folder, keep_best)
+        _prune(folder, checkpoint.step, keep_best)
     return path
 
 
@@ -80,7 +80,7 @@ def _written(path: Path, tensors: Mapping[str, torch.Tensor]) -> Iterator[Path]:
 
     with written_whole(path) as temporary:
         try:
-            save_file({name: _plain(value) for name, value in tensors.items()}, temporary)
+            save_file(_apart(tensors), temporary)
         except SafetensorError as error:
             raise OutputError(f"{path}: can't be written ({error}); make room and go on with --resume") from error
         yield temporary
@@ -146,14 +146,16 @@ def load_model(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> N
             put(value, tensors[name])
 
 
-def _prune(folder: Path, keep_best: int | None) -> None:
-    steps = _paths(folder, "step")
+def _prune(folder: Path, newest: int, keep_best: int | None) -> None:
+    # Those of later steps than the one just written were passed over as damaged.
+    known = [(path, int(path.stem.rpartition("-")[2])) for path in _paths(folder, "step")]
+    later, steps = ([path for path, step in known if (step > newest) is past] for past in (True, False))
     kept_best = {f"best-{keep_best:08d}.json"} if keep_best is not None else set()
     # A best that an older kept checkpoint counts on stays as well: it says so itself.
     for path in steps[-_KEPT:]:
         found = _best_step(path)
         kept_best |= {f"best-{found:08d}.json"} if found is not None else set()
-    for path in [*steps[:-_KEPT], *(path for path in _paths(folder, "best") if path.name not in kept_best)]:
+    for path in [*later, *steps[:-_KEPT], *(path for path in _paths(folder, "best") if path.name not in kept_best)]:
         path.unlink(missing_ok=True)
     # What a kill left: tensors whose JSON was never written or is gone, and files still without their name.
     for path in [*folder.glob("*.safetensors"), *folder.glob(".*")]:
@@ -181,8 +183,15 @@ def _paths(folder: Path, kind: str) -> list[Path]:
     return [path for _, path in sorted(found())]
 
 
-def _plain(value: torch.Tensor) -> torch.Tensor:
-    return value.detach().cpu().contiguous()
+def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors on the CPU, each with memory of its own: one that is kept under two names is written twice."""
+    found, seen = {}, set()
+    for name, value in tensors.items():
+        plain = value.detach().cpu().contiguous()
+        place = plain.untyped_storage().data_ptr()
+        found[name] = plain.clone() if place in seen else plain
+        seen.add(place)
+    return found
 
 
 def _digest(data: bytes) -> str:

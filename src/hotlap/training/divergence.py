@@ -79,7 +79,7 @@ def _gradient_layer(stepper: Stepper) -> str:
 def _watched(model: torch.nn.Module, seen: list[str]) -> Iterator[None]:
     """Note each layer whose outputs are not finite, innermost first, and leave the buffers as they were."""
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    compiled, model._compiled_call_impl = model._compiled_call_impl, None
+    compiled = vars(model).pop("_compiled_call_impl", None)
 
     def watch(name: str) -> Any:
         def hook(module: torch.nn.Module, args: Any, outputs: Any) -> None:
@@ -94,7 +94,8 @@ def _watched(model: torch.nn.Module, seen: list[str]) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-        model._compiled_call_impl = compiled
+        if compiled is not None:
+            model._compiled_call_impl = compiled
         for buffer, value in buffers:
             buffer.copy_(value)
 

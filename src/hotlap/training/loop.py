@@ -16,6 +16,7 @@ from hotlap.errors import HotlapError, InputError, TrainingStopped, WorkloadErro
 from hotlap.training import checkpoint, divergence, state, validation
 from hotlap.training.attributes import Attributes
 from hotlap.training.averaging import Average
+from hotlap.training.buffers import Buffers
 from hotlap.training.loading import Source
 from hotlap.training.preparing import set_rate
 from hotlap.training.processes import Processes, all_finite, whole
@@ -80,18 +81,18 @@ class Loop:
         self._saved_at = self._mark = time.monotonic()
         self._save_seconds = 0.0
         self._memory = _Memory(parts.settings)
+        self._buffers = Buffers(parts.model)
 
     def run(self) -> Position:
         """Train. Raises TrainingStopped where a number is not finite, Interrupted after Ctrl-C, with all saved."""
-        epochs = self._parts.settings.epochs
+        settings = self._parts.settings
         with self._stop.after_the_work_in_hand():
             self._mark = self._saved_at = time.monotonic()
             while not self.position.done:
                 epoch = self.position.epoch
                 self._epoch(epoch)
                 score, best = self._judge(epoch)
-                waited = best is not None and epoch - best.epoch >= (self._parts.settings.early_stop or 0)
-                done = epoch + 1 == epochs or waited
+                done = epoch + 1 >= settings.epochs or waited_enough(best, epoch, settings)
                 self.position = replace(self.position, epoch=epoch + 1, window=0, score=score, best=best, done=done)
                 asked, worth = self._parts.processes.sums(float(self._stop.asked), float(self._worth_saving()))
                 if asked and not done:
@@ -131,6 +132,7 @@ class Loop:
     def _window(self, window: Window) -> None:
         parts, position = self._parts, self.position
         settings = parts.settings
+        self._buffers.keep()
         factor = rate_factor(settings.schedule, position.step, steps=self._steps, warmup=settings.warmup)
         rate = set_rate(parts.optimizer, factor)
         weight, rows = parts.processes.sums(sum(one.weight for one in window.micro_batches), float(window.rows))
@@ -156,15 +158,18 @@ class Loop:
             ) from found
 
     def _keep_good_state(self) -> str:
-        """Save the state before the step that failed, unless the forward pass spoilt the model's statistics."""
+        """Save the state before the step that failed, unless its passes have changed what can't be put back."""
         parts = self._parts
+        undone = self._buffers.put_back() and not parts.attributes.names()
         tensors = [whole(value) for value in checkpoint.model_tensors(parts.model).values()]
-        if all_finite(tensors) and parts.source.state() is None:
+        if undone and all_finite(tensors) and parts.source.state() is None:
             self._save()
             return f"the state after step {self.position.step} is kept in {parts.checkpoints}"
+        if checkpoint.newest(parts.checkpoints)[0] is None:
+            return "there was no checkpoint before it"
         return f"the last checkpoint before it is kept in {parts.checkpoints}"
 
-    def _note(self, window: Window, stepped: Stepped | None, rate: float, rows: float, seconds: float) -> None:
+    def _note(self, window: Window, stepped: Stepped | None, rate: float | None, rows: float, seconds: float) -> None:
         parts, position = self._parts, self.position
         line: dict[str, Any] = {
             "step": position.step,
@@ -188,9 +193,7 @@ class Loop:
         parts, position = self._parts, self.position
         patience = parts.settings.early_stop
         try:
-            # One of several processes can't leave the others in the middle of it.
-            with self._stop.at_once() if parts.processes.world == 1 else nullcontext():
-                score = self._score("selection" if patience else "all")
+            score = self._score("selection" if patience else "all")
         except KeyboardInterrupt:
             if parts.processes.world > 1:
                 raise
@@ -209,7 +212,9 @@ class Loop:
         parts = self._parts
         score = None
         if parts.processes.writes or parts.settings.sharding == "fsdp2":
-            with self._kept_weights():
+            # One of several processes can't leave the others in the middle of it.
+            alone = parts.processes.world == 1
+            with self._kept_weights(), self._stop.at_once() if alone else nullcontext():
                 score = validation.score(parts.opened, parts.model, parts.settings, role)
         self._mark = time.monotonic()
         return parts.processes.gathered(score)[0]  # type: ignore[no-any-return]
@@ -237,6 +242,8 @@ class Loop:
 
     def _save(self) -> None:
         parts, began = self._parts, time.monotonic()
+        if parts.average is not None:
+            parts.average.give_back()
         if parts.records is not None:
             self.position = replace(self.position, metrics_bytes=parts.records.mark())
         taken = state.capture(
@@ -278,6 +285,11 @@ class Loop:
         return self._parts.processes.writes and (
             time.monotonic() - self._saved_at >= self._parts.settings.checkpoint_seconds
         )
+
+
+def waited_enough(best: Best | None, epoch: int, settings: Settings) -> bool:
+    """Whether after that epoch the score has not risen for as long as `early_stop` allows."""
+    return settings.early_stop is not None and best is not None and epoch - best.epoch >= settings.early_stop
 
 
 class _Memory:

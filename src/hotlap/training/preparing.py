@@ -90,7 +90,12 @@ def prepare_optimizer(workload: Workload, model: torch.nn.Module, settings: Sett
     if settings.fused or settings.foreach:
         _set_form(optimizer, "fused" if settings.fused else "foreach")
     for group in optimizer.param_groups:
-        group.setdefault("initial_lr", group["lr"])
+        group.setdefault("initial_lr", group.get("lr"))
+        if group["initial_lr"] is None and (settings.schedule != "constant" or settings.warmup):
+            raise InputError(
+                f"settings: a schedule changes the learning rate, and {type(optimizer).__name__} has none of its own; "
+                "leave schedule and warmup out, or give it an lr"
+            )
     chosen: torch.optim.Optimizer = optimizer
     return chosen
 
@@ -120,11 +125,13 @@ def _set_form(optimizer: torch.optim.Optimizer, form: Literal["fused", "foreach"
         one |= {name: name == form for name in ("fused", "foreach") if name in optimizer.defaults}
 
 
-def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
-    """Set each group's learning rate to its own times `factor`; gives the first group's."""
+def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> float | None:
+    """Set each group's learning rate to its own times `factor`; gives the first group's, None where it has none."""
     for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * factor
-    return float(optimizer.param_groups[0]["lr"])
+        if group["initial_lr"] is not None:
+            group["lr"] = group["initial_lr"] * factor
+    rate = optimizer.param_groups[0].get("lr")
+    return None if rate is None else float(rate)
 
 
 def not_exact(model: torch.nn.Module) -> dict[str, list[str]]:
@@ -175,15 +182,36 @@ def to_device(value: Any, settings: Settings) -> Any:
     other_device = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     if settings.device == "cpu" and settings.layout == "contiguous" and not other_device:
         return value  # It lies there already.
+    ahead = settings.pin and settings.device == "cuda"  # A copy to the CPU is read at once.
 
     def moved(leaf: Any) -> Any:
         if not isinstance(leaf, torch.Tensor):
             return leaf
         if settings.layout == "channels_last" and leaf.ndim == 4 and leaf.is_floating_point():
-            return leaf.to(settings.device, memory_format=torch.channels_last, non_blocking=settings.pin)
-        return leaf.to(settings.device, non_blocking=settings.pin)
+            return leaf.to(settings.device, memory_format=torch.channels_last, non_blocking=ahead)
+        return leaf.to(settings.device, non_blocking=ahead)
 
     return pytree.tree_map(moved, value)
+
+
+def to_device_of(parameter: torch.Tensor, value: Any) -> Any:
+    """The value with all its tensors on the parameter's device."""
+    import torch
+    from torch.utils import _pytree as pytree
+
+    return pytree.tree_map(lambda one: one.to(parameter.device) if isinstance(one, torch.Tensor) else one, value)
+
+
+def optimizer_warnings(optimizer: torch.optim.Optimizer) -> list[str]:
+    """What to say where an optimizer keeps another one inside, whose state is not found in its own."""
+    import torch
+
+    inner = [name for name, value in vars(optimizer).items() if isinstance(value, torch.optim.Optimizer)]
+    return [
+        f"the optimizer {type(optimizer).__name__} works with another one in its {name!r}, whose state is not kept: a "
+        "run that is resumed is not exactly the one that was stopped"
+        for name in inner
+    ]
 
 
 def parameters_of(optimizer: torch.optim.Optimizer) -> Iterable[torch.nn.Parameter]:

@@ -17,7 +17,7 @@ from hotlap.training import checkpoint, preparing, state, trimming, validation
 from hotlap.training.attributes import Attributes
 from hotlap.training.averaging import Average
 from hotlap.training.loading import BatchesSource, DatasetSource, Source, source_of
-from hotlap.training.loop import Loop, Parts
+from hotlap.training.loop import Loop, Parts, waited_enough
 from hotlap.training.processes import Processes, whole
 from hotlap.training.records import Records
 from hotlap.training.settings import Settings
@@ -77,11 +77,14 @@ def train_model(
     with _threads(settings.threads):
         opened = open_workload(loaded, needs=_NEEDS, command="train")
         check_trimming(opened, settings, processes)
+        if settings.early_stop is not None:
+            validation.check_there_is(opened, settings, "selection")
         kept = _kept(folder, warnings) if resume else None
         parts = make_parts(opened, settings, folder, processes, tell)
         try:
             check_at_once(parts)
             warnings += [*preparing.cutting_warnings(parts.model, settings, processes.world), *parts.source.warnings]
+            warnings += preparing.optimizer_warnings(parts.optimizer)
             position = _restore(parts, kept) if kept else Position(first_score=_first_score(parts))
             preparing.compile_model(parts.model, settings)
             if processes.writes:
@@ -237,8 +240,15 @@ def _restore(parts: Parts, kept: checkpoint.Checkpoint) -> Position:
         examples=parts.source.examples,
         attributes=parts.attributes,
     )
-    if position.epoch < parts.settings.epochs and parts.settings.early_stop is None:
-        position = replace(position, done=False)  # More epochs are asked for now.
+    epochs, begun = parts.settings.epochs, position.epoch + (position.window > 0)
+    if begun > epochs:
+        raise OutputError(
+            f"--resume: that run is in its epoch {begun} already; give epochs={begun} or more, or start over with "
+            "--force"
+        )
+    best = position.best if parts.settings.early_stop is not None else None
+    done = position.epoch >= epochs or waited_enough(best, position.epoch - 1, parts.settings)
+    position = replace(position, best=best, done=done and not position.window)
     if loader is not None and isinstance(parts.source, BatchesSource):
         parts.source.load_state(loader)
     return position

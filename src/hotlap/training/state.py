@@ -13,7 +13,7 @@ from hotlap.training.attributes import Attributes
 from hotlap.training.averaging import Average
 from hotlap.training.checkpoint import Checkpoint
 from hotlap.training.encoding import decode, encode
-from hotlap.training.preparing import trainable
+from hotlap.training.preparing import to_device_of, trainable
 from hotlap.training.processes import put, whole
 
 if TYPE_CHECKING:
@@ -93,8 +93,9 @@ def capture(
     if average is not None:
         tensors |= {_AVERAGE + name: whole(value) for name, value in average.tensors.items()}
     loader_json, loader_tensors = encode(loader, _LOADER)
+    others = {key: value for key, value in optimizer.state.items() if isinstance(key, str)}
     groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-    optimizer_json, optimizer_tensors = encode({"groups": groups, "state": kept}, _VALUES)
+    optimizer_json, optimizer_tensors = encode({"groups": groups, "state": kept, "others": others}, _VALUES)
     attributes_json, attributes_tensors = attributes.capture()
     state = {
         "position": asdict(position),
@@ -180,7 +181,9 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, model: torch.nn.Module,
         optimizer.state[parameter][key] = own
     for place, value in values["state"].items():
         name, _, key = place.rpartition(":")
-        optimizer.state[parameters[name]][key] = value
+        optimizer.state[parameters[name]][key] = to_device_of(parameters[name], value)
+    for key, value in values.get("others", {}).items():
+        optimizer.state[key] = value
 
 
 def _under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -58,9 +58,13 @@ class Stop:
         """Within the block the first request is noted only."""
         return self._being(patient=True)
 
-    def at_once(self) -> AbstractContextManager[None]:
-        """Within the block, inside one of patience, the first request raises KeyboardInterrupt."""
-        return self._being(patient=False)
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within the block, inside one of patience, a request raises KeyboardInterrupt, also one that has come."""
+        if self.asked:
+            raise KeyboardInterrupt
+        with self._being(patient=False):
+            yield
 
     @contextmanager
     def _being(self, *, patient: bool) -> Iterator[None]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from hotlap.errors import WorkloadError
 from hotlap.training.preparing import to_device
 from hotlap.training.processes import let_go_of_whole_weights
 from hotlap.training.settings import Settings
 from hotlap.training.stepping import in_fp32
 from hotlap.workload import roles, scoring
+from hotlap.workload.evaluation import Limits
 from hotlap.workload.inputs import call
 from hotlap.workload.opened import Opened
 from hotlap.workload.roles import Role
@@ -17,6 +19,19 @@ from hotlap.workload.user_code import running
 
 if TYPE_CHECKING:
     import torch
+
+
+_LIMITS = Limits(max_examples=100_000_000)
+"""Past that `evaluation` counts as endless."""
+
+
+def check_there_is(opened: Opened, settings: Settings, role: Role) -> None:
+    """Raise WorkloadError where `evaluation` has no example of that role."""
+    if next(roles.evaluation_rows(opened, role, seed=settings.seed, limits=_LIMITS), None) is None:
+        raise WorkloadError(
+            "settings: early_stop needs examples to stop by, and others to score the result; `evaluation` has too "
+            "few, or batches that can't be cut: give more examples, or smaller batches"
+        )
 
 
 def score(opened: Opened, model: torch.nn.Module, settings: Settings, role: Role) -> float | None:
@@ -32,7 +47,7 @@ def score(opened: Opened, model: torch.nn.Module, settings: Settings, role: Role
     modes = {module: module.training for module in model.modules()}
     judged, found = replace(opened, model=model.eval()), list[Any]()
     try:
-        for batch in roles.evaluation_rows(opened, role, seed=settings.seed):
+        for batch in roles.evaluation_rows(opened, role, seed=settings.seed, limits=_LIMITS):
             with torch.no_grad(), running("model"):
                 outputs = call(model, to_device(batch.inputs, settings))
             outputs = in_fp32(to_device(outputs, replace(settings, device="cpu", layout="contiguous")))

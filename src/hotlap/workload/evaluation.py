@@ -72,7 +72,7 @@ def read_evaluation(opened: Opened, limits: Limits) -> Iterator[Read]:
         if examples > limits.max_examples:
             raise WorkloadError(
                 f"the workload's `evaluation` gives more than {limits.max_examples:,} examples; make it finite or "
-                "smaller, or allow more with --max-evaluation-examples"
+                "smaller (optimize takes more with --max-evaluation-examples)"
             )
 
 

@@ -92,6 +92,11 @@ def target_of(workload: Workload | str | Path) -> str:
     )
 
 
+def weights_of(target: str) -> Path | None:
+    """The file of trained weights that a target names after its @. Raises TargetError where it is not there."""
+    return _split_trained(target)[1]
+
+
 def _split_trained(target: str) -> tuple[str, Path | None]:
     # A path may hold an @ of its own: what stands before the one that counts looks like a target.
     cuts = [match.start() for match in re.finditer("@", target)]

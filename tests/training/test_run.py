@@ -1,0 +1,312 @@
+"""What a run that goes on with other settings does, and what it keeps where a step or an interrupt goes wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import trainable
+from safetensors.torch import load_file
+
+import hotlap
+from hotlap.errors import InputError, OutputError, TrainingStopped, WorkloadError
+from hotlap.training import checkpoint, validation
+from hotlap.training.loop import Loop
+from hotlap.training.run import CHECKPOINTS
+
+GIVEN: dict[str, Any] = {"threads": 1, "device": "cpu"}
+
+ENDLESS = """
+import dataclasses
+workload = dataclasses.replace(workload, training=lambda: iter_twice)
+class Twice:
+    def __iter__(self):
+        for start in range(0, 64, 16):
+            rows = drawn(start, 16, 6)
+            yield rows, rows[:, :3].argmax(1)
+iter_twice = Twice()
+"""
+
+FALLS = """
+import dataclasses
+def falling(outputs, labels):
+    return torch.full((len(labels),), -float(outputs.abs().sum()))
+workload = dataclasses.replace(workload, score=falling)
+"""
+"""A score that falls as the model learns to be sure."""
+
+
+class Killed(BaseException):
+    """Stands for a kill."""
+
+
+def killed_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """Let the run 'die' after so many steps, its checkpoint of the last one written."""
+    own, count = Loop._window, [0]
+
+    def window(self: Loop, given: Any) -> None:
+        own(self, given)
+        count[0] += 1
+        if count[0] == steps:
+            self._save()
+            raise Killed
+
+    monkeypatch.setattr(Loop, "_window", window)
+
+
+def stopped(target: str, out: Path, monkeypatch: pytest.MonkeyPatch, steps: int, settings: dict[str, Any]) -> None:
+    with monkeypatch.context() as patch:
+        killed_after(patch, steps)
+        with pytest.raises(Killed):
+            hotlap.train(target, out=out, settings=settings, **GIVEN)
+
+
+@pytest.mark.parametrize(("add", "steps"), [("", 10), (ENDLESS, 4)], ids=["dataset", "batches"])
+def test_fewer_epochs_than_were_begun_are_refused(
+    add: str, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, out = trainable.write(tmp_path, "rows", add=add), tmp_path / "out"
+    stopped(target, out, monkeypatch, 2 * steps + 1, {"epochs": 5})
+    for epochs in (1, 2):
+        with pytest.raises(OutputError, match=r"that run is in its epoch 3 already; give epochs=3 or more"):
+            hotlap.train(target, out=out, settings={"epochs": epochs}, resume=True, **GIVEN)
+    result = hotlap.train(target, out=out, settings={"epochs": 3}, resume=True, **GIVEN)
+    assert result["training"]["steps"] == 3 * steps
+
+
+def test_epochs_cut_to_those_that_are_through_end_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, out = trainable.write(tmp_path, "rows"), tmp_path / "out"
+    hotlap.train(target, out=tmp_path / "whole", settings={"epochs": 2}, **GIVEN)
+    own = Loop._epoch
+
+    def epoch(self: Loop, number: int) -> None:
+        if number == 2:
+            self._save()
+            raise Killed
+        own(self, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_epoch", epoch)
+        with pytest.raises(Killed):
+            hotlap.train(target, out=out, settings={"epochs": 5}, **GIVEN)
+    hotlap.train(target, out=out, settings={"epochs": 2}, resume=True, **GIVEN)
+    assert (out / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+
+
+def test_an_early_stop_that_is_taken_back_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, out = trainable.write(tmp_path, "rows", add=FALLS), tmp_path / "out"
+    stopped(target, out, monkeypatch, 15, {"epochs": 4, "early_stop": 3})
+    result = hotlap.train(target, out=out, settings={"early_stop": None}, resume=True, **GIVEN)
+    assert (result["training"]["epochs"], result["training"]["stopped_early"]) == (4, False)
+    assert result["training"]["best_epoch"] is None
+
+
+def test_epochs_are_added_where_early_stop_would_still_wait(tmp_path: Path) -> None:
+    target, out = trainable.write(tmp_path, "rows", add=FALLS), tmp_path / "out"
+    settings = {"epochs": 2, "early_stop": 3}
+    hotlap.train(target, out=out, settings=settings, **GIVEN)
+    more = hotlap.train(target, out=out, settings={**settings, "epochs": 3}, resume=True, **GIVEN)
+    assert (more["training"]["epochs"], more["training"]["stopped_early"]) == (3, False)
+    most = hotlap.train(target, out=out, settings={**settings, "epochs": 9}, resume=True, **GIVEN)
+    assert (most["training"]["epochs"], most["training"]["stopped_early"]) == (4, True)
+    assert most["training"]["best_epoch"] == 1
+
+
+def test_an_early_stop_without_examples_to_stop_by(tmp_path: Path) -> None:
+    one = (
+        "\nimport dataclasses\nevaluation = lambda: [(drawn(2, 1, 6), torch.zeros(1, dtype=torch.long))]\n"
+        "workload = dataclasses.replace(workload, evaluation=evaluation)\n"
+    )
+    target = trainable.write(tmp_path, "rows", add=one)
+
+    def trained() -> None:
+        for seed in range(20):  # The one example confirms under some seed.
+            hotlap.train(target, out=tmp_path / str(seed), settings={"early_stop": 1, "epochs": 1}, seed=seed, **GIVEN)
+
+    with pytest.raises(WorkloadError, match="early_stop needs examples to stop by"):
+        trained()
+
+
+def test_a_settings_file_counts_as_named_when_a_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, out, file = trainable.write(tmp_path, "rows"), tmp_path / "out", tmp_path / "settings.json"
+    stopped(target, out, monkeypatch, 12, {"epochs": 2})
+    file.write_text('{"settings": {"clip": 0.5}}')
+    result = hotlap.train(target, out=out, settings=file, resume=True, **GIVEN)
+    assert result["settings"]["clip"] == 0.5
+    assert "clip None -> 0.5" in result["warnings"][0]
+
+
+def test_weights_that_a_run_starts_from_are_not_deleted(tmp_path: Path) -> None:
+    target, out = trainable.write(tmp_path, "rows"), tmp_path / "out"
+    hotlap.train(target, out=out, settings={"epochs": 1}, **GIVEN)
+    for command in (hotlap.train, hotlap.optimize, hotlap.tune):
+        with pytest.raises(OutputError, match=r"--force would delete .*model.safetensors, which this run starts from"):
+            command(f"{target}@{out}", out=out, force=True, **GIVEN)
+    assert load_file(out / "model.safetensors")
+
+
+def test_an_interrupt_while_weights_change_places_keeps_the_models_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, out = trainable.write(tmp_path, "rows"), tmp_path / "out"
+    settings = {"ema": 0.9, "epochs": 2}
+    hotlap.train(target, out=tmp_path / "whole", settings=settings, **GIVEN)
+    own: Callable[..., Any] = validation.score
+
+    def score(opened: Any, model: Any, *rest: Any) -> Any:
+        found = own(opened, model, *rest)
+        if (out / "metrics.jsonl").exists():
+            os.kill(os.getpid(), signal.SIGINT)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(validation, "score", score)
+        with pytest.raises(KeyboardInterrupt):
+            hotlap.train(target, out=out, settings=settings, **GIVEN)
+    hotlap.train(target, out=out, resume=True, **GIVEN)
+    assert (out / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+
+
+def test_a_step_that_is_not_finite_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = (
+        "\nimport dataclasses\ncalls = []\ndef loss(outputs, labels):\n    calls.append(1)\n"
+        "    found = functional.cross_entropy(outputs, labels)\n"
+        "    return found * float('nan') if len(calls) == 14 else found\n"
+        "workload = dataclasses.replace(workload, loss=loss)\n"
+    )
+    target, out = trainable.write(tmp_path, "rows", add=broken), tmp_path / "out"
+    with pytest.raises(TrainingStopped, match="the state after step 13 is kept"):
+        hotlap.train(target, out=out, **GIVEN)
+    whole = trainable.write(tmp_path, "rows")
+    stopped(whole, tmp_path / "whole", monkeypatch, 13, {})
+    one, other = (load_file(folder / CHECKPOINTS / "step-00000013.safetensors") for folder in (out, tmp_path / "whole"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_fp16_gradients_that_are_never_finite_stop_the_run(tmp_path: Path) -> None:
+    rooted = (
+        "\nimport dataclasses\nclass Rooted(Net):\n    def forward(self, rows):\n"
+        "        return self.layers(rows) + torch.sqrt(0 * self.layers[0].weight.sum())\n"
+        "workload = dataclasses.replace(workload, model=Rooted)\n"
+    )
+    target, out = trainable.write(tmp_path, "rows", add=rooted), tmp_path / "out"
+    with pytest.raises(TrainingStopped, match="the gradients are NaN in step 18"):
+        hotlap.train(target, out=out, settings={"precision": "fp16"}, **GIVEN)
+
+
+def test_after_a_damaged_checkpoint_two_good_ones_are_kept(tmp_path: Path) -> None:
+    for step in (50, 100):
+        checkpoint.save(tmp_path, checkpoint.Checkpoint(step=step, tensors={"a": torch.ones(2)}, state={}))
+    (tmp_path / "step-00000100.safetensors").write_bytes(b"")
+    for step in (60, 70):
+        checkpoint.save(tmp_path, checkpoint.Checkpoint(step=step, tensors={"a": torch.ones(2)}, state={}))
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == ["step-00000060.json", "step-00000070.json"]
+
+
+def test_one_tensor_under_two_names_is_kept(tmp_path: Path) -> None:
+    both = torch.arange(6.0)
+    tensors = {"a": both, "b": both, "c": both[2:], "empty": torch.empty(0), "empty too": torch.empty(0)}
+    checkpoint.save(tmp_path, checkpoint.Checkpoint(step=1, tensors=tensors, state={}))
+    found, _ = checkpoint.newest(tmp_path)
+    assert found is not None
+    assert all(torch.equal(found.tensors[name], value) for name, value in tensors.items())
+
+
+OPTIMIZERS = """
+import dataclasses
+class Wrapping(torch.optim.Optimizer):
+    def __init__(self, parameters):
+        parameters = list(parameters)
+        self.inner = torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
+        super().__init__(parameters, {})
+
+    def step(self, closure=None):
+        self.inner.step()
+
+class Counting(torch.optim.SGD):
+    def step(self, closure=None):
+        self.state["all"] = {"steps": self.state.get("all", {"steps": 0})["steps"] + 1}
+        for group in self.param_groups:
+            group["lr"] = 0.1 / self.state["all"]["steps"]
+        return super().step(closure)
+
+class Rateless(torch.optim.Optimizer):
+    def __init__(self, parameters):
+        super().__init__(parameters, {"lr": None})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for parameter in self.param_groups[0]["params"]:
+            parameter.add_(parameter.grad, alpha=-0.1)
+
+workload = dataclasses.replace(workload, optimizer=GIVEN)
+"""
+
+
+def test_an_optimizer_within_an_optimizer_is_warned_of(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows", add=OPTIMIZERS.replace("GIVEN", "Wrapping"))
+    result = hotlap.train(target, out=tmp_path / "out", settings={"epochs": 1}, **GIVEN)
+    assert ["works with another one in its 'inner'" in one for one in result["warnings"]] == [True]
+
+
+def test_an_optimizers_values_for_all_parameters_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    optimizer = "lambda parameters: Counting(parameters, lr=0.1, momentum=0.5)"
+    target = trainable.write(tmp_path, "rows", add=OPTIMIZERS.replace("GIVEN", optimizer))
+    hotlap.train(target, out=tmp_path / "whole", settings={"epochs": 2}, **GIVEN)
+    stopped(target, tmp_path / "out", monkeypatch, 12, {"epochs": 2})
+    hotlap.train(target, out=tmp_path / "out", resume=True, **GIVEN)
+    one, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("out", "whole"))
+    assert one == other
+
+
+def test_an_optimizer_without_a_rate_trains_and_takes_no_schedule(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows", add=OPTIMIZERS.replace("GIVEN", "Rateless"))
+    result = hotlap.train(target, out=tmp_path / "out", settings={"epochs": 1}, **GIVEN)
+    assert result["best"]["score"] is not None
+    with pytest.raises(InputError, match="Rateless has none of its own; leave schedule and warmup out"):
+        hotlap.train(target, out=tmp_path / "more", settings={"schedule": "cosine"}, **GIVEN)
+
+
+def test_an_average_leaves_whole_numbers_alone(tmp_path: Path) -> None:
+    frozen = (
+        "\nimport dataclasses\nclass Frozen(Net):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.table = nn.Parameter(torch.arange(3), requires_grad=False)\n"
+        "workload = dataclasses.replace(workload, model=Frozen)\n"
+    )
+    target, out = trainable.write(tmp_path, "rows", add=frozen), tmp_path / "out"
+    hotlap.train(target, out=out, settings={"epochs": 1, "ema": 0.9}, **GIVEN)
+    assert load_file(out / "model.safetensors")["table"].tolist() == [0, 1, 2]
+
+
+def test_an_optimizers_own_error_is_the_users_in_fp16_too(tmp_path: Path) -> None:
+    raising = OPTIMIZERS.replace("GIVEN", "Raising") + (
+        "\nclass Raising(torch.optim.SGD):\n    def step(self, closure=None):\n        raise ValueError('mine')\n"
+        "workload = dataclasses.replace(workload, optimizer=lambda p: Raising(p, lr=0.1))\n"
+    )
+    target = trainable.write(tmp_path, "rows", add=raising.replace("optimizer=Raising", "optimizer=None"))
+    for precision in ("fp32", "fp16"):
+        with pytest.raises(WorkloadError, match="`optimizer` raised ValueError: mine"):
+            hotlap.train(target, out=tmp_path / precision, settings={"precision": precision}, **GIVEN)
+
+
+def test_buffers_too_large_to_copy_are_told_to_have_changed() -> None:
+    from hotlap.training.buffers import Buffers
+
+    model = torch.nn.Module()
+    model.register_buffer("small", torch.zeros(3))
+    small = Buffers(model)
+    model.register_buffer("large", torch.zeros(1_000_001))
+    large = Buffers(model)
+    small.keep()
+    large.keep()
+    assert large.put_back()
+    model.small += 1
+    assert not large.put_back()
+    assert small.put_back()
+    assert model.small.tolist() == [0, 0, 0]

@@ -152,6 +152,63 @@ def test_a_log_is_replayed_at_its_own_instants(served: Path, tmp_path: Path) -> 
     assert sum(one["reads"] for name, one in few.report["features"].items() if name == "trips:rate") == 40
 
 
+def test_a_service_that_changed_since_is_checked_for_what_both_have(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "log"
+    with ReadLog(log) as reads:
+        features.open(own).online(keys(50), "asked", at=END, log=reads)
+    definitions = own / "definitions.py"
+    text = definitions.read_text()
+    more = """
+@on_demand_feature_view(sources=[ask], mode="python", schema=[Field(name="dear", dtype=Float64)])
+def dear(inputs):
+    return {"dear": [fare * 2 for fare in inputs["fare"]]}
+
+asked = FeatureService(name="asked", features=[trips[["rate"]], doubled, weather, dear])
+"""
+    definitions.write_text(text + more)
+    features.apply(own)
+    assert run(["features", "check", "--repo", str(own), "--log", str(log), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["features"].keys() == {"trips:rate", "doubled:double"}
+    assert told["not_compared"] == [
+        "50 reads of service asked lack weather:rain, dear:dear, which it has now",
+        "50 reads of service asked have cost, which it has no more",
+    ]
+    assert run(["features", "check", "--repo", str(own), "--log", str(log)]) == 0
+    assert "not compared: 50 reads of service asked have cost" in capsys.readouterr().out
+    definitions.write_text(f"{text}{more}asked = FeatureService(name='asked', features=[weather])")
+    features.apply(own)
+    with pytest.raises(InputError, match="so nothing can be said"):
+        features.open(own).check(log=log)
+
+
+def test_what_is_made_of_the_request_alone_is_checked(own: Path, tmp_path: Path) -> None:
+    more = """
+@on_demand_feature_view(sources=[ask], mode="python", schema=[Field(name="dear", dtype=Float64)])
+def dear(inputs):
+    return {"dear": [fare * 2 for fare in inputs["fare"]]}
+"""
+    (own / "definitions.py").write_text((own / "definitions.py").read_text() + more)
+    features.apply(own)
+    store = features.open(own)
+    with ReadLog(tmp_path / "log") as log:
+        store.online({"fare": [1.0, 2.0]}, ["dear:dear"], log=log)
+    for found in (store.check(log=tmp_path / "log"), store.check(["dear:dear"], keys={"fare": [1.0, 2.0]})):
+        told = found.report["features"]["dear:dear"]
+        assert (told["both"], rates(told)) == (2, {"mismatch": 0, "missing": 0, "extra": 0, "stale": 0})
+
+
+def test_what_differs_is_json_whatever_it_is(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trips = own / "data/trips.parquet"
+    pl.read_parquet(trips).with_columns(rate=pl.lit(float("inf"))).write_parquet(trips)
+    given = ["--repo", str(own), "--feature", "trips:rate", "--at", END.isoformat(), "--json"]
+    assert run(["features", "check", *given]) == 3
+    told = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert told["features"]["trips:rate"]["examples"][0]["offline"] == "Infinity"
+
+
 def test_replaying_history_finds_what_was_late(own: Path, tmp_path: Path) -> None:
     """Read as of an hour for which the source has since got a newer row: stale, unless only what was known counts."""
     store = features.open(own)
@@ -268,6 +325,8 @@ store.online({{"driver_id": [1]}}, ["trips:rate"], log=second)
         (["--max-psi", "0.1"], "--training FILE"),
         (["--max-missing", "5"], "--max-missing 5: give a figure from 0 to 1"),
         (["--max-stale", "nan"], "--max-stale nan: give a figure from 0 to 1"),
+        (["--tolerance", "nan"], "a tolerance of nan; give a share of a value's size, 0 or more"),
+        (["--training", "{csv}", "--max-psi", "inf"], "--max-psi inf: give a figure from 0 on"),
         (["--keys", "{csv}"], "can't be read as Parquet"),
     ],
 )

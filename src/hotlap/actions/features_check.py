@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -43,6 +44,8 @@ def check(
 
     if max_psi is not None and training is None:
         raise InputError("--max-psi limits the shift from training rows; give them with --training FILE")
+    if max_psi is not None and not 0 <= max_psi < math.inf:
+        raise InputError(f"--max-psi {max_psi:g}: give a figure from 0 on; 0.25 is a large shift")
     page = None if report is None else Path(report)
     if page is not None and not page.parent.is_dir():
         raise OutputError(f"--report {page}: no folder {page.parent}; make it first")

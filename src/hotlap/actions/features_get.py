@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import math
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hotlap.core import Json
+from hotlap.features.in_json import in_json
 
 if TYPE_CHECKING:
     import polars as pl
@@ -50,10 +48,10 @@ def get(
         "at": online.at.isoformat(),
         "rows": [
             {
-                "keys": {name: _in_json(plain[row][name]) for name in columns},
+                "keys": {name: in_json(plain[row][name]) for name in columns},
                 "features": {
                     name: {
-                        "value": _in_json(plain[row][name]),
+                        "value": in_json(plain[row][name]),
                         "status": status[name][row] if name in status else None,
                         "age_seconds": ages[name][row] if name in ages else None,
                     }
@@ -63,20 +61,6 @@ def get(
             for row in range(len(plain))
         ],
     }
-
-
-def _in_json(value: Any) -> Json:
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, list | tuple):
-        return [_in_json(one) for one in value]
-    if isinstance(value, dict):
-        return {str(name): _in_json(one) for name, one in value.items()}
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return value if isinstance(value, str | int | float) or value is None else str(value)
 
 
 def _kinds(store: Store) -> dict[str, pl.DataType]:

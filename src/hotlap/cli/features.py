@@ -131,7 +131,7 @@ def check(
             report=report,
         )
     if as_json:
-        print(json.dumps(result))
+        print(json.dumps(result, allow_nan=False))
     elif not quiet:
         for line in check_lines(result):
             print(line)
@@ -160,6 +160,7 @@ def check_lines(result: Json) -> list[str]:
         size = f"PSI {psi['estimate']:.3g} ({psi['low']:.3g} to {psi['high']:.3g})" if psi else "no values to compare"
         told.append(f"{name} against training: {one['verdict']}; {size}; missing {one['serving_missing']:.2%}, in "
                     f"training {one['training_missing']:.2%}")  # fmt: skip
+    told += [f"not compared: {one}" for one in result["not_compared"]]
     if result.get("not_in_training"):
         told.append(f"not in the training rows, so not compared with them: {', '.join(result['not_in_training'])}")
     return told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from hotlap.errors import InputError
 from hotlap.features import consistency, read_log, times
 from hotlap.features.asof import look_up
 from hotlap.features.consistency import Breach, Compared, Limits
+from hotlap.features.in_json import in_json
 from hotlap.features.joined import Joins, joins, stamps_in_utc
 from hotlap.features.read_log import AT, Reads
 from hotlap.features.request import Request, requested
@@ -31,8 +33,8 @@ _SHOWN = 5
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
     """What a check found. `report` has for each `view:feature` the reads and the rates with their intervals, and a few
-    of the reads that differ. `values` has what was served, a column for each `view:feature`, for a comparison with
-    training's.
+    of the reads that differ; `not_compared` says which features a service got or lost since a log was written. `values`
+    has what was served, a column for each `view:feature`, for a comparison with training's.
     """
 
     report: Json
@@ -60,6 +62,8 @@ def check(
         raise InputError("check: give either a log of reads, or features to read now")
     if sample is not None and sample < 1:
         raise InputError(f"check: a sample of {sample} reads says nothing; give 1 or more")
+    if not 0 <= tolerance < math.inf:
+        raise InputError(f"check: a tolerance of {tolerance:g}; give a share of a value's size, 0 or more")
     if log is not None and (keys is not None or at is not None):
         raise InputError("check: a log has its own keys and instants; give keys and at with features to read now")
     by = joins(store, known_only)
@@ -70,8 +74,13 @@ def check(
         assert features is not None
         parts = [_live(store, features, keys, at, sample or LIVE_READS, seed)]
     found: dict[str, list[tuple[Compared, list[Json], pl.Series]]] = {}
+    not_compared: list[str] = []
     for part in parts:
-        for name, told in _replayed(store, part, by, tolerance).items():
+        request = requested(store, part.features, part.given.columns, full_feature_names=part.full_feature_names)
+        both = [name for name, view in request.views.items() if name in part.values and view in part.events]
+        not_compared += _only_one_has(request, part, both)
+        replayed = _replayed(request.only(both), part, by, tolerance) if both else {}
+        for name, told in replayed.items():
             found.setdefault(name, []).append(told)
     if not any(len(one.mismatch) for parts in found.values() for one, _, _ in parts):
         raise InputError(f"check: no reads in {log if log is not None else 'the keys given'}, so nothing can be said")
@@ -87,18 +96,29 @@ def check(
             }
             for name, parts in found.items()
         },
+        "not_compared": not_compared,
     }
     values = {name: pl.concat([served for _, _, served in parts]) for name, parts in found.items()}
     return Check(report=report, values=values)
 
 
+def _only_one_has(request: Request, reads: Reads, both: list[str]) -> list[str]:
+    """What a feature service got or lost since the reads were made, as sentences."""
+    new = [f"{view}:{request.names[name]}" for name, view in request.views.items() if name not in both]
+    gone = [name for name in reads.values.columns if name not in both]
+    whose = f"{len(reads.at):,} reads of service {reads.features}"
+    told = [f"{whose} lack {', '.join(new)}, which it has now"] if new else []
+    return [*told, f"{whose} have {', '.join(gone)}, which it has no more"] if gone else told
+
+
 def _replayed(
-    store: Store, reads: Reads, by: Joins, tolerance: float
+    request: Request, reads: Reads, by: Joins, tolerance: float
 ) -> dict[str, tuple[Compared, list[Json], pl.Series]]:
     """Each feature's online values beside those that the offline join gives for the same keys and instants."""
-    request = requested(store, reads.features, reads.given.columns, full_feature_names=reads.full_feature_names)
     rows = reads.given.with_columns(reads.at.alias(AT))
-    looked_up, events = [], {}
+    looked_up = []
+    # The event of what is made of the request alone is the read itself.
+    events = {one.called: reads.events[one.called] for one in request.computed if not one.view.views}
     for one in request.stored:
         view = by.rows(one.view, one.features, *_span(one.view, reads.at))
         found = look_up(rows, AT, view, known_only=by.known_only, memory_bytes=by.memory_bytes)
@@ -134,9 +154,7 @@ def _event(request: Request, called: str, events: dict[str, Array]) -> Array:
     if called in events:
         return events[called]
     (view,) = (one.view for one in request.computed if one.called == called)
-    inputs = [events[one.name_to_use()] for one in view.views]
-    rows = len(next(iter(events.values()))) if events else 0
-    return np.minimum.reduce(inputs) if inputs else np.zeros(rows, np.int64)
+    return np.minimum.reduce([events[one.name_to_use()] for one in view.views])
 
 
 def _together(parts: list[Compared]) -> Compared:
@@ -159,19 +177,15 @@ def _examples(
         shown.append(
             {
                 "kinds": [name for name in consistency.RATES if getattr(compared, name)[row]],
-                "keys": {name: _told(value) for name, value in asked.items() if name != AT},
+                "keys": {name: in_json(value) for name, value in asked.items() if name != AT},
                 "at": asked[AT].isoformat(),
-                "online": _told(served[row]),
-                "offline": _told(right[row]),
+                "online": in_json(served.slice(row, 1).to_list()[0]),
+                "offline": in_json(right.slice(row, 1).to_list()[0]),
                 "online_event": _moment(mine[row]),
                 "offline_event": _moment(theirs[row]),
             }
         )
     return shown
-
-
-def _told(value: Any) -> Json:
-    return value if isinstance(value, str | int | float | bool) or value is None else str(value)
 
 
 def _moment(microseconds: int) -> str | None:

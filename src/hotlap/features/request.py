@@ -65,6 +65,23 @@ class Request:
                 made.append(one.view.compute(given).select(pl.col(name).alias(new) for name, new in one.features))
         return pl.concat(made, how="horizontal").select(self.columns)
 
+    def only(self, columns: list[str]) -> Request:
+        """The same for some of `columns`, with nothing looked up that they don't need."""
+        computed = tuple(replace(one, features=_of(one, columns)) for one in self.computed if _of(one, columns))
+        needed = [*columns, *(name for one in computed for name in one.view.inputs)]
+        return Request(
+            stored=tuple(replace(one, features=_of(one, needed)) for one in self.stored if _of(one, needed)),
+            computed=computed,
+            columns=tuple(columns),
+            views={column: self.views[column] for column in columns},
+            names={column: self.names[column] for column in columns},
+        )
+
+
+def _of(one: Stored | Computed, columns: list[str]) -> tuple[tuple[str, str], ...]:
+    """Its features that have one of the columns."""
+    return tuple(pair for pair in one.features if pair[1] in columns)
+
 
 def requested(
     store: Store, features: list[str] | str, taken: list[str], *, full_feature_names: bool = False

@@ -153,6 +153,7 @@ def tuning(result: dict[str, Any], *, tried: int, left: int) -> dict[str, Any]:
     result.update(
         kind="tune",
         proof="pending",
+        confirmed=False,
         best={**result["baseline"], "speedup": {"estimate": 1.0, "low": 1.0, "high": 1.0}},
         candidates=[change] * tried + [spent] * left + [{**spent, "reason": "no weight has 4 axes"}],
         left_untried=["compile"] * left,
@@ -190,3 +191,9 @@ def test_a_tuning_without_a_gain_says_what_it_tried(
 def test_a_gain_of_a_short_budget_names_what_was_left(sample: dict[str, Any]) -> None:
     sample.update(kind="tune", proof="pending", left_untried=["compile"])
     assert "could be tried within the budget; give more with --budget" in headline(sample).gain.details[-1]
+
+
+def test_a_confirmed_set_up_is_a_change_whatever_its_name(sample: dict[str, Any]) -> None:
+    sample.update(kind="tune", proof="pending")
+    sample["best"]["name"] = sample["baseline"]["name"]
+    assert headline(sample).title == "15.2× faster"

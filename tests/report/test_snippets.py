@@ -340,3 +340,14 @@ def test_batches_of_ones_own_are_read_as_they_come() -> None:
         assert "loader = batches\n" in code
         assert "passes" not in code
         assert "Dataset" not in code
+
+
+def test_batches_that_accelerate_takes_as_they_are_go_to_the_device() -> None:
+    def moved(loop: str = "accelerate", **changes: Any) -> bool:
+        return "leaf.to(" in snippets(Settings(**{**CUDA, **changes}).to_json(), own_batches=True)[loop]
+
+    assert moved()
+    assert not moved(at_once=True)  # A DataLoader, which it moves.
+    assert not moved(device="cpu", precision="bf16")
+    assert not moved("lightning")  # It moves what any iterable gives.
+    assert "leaf.to(" not in snippets(Settings(**CUDA).to_json())["accelerate"]

@@ -79,3 +79,16 @@ def test_a_budget_too_short_is_told(tried: int, words: str, other: str) -> None:
     said = printed(tuned(result, "base.py", Path("o")))
     assert words in said
     assert other not in said
+
+
+def test_commands_can_be_copied_into_a_shell() -> None:
+    figures = {"name": "fp32", "median_ms": 2.0, "bound_by": "compute", "loading_share": 0.0}
+    best = {**figures, "name": "bf16", "speedup": {"estimate": 2.0, "low": 1.9, "high": 2.1}}
+    result = {
+        "kind": "tune", "baseline": figures, "best": best, "confirmed": True, "left_untried": [], "candidates": [],
+        "locked": [], "proposal": None, "warnings": [], "proof": "pending",
+    }  # fmt: skip
+    said = printed(tuned(result, "my models/base.py", Path("my  runs/x\x1b")))
+    assert "hotlap train 'my models/base.py' --out ... --settings 'my  runs/x /settings.json'" in said
+    said = printed(closing(TRAINED, "my models/base.py:small", Path("my runs/x")))
+    assert "go on with: hotlap optimize 'my models/base.py:small@my runs/x' --out ..." in said

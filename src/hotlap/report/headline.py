@@ -72,6 +72,8 @@ def tried(result: Json) -> Tried:
 
 def changed(result: Json) -> bool:
     """Whether something other than the baseline came out best."""
+    if result["kind"] == "tune":
+        return bool(result.get("confirmed", False))
     return bool(result["best"]["name"] != result["baseline"]["name"])
 
 

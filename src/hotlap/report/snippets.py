@@ -130,8 +130,10 @@ def _lightning(plan: _Plan) -> str:
 def _accelerate(plan: _Plan) -> str:
     settings = plan.settings
     precision = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[settings["precision"]]
+    # It moves what its own DataLoaders give, and takes any other iterable as it is.
+    moved = plan.own_batches and not settings["at_once"] and settings["device"] != "cpu"
     steps = [
-        *_prepared(plan, False),
+        *_prepared(plan, moved),
         "outputs = call(model, inputs)" + ("  # Accelerate widens them to fp32" if precision != "no" else ""),
         "loss = loss_function(outputs, targets)",
         f"accelerator.backward({'share * loss' if plan.micro_batch else 'loss'})",
@@ -143,7 +145,7 @@ def _accelerate(plan: _Plan) -> str:
         *_in_passes(plan, steps),
         "optimizer.step()",
     ]
-    helpers = _helpers(plan)
+    helpers = _helpers(plan, moved=moved)
     return _text(
         _imports(plan, helpers, "import accelerate"),
         helpers,

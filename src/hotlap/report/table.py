@@ -34,6 +34,11 @@ def plain(text: Json) -> str:
     return " ".join(_CONTROL.sub(" ", str(text).translate(_PLAIN)).split())
 
 
+def word(value: object) -> str:
+    """A word of a command that a person may copy into a shell: every space stays, control characters do not."""
+    return _CONTROL.sub(" ", shlex.quote(str(value)))
+
+
 def candidates_table(result: Json) -> RenderableType:
     """The candidates that have figures, best first, and why the others have none. Fits 80 columns."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)

@@ -21,7 +21,7 @@ from rich.text import Text
 from hotlap.core import Json
 from hotlap.report import wording
 from hotlap.report.headline import tried
-from hotlap.report.table import plain
+from hotlap.report.table import plain, word
 from hotlap.report.wording import at
 
 _LINE_SECONDS = 10.0
@@ -83,7 +83,7 @@ class TrainingLive:
             self._score = event["score"]
             self._line(f"epoch {event['epoch']}: score {event['score']:.4f}")
         elif kind == "interrupted":
-            self._stop_and_say(f"saved; go on with the same command and --resume (--out {plain(event['out'])})")
+            self._stop_and_say(f"saved; go on with the same command and --resume (--out {word(event['out'])})")
 
     def _stop_and_say(self, sentence: str) -> None:
         self.__exit__(None, None, None)
@@ -141,7 +141,8 @@ def closing(result: Json, target: str, out: Path) -> Group:
     if training["skipped_steps"]:
         lines.append(Text(_skipped(training["skipped_steps"], best["precision"])))
     lines += [Text(f"warning: {plain(warning)}", "yellow") for warning in result["warnings"]]
-    lines.append(Text(f"weights in {out}; go on with: hotlap optimize {_workload_of(target)}@{out} --out ..."))
+    again = word(f"{_workload_of(target)}@{out}")
+    lines.append(Text(f"weights in {plain(out)}; go on with: hotlap optimize {again} --out ..."))
     return Group(*lines)
 
 
@@ -184,7 +185,8 @@ def tuned(result: Json, target: str, out: Path) -> Group:
             Text(f"{plain(best['name'])}: {speed.estimate}x as fast ({speed.interval}), {_bound(best)}", "bold green")
         )
         lines.append(Text(proof_words(result)))
-        lines.append(Text(f"train with it: hotlap train {target} --out ... --settings {out / 'settings.json'}"))
+        kept = word(out / "settings.json")
+        lines.append(Text(f"train with it: hotlap train {word(target)} --out ... --settings {kept}"))
     else:
         refused = at(result, "proof_details", "trials") or []
         said = "nothing was confirmed as faster" if tried(result).changes else "the settings of today stay"

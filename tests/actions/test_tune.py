@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,17 @@ import pytest
 import trainable
 
 import hotlap
+from hotlap.actions import tune
+from hotlap.actions.train import describe
 from hotlap.cli.main import run
 from hotlap.cli.options import byte_count
+from hotlap.core import Start
 from hotlap.errors import InputError, Refusal, WorkloadError
+from hotlap.machine.facts import facts
 from hotlap.report.schema import violations
+from hotlap.training.proof_trial import Kind, Plan
+from hotlap.training.settings import Settings
+from hotlap.training.tuner import Bench, Found
 
 SLOW_DATA = trainable.slow_rows(0.002)
 """32 ms of waiting a step, which a loader process takes off it, whatever else the machine does."""
@@ -120,3 +129,89 @@ def test_an_interrupted_search_confirms_what_was_best_by_then(tmp_path: Path) ->
     assert [one["status"] for one in result["candidates"]].count("chosen") == 1
     assert "the tuning was interrupted" in {one.get("reason") for one in result["candidates"]}
     assert json.loads((out / "settings.json").read_text())["settings"] == result["settings"]
+
+
+@pytest.mark.parametrize("given", [{"prove_margin": 0.0}, {"prove_budget": 0}, {"prove_margin": float("nan")}])
+def test_proofs_of_nothing_are_refused(given: Any, tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"prove_(margin|budget) is (0|0\.0|nan); give a number above 0, or leave it out"
+    ):
+        hotlap.tune("none.py", out=tmp_path / "out", prove="short", **given)
+
+
+OWN = Settings(threads=1)
+STUDY: dict[str, Any] = {
+    "name": "rows", "locked": ["batch_size"], "trim": None, "at_once": None, "optimizer": "AdamW", "parameters": 10,
+    "warnings": [],
+}  # fmt: skip
+
+
+def found(best: Settings, *, rows: float = 64) -> Found:
+    held = {"loading_share": 0.1, "peak_memory_bytes": 2**20, "rows_a_step": rows}
+    start = Start(baseline_ms=(100.0,) * 4, candidate_ms=(90.0,) * 4)
+    return Found(
+        baseline=OWN, best=best, rows=[], noise_floor=0.01, starts=(start,), speedup=None, baseline_ms=100.0,
+        baseline_held=held, best_held=held,
+    )  # fmt: skip
+
+
+def bench(folder: Path, target: str = "none.py") -> Bench:
+    return Bench(
+        target=target, study=STUDY, memory_limit=None, work=folder, deadline=time.monotonic(), compiler=False,
+        other_batch_sizes=False, tell=lambda event: None,
+    )  # fmt: skip
+
+
+def planned(folder: Path, kind: Kind, seconds: float, tell: Any = lambda event: None) -> Plan:
+    return Plan(
+        kind=kind, seconds=seconds, margin=None, seed=0, all_examples=800, memory_limit=None, work=folder, tell=tell
+    )
+
+
+def test_a_proof_is_planned_by_the_batches_that_a_loader_gives(tmp_path: Path) -> None:
+    # 5 seeds of 100 steps of 8 on both sides; of 64 they would fit.
+    best = found(replace(OWN, fused=True), rows=8)
+    left, proven = tune._proven(bench(tmp_path), best, planned(tmp_path, "full", 60), lambda found, proven: None)
+    assert left.best == OWN
+    assert "5 seeds on both sides take about 95 s, and 60 s were given" in proven["trials"][0]["reason"]
+    result = tune._result(best, STUDY, facts(), time.monotonic(), None)
+    assert result["batch"] == 8
+    assert tune._result(best, {**STUDY, "locked": []}, facts(), time.monotonic(), None)["batch"] == 64
+
+
+def test_another_batch_size_alone_is_a_change(tmp_path: Path) -> None:
+    result = tune._result(found(replace(OWN, batch_size=128)), STUDY, facts(), time.monotonic(), None)
+    assert result["baseline"]["name"] == "fp32"
+    assert result["best"]["name"] == "fp32, batches of 128"
+    assert describe(replace(OWN, pin=True), beside=OWN) == "fp32, pinned memory"
+
+
+NO_HALF = """
+_whole = Net.forward
+def _no_half(self, rows):
+    if torch.is_autocast_enabled("cpu"):
+        raise ValueError("no bf16\\n" * 300 + "here" * 300)
+    return _whole(self, rows)
+Net.forward = _no_half
+"""
+
+
+@pytest.mark.slow
+def test_what_a_trial_did_not_show_is_given_up_before_the_next(tmp_path: Path) -> None:
+    kept: list[tuple[Found, Any]] = []
+
+    def interrupt(event: Any) -> None:
+        if event["phase"].startswith("proof of fp32"):
+            raise KeyboardInterrupt
+
+    target = trainable.write(tmp_path, "rows", add=NO_HALF)
+    best, plan = found(replace(OWN, precision="bf16", fused=True)), planned(tmp_path, "short", 300, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        tune._proven(bench(tmp_path, target), best, plan, lambda found, proven: kept.append((found, proven)))
+    ((given_up, proven),) = kept
+    assert given_up.best == OWN
+    (trial,) = proven["trials"]
+    assert "training with bf16, fused failed at seed 0" in trial["reason"]
+    assert "\n" not in trial["reason"]
+    assert len(trial["reason"]) < 400
+    assert given_up.dropped_because == f"bf16, fused: {trial['reason']}"

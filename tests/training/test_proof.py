@@ -97,6 +97,27 @@ def test_the_tail_is_the_last_third_of_the_examples() -> None:
     assert math.isinf(proof.tail_mean(np.array([1.0, 1.0, math.inf]), np.ones(3, int)))
 
 
+def test_the_head_is_the_first_tenth_of_the_examples() -> None:
+    losses = np.arange(40.0)
+    assert proof.head_mean(losses, np.full(40, 4)) == 1.5
+    assert proof.head_mean(losses, np.array([100] + [1] * 39)) == 0.0
+
+
+def test_how_far_losses_fell() -> None:
+    assert proof.fall([1.0, math.e], [1.0, 1.0]) == pytest.approx(0.5)
+    assert proof.fall([1.0], [2.0]) < 0
+    with pytest.raises(ValueError, match="above 0"):
+        proof.fall([-1.0], [1.0])
+
+
+def test_curves_that_differ_by_rounding_are_the_same() -> None:
+    curve = np.linspace(3.0, 1.0, 20)
+    assert proof.same_curve(curve, curve * (1 + 1e-6))
+    assert not proof.same_curve(curve, curve * (1 + 1e-3))
+    assert not proof.same_curve(curve, curve[:-1])
+    assert not proof.same_curve(np.array([math.inf]), np.array([math.inf]))
+
+
 @given(st.lists(st.tuples(st.floats(0, 10), st.integers(1, 64)), min_size=1, max_size=60), st.integers(1, 24))
 @settings(max_examples=100, deadline=None)
 def test_a_binned_curve_stays_within_the_curve(steps: list[tuple[float, int]], bins: int) -> None:
@@ -111,8 +132,13 @@ def test_a_curve_with_a_step_a_bin_is_itself() -> None:
 
 
 def test_short_runs_fit_their_budget() -> None:
-    examples = proof.short_examples(seconds=300, own_ms=200, tuned_ms=100, batch_size=32, all_examples=None)
+    examples = proof.short_examples(seconds=300, own_ms=200, tuned_ms=100, rows_a_step=32, all_examples=None)
     assert examples == 32 * 75
     assert 12 * 75 * 0.3 <= 300  # twelve seeds of 75 steps on both sides
-    assert proof.short_examples(seconds=300, own_ms=200, tuned_ms=100, batch_size=32, all_examples=640) == 640
-    assert proof.short_examples(seconds=10, own_ms=200, tuned_ms=100, batch_size=32, all_examples=None) is None
+    assert proof.short_examples(seconds=300, own_ms=200, tuned_ms=100, rows_a_step=32, all_examples=640) == 640
+    assert proof.short_examples(seconds=10, own_ms=200, tuned_ms=100, rows_a_step=32, all_examples=None) is None
+
+
+def test_the_steps_of_whole_trainings_until_the_first_look() -> None:
+    # Five seeds of ten steps on both sides.
+    assert proof.full_seconds(own_ms=200, tuned_ms=100, rows_a_step=8, all_examples=80) == pytest.approx(15)

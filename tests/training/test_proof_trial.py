@@ -7,12 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import trainable
 
-from hotlap.training import proof_trial
+from hotlap.core import Json
+from hotlap.errors import LoaderDied
+from hotlap.training import proof_runs, proof_trial
 from hotlap.training.proof import LOSS_MARGIN
-from hotlap.training.proof_trial import Kind, Plan, Side, details, judge_in_turn
+from hotlap.training.proof_trial import Kind, Plan, Side, Trial, details, judge_in_turn
 from hotlap.training.settings import Settings
 
 OWN = Settings(batch_size=16, epochs=16, threads=1)
@@ -30,7 +33,7 @@ workload = replace(workload, model=half)
 def side(folder: Path, name: str, add: str, **changed: Any) -> Side:
     (folder / name).mkdir()
     target = trainable.write(folder / name, "rows", add=HEAD + ADAM.format(rate=4e-4) + add)
-    return Side(name=name, target=target, settings=replace(OWN, **changed), ms=1)
+    return Side(name=name, target=target, settings=replace(OWN, **changed), ms=1, rows_a_step=16)
 
 
 def planned(folder: Path, kind: Kind = "short") -> Plan:
@@ -101,3 +104,106 @@ def test_own_scores_that_nothing_can_be_judged_by(tmp_path: Path, scores: tuple[
     own = [{"score": score} for score in scores]
     with pytest.raises(proof_trial._NoJudgement, match=reason):
         proof_trial._judge(own, [{"score": 0.5}, {"score": 0.5}], plan, 1)
+
+
+def runs(first: float, last: float, spread: float = 0.001) -> list[Json]:
+    """Five seeds of 100 steps whose loss falls evenly."""
+    draw = np.random.default_rng(int(1000 * last))
+    curve = np.linspace(first, last, 100)
+    return [{"losses": curve + spread * draw.standard_normal(100), "examples": np.full(100, 16)} for _ in range(5)]
+
+
+def test_what_learns_nothing_does_not_pass_where_the_own_loss_hardly_falls(tmp_path: Path) -> None:
+    own, nothing_learnt = runs(6.90, 6.57), runs(6.90, 6.90)
+    ways = "give a --prove-margin of at most 0.0(18|19) or more time or --prove full"
+    with pytest.raises(proof_trial._NoJudgement, match=rf"loss fell by 3\.\d% only, .* where 5\.0% is allowed; {ways}"):
+        proof_trial._judge(own, nothing_learnt, planned(tmp_path), 1)
+    assert proof_trial._judge(own, own, replace(planned(tmp_path), margin=0.018), 1).answer == "as good"
+    assert proof_trial._judge(own, nothing_learnt, replace(planned(tmp_path), margin=0.018), 1).answer == "worse"
+    with pytest.raises(proof_trial._NoJudgement, match=r"fell by 0\.0% only.* the workload `evaluation` and `score`"):
+        proof_trial._judge(nothing_learnt, own, planned(tmp_path, "full"), 1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_no_step_at_all_does_not_pass_for_a_small_one(tmp_path: Path) -> None:
+    own = side(tmp_path, "a tiny learning rate", ADAM.format(rate=4e-5))
+    (trial,) = judge_in_turn(own, [side(tmp_path, "none", ADAM.format(rate=0.0))], planned(tmp_path))
+    assert "only, and what learns nothing might pass" in trial.reason
+
+
+WHOLE = replace(OWN, batch_size=64)
+"""For batches of the data's own, which leave no choice of their size."""
+
+
+def short(target: str, seed: int) -> Json:
+    return proof_runs.short({}, target=target, settings=WHOLE.to_json(), seed=seed, examples=200)
+
+
+def test_a_seed_that_changes_nothing_is_no_repetition(tmp_path: Path) -> None:
+    # The batches are a list, the first weights are always the same, and nothing is dropped.
+    target = trainable.write(tmp_path, "tokens")
+    with pytest.raises(proof_trial._NoJudgement, match="the seed changes nothing in this training"):
+        proof_trial._check_seeds([short(target, 0), short(target, 1)])
+    target = trainable.write(tmp_path, "rows")
+    proof_trial._check_seeds([short(target, 0), short(target, 1)])
+
+
+@pytest.mark.slow
+def test_seeds_that_change_nothing_are_told_after_two(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "tokens")
+    own, tuned = (Side(name=name, target=target, settings=WHOLE, ms=1, rows_a_step=3) for name in ("own", "tuned"))
+    (trial,) = judge_in_turn(own, [tuned], planned(tmp_path))
+    assert trial.judged is None
+    assert "the seed changes nothing" in trial.reason
+    assert len(trial.own) == len(trial.tuned) == 2
+
+
+DYING = """
+import os
+from torch.utils.data import get_worker_info
+_fine = Rows.__getitem__
+def _dying(self, index):
+    return os._exit(1) if get_worker_info() and len(self) == 150 else _fine(self, index)
+Rows.__getitem__ = _dying
+"""
+
+
+def test_a_lost_loader_process_is_no_divergence(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows", add=DYING)
+    settings, folder = replace(OWN, workers=1).to_json(), str(tmp_path / "run")
+    with pytest.raises(LoaderDied, match="a loader process ended by itself"):
+        proof_runs.full({}, target=target, settings=settings, seed=0, folder=folder)
+
+
+def test_whole_trainings_that_do_not_fit_are_not_begun(tmp_path: Path) -> None:
+    own = Side(name="own", target="none.py", settings=OWN, ms=6000.0, rows_a_step=16)
+    (trial,) = judge_in_turn(own, [replace(own, name="tuned", ms=4000.0)], planned(tmp_path, "full"))
+    assert trial.judged is None
+    assert trial.reason == (
+        "5 seeds on both sides take about 7500 s, and 900 s were given; give more time, or take --prove short"
+    )
+
+
+def test_how_long_whole_trainings_take_is_foreseen_by_the_first(tmp_path: Path) -> None:
+    full = planned(tmp_path, "full")
+    proof_trial._check_time(170, 1, 5, full)
+    with pytest.raises(proof_trial._NoJudgement, match="5 seeds on both sides take about 1000 s, and 900 s were given"):
+        proof_trial._check_time(200, 1, 5, full)
+    # Short runs were made to fit, and the first of them loads what the others need too.
+    proof_trial._check_time(200, 1, 5, planned(tmp_path))
+    with pytest.raises(proof_trial._NoJudgement, match="take about 1188 s"):
+        proof_trial._check_time(950, 4, 5, planned(tmp_path))
+
+
+def test_a_speedup_to_the_own_score_needs_every_seed(tmp_path: Path) -> None:
+    def scored(*scores: float) -> Json:
+        return {"score": scores[-1], "scores": scores, "score_seconds": [1.0, 2.0, 3.0]}
+
+    own, tuned = (scored(0.5, 0.8, 0.9), scored(0.5, 0.8, 0.8)), (scored(0.5, 0.9, 0.9), scored(0.8, 0.8, 0.8))
+    trial = Trial(name="tuned", settings=OWN, judged=None, reason="", own=own, tuned=tuned)
+    assert proof_trial._scores(trial)["speedup_to_the_own_score"] == pytest.approx(3**0.5)
+    trial = replace(trial, tuned=(scored(0.5, 0.9, 0.9), scored(0.5, 0.6, 0.7)))
+    row = proof_trial._scores(trial)
+    assert row["seconds_to_the_own_score"]["tuned"] == [2.0, None]
+    assert row["speedup_to_the_own_score"] is None

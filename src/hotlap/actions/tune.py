@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -22,7 +23,7 @@ from hotlap.report.snippets import snippets
 from hotlap.search.folder import RunFolder, write_whole
 from hotlap.search.setting import LOAD_SECONDS, start_worker
 from hotlap.training.processes import started
-from hotlap.training.proof_trial import BUDGET_SECONDS, Kind, Plan, Side, details, judge_in_turn
+from hotlap.training.proof_trial import BUDGET_SECONDS, Kind, Plan, Side, Trial, details, judge_in_turn
 from hotlap.training.set_ups import DATA_BOUND, proposal, to_prove
 from hotlap.training.settings import Settings, settings_for
 from hotlap.training.stopping import Stop
@@ -61,7 +62,7 @@ def tune(
     prove: "short" compares the loss of short trainings over at least five seeds, "full" the final score of whole
     ones; what is not shown to be as good is not handed over. prove_budget: seconds for that, for each set-up judged;
     default: proof_trial.BUDGET_SECONDS. prove_margin: what counts as worse: a share of the loss (default 0.05), or of
-    the score's unit (0.01, where scores lie from 0 to 1).
+    the score's unit (0.01, where scores lie from 0 to 1). Both are above 0.
 
     Raises InputError for what the user can mend, Refusal where no set-up of the same result fits the memory.
     """
@@ -69,6 +70,9 @@ def tune(
     tell = progress or (lambda event: None)
     if started() > 1:
         raise InputError("tune times one process, and torchrun started several; start it without torchrun")
+    for name, value in (("prove_budget", prove_budget), ("prove_margin", prove_margin)):
+        if value is not None and not 0 < value < math.inf:
+            raise InputError(f"{name} is {value}; give a number above 0, or leave it out")
     machine = facts()
     where = machine.device(device)
     named = target_of(target)
@@ -104,7 +108,7 @@ def tune(
         if prove != "none" and found.best != found.baseline:
             plan = Plan(
                 kind=prove,
-                seconds=prove_budget or BUDGET_SECONDS[prove],
+                seconds=BUDGET_SECONDS[prove] if prove_budget is None else prove_budget,
                 margin=prove_margin,
                 seed=seed,
                 all_examples=study["examples"] * usual.epochs if study["examples"] else None,
@@ -112,8 +116,11 @@ def tune(
                 work=folder.work,
                 tell=tell,
             )
-            found, proven = _proven(bench, found, plan)
-            result = kept(found, _result(found, study, machine, began, proven))
+
+            def keep(found: Found, proven: Json) -> Json:
+                return kept(found, _result(found, study, machine, began, proven))
+
+            result = keep(*_proven(bench, found, plan, keep))
     tell({"event": "end"})
     return result
 
@@ -150,21 +157,33 @@ def _kept(
     return result
 
 
-def _proven(bench: Bench, found: Found, plan: Plan) -> tuple[Found, Json]:
+def _proven(bench: Bench, found: Found, plan: Plan, keep: Callable[[Found, Json], Json]) -> tuple[Found, Json]:
     """Judge what is faster by what it learns; fall back to what passes and is still confirmed as faster, or to none.
 
-    Gives what is left, and the details of the proof.
+    Gives what is left, and the details of the proof. What did not pass is given up with `keep` at once: the next trial
+    may take an hour, and be interrupted.
     """
     baseline_ms, best_ms = medians(found.starts)
-    own = Side(name=describe(found.baseline), target=bench.target, settings=found.baseline, ms=baseline_ms)
-    tuned = [
-        Side(name=describe(settings), target=bench.target, settings=settings, ms=best_ms)
-        for settings in to_prove(found.baseline, found.best)
-    ]
-    trials = judge_in_turn(own, tuned, plan)
+
+    def side(settings: Settings, ms: float) -> Side:
+        return Side(
+            name=describe(settings, beside=found.baseline),
+            target=bench.target,
+            settings=settings,
+            ms=ms,
+            rows_a_step=found.baseline_held["rows_a_step"],
+        )
+
+    def after(trials: Sequence[Trial]) -> None:
+        if not trials[-1].passed:
+            keep(_refused(found, trials[-1]), details(trials, plan, own))
+
+    own = side(found.baseline, baseline_ms)
+    tuned = [side(settings, best_ms) for settings in to_prove(found.baseline, found.best)]
+    trials = judge_in_turn(own, tuned, plan, after)
     last = trials[-1]
     if not last.passed:
-        found = give_up(found, f"{last.name}: {last.reason}")
+        found = _refused(found, last)
     elif last.settings != found.best:
         reason = f"{trials[0].name}: {trials[0].reason}"
         settled = settle(bench, found, last.settings)
@@ -172,20 +191,26 @@ def _proven(bench: Bench, found: Found, plan: Plan) -> tuple[Found, Json]:
     return found, details(trials, plan, own)
 
 
+def _refused(found: Found, trial: Trial) -> Found:
+    return give_up(found, f"{trial.name}: {trial.reason}")
+
+
 def _result(found: Found, study: Json, machine: Machine, began: float, proven: Json | None) -> Json:
     faster = found.best != found.baseline
+    # A DataLoader of the user's has a batch size of its own.
+    rows = round(found.best_held["rows_a_step"]) if "batch_size" in study["locked"] else found.best.batch_size
     baseline_ms, best_ms = medians(found.starts) if found.starts else (found.baseline_ms, found.baseline_ms)
     return {
         "schema": 1,
         "kind": "tune",
         "workload": study["name"],
         "device": found.best.device,
-        "batch": found.best.batch_size,
+        "batch": rows,
         "machine": machine.to_json(),
         "noise_floor": found.noise_floor,
-        "baseline": _figures(found.baseline, baseline_ms, found.baseline_held, study),
+        "baseline": _figures(found, found.baseline, baseline_ms, found.baseline_held, study),
         "best": {
-            **_figures(found.best, best_ms * found.best.batch_size / found.baseline.batch_size, found.best_held, study),
+            **_figures(found, found.best, best_ms, found.best_held, study),
             "speedup": to_json(found.speedup or _SAME),
         },
         "confirmed": faster,
@@ -204,13 +229,14 @@ def _result(found: Found, study: Json, machine: Machine, began: float, proven: J
     }
 
 
-def _figures(settings: Settings, median_ms: float, held: Json, study: Json) -> dict[str, Any]:
+def _figures(found: Found, settings: Settings, median_ms: float, held: Json, study: Json) -> dict[str, Any]:
+    """median_ms: of as many examples as a step of the baseline has."""
     share = held["loading_share"]
     return {
-        "name": describe(settings),
+        "name": describe(settings, beside=found.baseline),
         "precision": settings.precision,
         "threads": settings.threads,
-        "median_ms": median_ms,
+        "median_ms": median_ms * settings.batch_size / found.baseline.batch_size,
         "peak_memory_bytes": held["peak_memory_bytes"],
         "parameters": study["parameters"],
         "loading_share": share,

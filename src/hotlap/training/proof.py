@@ -32,8 +32,16 @@ SCORE_MARGIN = 0.01
 ERROR = 0.05
 """The chance to call a set-up as good that is worse by the margin, all looks and all set-ups tried together."""
 _POWER = 0.8
-TAIL = 1 / 3
-"""The last share of a short run's examples, over which its loss is averaged."""
+HEAD, TAIL = 0.1, 1 / 3
+"""The first share of a run's examples, whose loss is that of weights that learnt little yet, and the last, which is
+judged."""
+LEAST_FALL = 2.0
+"""The own loss must fall by so many margins for a judgement: what learns half as much is then worse by a whole one."""
+LONGEST_STEPS = 400
+"""Of a short run: more seeds show more than longer runs."""
+_LEAST_STEPS = 30
+_ROUNDING = 1e-4
+"""Curves of two seeds that differ by no larger share at any step differ by rounding alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +114,21 @@ def log_ratios(own: Sequence[float], tuned: Sequence[float]) -> list[float]:
     return [math.log(b / a) if math.isfinite(b) else math.inf for a, b in zip(own, usable, strict=True)]
 
 
+def fall(heads: Sequence[float], tails: Sequence[float]) -> float:
+    """How far losses fell from `heads` to `tails`, a seed each: the mean log of their ratio, above 0 where they fell.
+
+    Raises ValueError where a loss is not finite or not above 0, which leaves no ratio.
+    """
+    return -float(np.mean(log_ratios(heads, tails)))
+
+
+def same_curve(losses: Array, others: Array) -> bool:
+    """Whether two curves are the same but for rounding: float[steps] each, all finite."""
+    if losses.shape != others.shape or not np.all(np.isfinite(losses)):
+        return False
+    return bool(np.allclose(losses, others, rtol=_ROUNDING, atol=0))
+
+
 def next_look(seeds: int, looks: Looks = LOOKS) -> int | None:
     """The number of seeds at which to look next, or None where no look is left."""
     return next((at for at in looks.at if at > seeds), None)
@@ -118,6 +141,12 @@ def tail_mean(losses: Array, examples: Array, *, share: float = TAIL) -> float:
     """
     after = np.cumsum(examples)
     kept = after > (1 - share) * after[-1]
+    return float(np.sum(losses[kept] * examples[kept]) / np.sum(examples[kept]))
+
+
+def head_mean(losses: Array, examples: Array, *, share: float = HEAD) -> float:
+    """The mean loss over the first `share` of the examples, as `tail_mean`; at least the first step counts."""
+    kept = np.cumsum(examples) - examples < share * np.sum(examples)
     return float(np.sum(losses[kept] * examples[kept]) / np.sum(examples[kept]))
 
 
@@ -135,18 +164,23 @@ def binned(losses: Array, examples: Array, *, bins: int) -> Array:
 
 
 def short_examples(
-    *, seconds: float, own_ms: float, tuned_ms: float, batch_size: int, all_examples: int | None
+    *, seconds: float, own_ms: float, tuned_ms: float, rows_a_step: float, all_examples: int | None
 ) -> int | None:
     """How many examples each short run sees, so short that all looks fit into `seconds`.
 
-    own_ms, tuned_ms: of `batch_size` examples. all_examples: of a whole training. None where not even the least fits.
+    own_ms, tuned_ms: of a step of `rows_a_step` examples. all_examples: of a whole training. None where not even the
+    least fits.
     """
-    least, most = 30, 400
     steps = int(_FIRST_LOOK_SHARE * seconds * 1000 / (LOOKS.at[0] * (own_ms + tuned_ms)))
-    whole = math.inf if all_examples is None else all_examples / batch_size
-    if steps < min(least, whole):
+    whole = math.inf if all_examples is None else all_examples / rows_a_step
+    if steps < min(_LEAST_STEPS, whole):
         return None
-    return int(batch_size * min(steps, most, whole))
+    return int(rows_a_step * min(steps, LONGEST_STEPS, whole))
+
+
+def full_seconds(*, own_ms: float, tuned_ms: float, rows_a_step: float, all_examples: int) -> float:
+    """What the steps of whole trainings take until the first look; scoring comes on top."""
+    return LOOKS.at[0] * (own_ms + tuned_ms) / 1000 * all_examples / rows_a_step
 
 
 def sentence(judged: Judged, *, unit: Literal["loss", "score"], seeds: str = "seeds") -> str:

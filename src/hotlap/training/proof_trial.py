@@ -19,6 +19,7 @@ from hotlap.search.setting import start_worker
 from hotlap.training import proof
 from hotlap.training.proof import Judged
 from hotlap.training.settings import Settings
+from hotlap.training.tuner import told
 
 Kind = Literal["short", "full"]
 BUDGET_SECONDS = {"short": 300.0, "full": 3600.0}
@@ -30,12 +31,13 @@ _SLOW = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """What is trained: a target with settings. `ms`: what a step of `batch_size` examples takes."""
+    """What is trained: a target with settings. `ms`: what a step of `rows_a_step` examples takes."""
 
     name: str
     target: str
     settings: Settings
     ms: float
+    rows_a_step: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,15 +86,18 @@ class _Runs:
     found: list[Json] = field(default_factory=list)
 
 
-def judge_in_turn(own: Side, tuned: Sequence[Side], plan: Plan) -> list[Trial]:
+def judge_in_turn(
+    own: Side, tuned: Sequence[Side], plan: Plan, after: Callable[[Sequence[Trial]], None] | None = None
+) -> list[Trial]:
     """Judge each of `tuned` in turn until one is shown to be as good as `own`; the last trial is the one that counts.
 
-    They share the error. Each seed's pair of runs sees the same examples in the same order.
+    They share the error. Each seed's pair of runs sees the same examples in the same order. `after` is called with the
+    trials so far after each.
     """
     examples = _examples(own, tuned[0], plan)
-    if plan.kind == "short" and examples is None:
-        reason = f"{proof.LOOKS.at[0]} seeds of short runs do not fit into {plan.seconds:.0f} s; give more time"
-        return [Trial(name=tuned[0].name, settings=tuned[0].settings, judged=None, reason=reason)]
+    too_long = _too_long(own, tuned[0], plan, examples)
+    if too_long:
+        return [Trial(name=tuned[0].name, settings=tuned[0].settings, judged=None, reason=too_long)]
     trials: list[Trial] = []
     with ExitStack() as stack:
         ours = _Runs(side=own, worker=stack.enter_context(_worker(own, plan)))
@@ -100,9 +105,33 @@ def judge_in_turn(own: Side, tuned: Sequence[Side], plan: Plan) -> list[Trial]:
             with _worker(side, plan) as worker:
                 theirs = _Runs(side=side, worker=worker)
                 trials.append(_trial(ours, theirs, plan, examples or 0, len(tuned)))
+            if after is not None:
+                after(trials)
             if trials[-1].passed:
                 break
     return trials
+
+
+def _too_long(own: Side, tuned: Side, plan: Plan, examples: int | None) -> str | None:
+    """Why the time does not suffice, as far as that is known before any run."""
+    seeds = proof.LOOKS.at[0]
+    if plan.kind == "short":
+        fits = examples is not None
+        return None if fits else f"{seeds} seeds of short runs do not fit into {plan.seconds:.0f} s; give more time"
+    if plan.all_examples is None:
+        return None
+    needed = proof.full_seconds(
+        own_ms=own.ms, tuned_ms=tuned.ms, rows_a_step=own.rows_a_step, all_examples=plan.all_examples
+    )
+    return _takes(needed, seeds, plan) if needed > plan.seconds else None
+
+
+def _takes(seconds: float, seeds: int, plan: Plan) -> str:
+    shorter = ", or take --prove short" if plan.kind == "full" else ""
+    return (
+        f"{seeds} seeds on both sides take about {seconds:.0f} s, and {plan.seconds:.0f} s were given; give more "
+        f"time{shorter}"
+    )
 
 
 def _trial(ours: _Runs, theirs: _Runs, plan: Plan, examples: int, tried: int) -> Trial:
@@ -132,11 +161,12 @@ def _judgement(ours: _Runs, theirs: _Runs, plan: Plan, examples: int, tried: int
         if judged is not None and spent * look / judged.seeds > plan.seconds:
             break
         while len(theirs.found) < look:
-            if judged is None and time.monotonic() - began > plan.seconds:
-                raise _NoJudgement(f"{look} seeds did not fit into {plan.seconds:.0f} s; give more time")
+            if judged is None:
+                _check_time(time.monotonic() - began, len(theirs.found), look, plan)
             _pair_of_runs(ours, theirs, plan, examples, left=plan.seconds - (time.monotonic() - began))
+            # What would leave no judgement in the end is said at once: the other seeds may take an hour.
+            _check_seeds(ours.found)
             if _unit(ours.found) == "score":
-                # What would leave no judgement in the end is said at once: the other seeds may take an hour.
                 _score_margin(ours.found, plan)
         judged = _judge(ours.found[:look], theirs.found, plan, tried)
         if judged.answer != "undecided":
@@ -157,8 +187,42 @@ def _pair_of_runs(ours: _Runs, theirs: _Runs, plan: Plan, examples: int, *, left
             runs.found.append(_run(runs, plan, number, examples))
         except HotlapError as error:
             raise _NoJudgement(
-                f"training with {runs.side.name} failed at seed {plan.seed + number}: {error}"
+                f"training with {runs.side.name} failed at seed {plan.seed + number}: {told(error)}"
             ) from error
+
+
+def _check_time(spent: float, done: int, look: int, plan: Plan) -> None:
+    """Raise _NoJudgement where the first look comes too late. A whole training is long enough to foresee that by."""
+    expected = spent * look / done if done else 0.0
+    if (expected if plan.kind == "full" else spent) > plan.seconds:
+        raise _NoJudgement(_takes(expected, look, plan))
+
+
+def _check_seeds(own: Sequence[Json]) -> None:
+    """Raise _NoJudgement where seeds are no repetitions."""
+    if len(own) > 1 and proof.same_curve(own[0]["losses"], own[1]["losses"]):
+        raise _NoJudgement(
+            "the seed changes nothing in this training, so that more seeds are no repetitions of it: have `training` "
+            "shuffle, or `model` draw the first weights"
+        )
+
+
+def _check_fall(own: Sequence[Json], margin: float, plan: Plan) -> None:
+    """Raise _NoJudgement where the own loss falls so little that what learns nothing might pass. margin: of the log."""
+    fall = proof.fall([proof.head_mean(run["losses"], run["examples"]) for run in own], _tails(own))
+    if fall >= proof.LEAST_FALL * margin:
+        return
+    smallest = math.floor(1000 * math.expm1(max(0.0, fall) / proof.LEAST_FALL)) / 1000
+    ways = [f"a --prove-margin of at most {smallest}"] if smallest else []
+    if plan.kind == "short":
+        ways += ["more time"] if len(own[0]["losses"]) < proof.LONGEST_STEPS else []
+        ways.append("--prove full")
+    else:
+        ways.append("the workload `evaluation` and `score`")
+    raise _NoJudgement(
+        f"the own set-up's loss fell by {-math.expm1(-max(0.0, fall)):.1%} only, and what learns nothing might pass "
+        f"where {math.expm1(margin):.1%} is allowed; give {' or '.join(ways)}"
+    )
 
 
 def _judge(own: Sequence[Json], tuned: Sequence[Json], plan: Plan, tried: int) -> Judged:
@@ -166,11 +230,14 @@ def _judge(own: Sequence[Json], tuned: Sequence[Json], plan: Plan, tried: int) -
         margin = _score_margin(own, plan)
         differences = [a["score"] - b["score"] if b["score"] is not None else math.inf for a, b in _pairs(own, tuned)]
         return proof.judge(differences, margin=margin, tried=tried)
+    margin = math.log1p(proof.LOSS_MARGIN if plan.margin is None else plan.margin)
     try:
-        ratios = proof.log_ratios(_tails(own), _tails(tuned))
+        judged = proof.judge(proof.log_ratios(_tails(own), _tails(tuned)), margin=margin, tried=tried)
+        if judged.answer != "worse":
+            _check_fall(own, margin, plan)
     except ValueError as error:
         raise _NoJudgement(f"{error}; --prove full compares scores") from error
-    return proof.judge(ratios, margin=math.log1p(plan.margin or proof.LOSS_MARGIN), tried=tried)
+    return judged
 
 
 def _score_margin(own: Sequence[Json], plan: Plan) -> float:
@@ -183,7 +250,7 @@ def _score_margin(own: Sequence[Json], plan: Plan) -> float:
             f"--prove full: scores lie from {min(scores):.4g} to {max(scores):.4g}, where 0.01 may mean anything; give "
             "--prove-margin, in the score's unit"
         )
-    return plan.margin or proof.SCORE_MARGIN
+    return proof.SCORE_MARGIN if plan.margin is None else plan.margin
 
 
 def _pairs(own: Sequence[Json], tuned: Sequence[Json]) -> list[tuple[Json, Json]]:
@@ -204,7 +271,7 @@ def _examples(own: Side, tuned: Side, plan: Plan) -> int | None:
         seconds=plan.seconds,
         own_ms=own.ms,
         tuned_ms=tuned.ms,
-        batch_size=own.settings.batch_size,
+        rows_a_step=own.rows_a_step,
         all_examples=plan.all_examples,
     )
 
@@ -275,7 +342,9 @@ def _scores(trial: Trial) -> Json:
         if (goal := a["scores"][-1] if a["scores"] else None) is not None
     ]
     both = [(a, b) for a, b in seconds if a and b]
-    speedup = math.exp(float(np.mean([math.log(a / b) for a, b in both]))) if both else None
+    # Seeds that never got there would have counted against it.
+    all_did = bool(both) and len(both) == len(seconds)
+    speedup = math.exp(float(np.mean([math.log(a / b) for a, b in both]))) if all_did else None
     return {
         "own_scores": own,
         "tuned_scores": tuned,

@@ -52,6 +52,30 @@ def test_applied_twice_nothing_changes_and_what_was_materialized_stays(bare: Pat
     assert until.replace(tzinfo=None) == repository.END
 
 
+def test_a_push_views_definition_stays_the_same_until_it_is_changed(bare: Path) -> None:
+    pushed = """
+from feast import PushSource
+
+pushed = FeatureView(
+    name="pushed", entities=[driver], schema=[Field(name="rate", dtype=Float64)],
+    source=PushSource(name="push", description="as told", batch_source=FileSource(
+        path="data/trips.parquet", timestamp_field="at", description="as told"
+    )),
+)
+"""
+
+    def apply(text: str) -> dict[str, list[str]]:
+        (bare / "definitions.py").write_text(f"{before}{text}")
+        changed: dict[str, list[str]] = features.apply(bare)["changed"]
+        return changed
+
+    before = (bare / "definitions.py").read_text()
+    apply(pushed)
+    assert apply(pushed) == {}
+    assert apply(pushed.replace("as told", "otherwise")) == {}
+    assert apply(pushed.replace('field="at"', 'field="made"')) == {"feature views": ["pushed"]}
+
+
 def test_what_another_project_has_in_the_same_registry_stays(bare: Path) -> None:
     """Its views with code in them are left out when the registry is read, and are there all the same."""
     features.apply(bare)

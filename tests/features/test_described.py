@@ -127,6 +127,29 @@ def test_tags_descriptions_and_entities_names_are_no_definition(repo: Path, tmp_
     described.require_same(features.open(other), stored)
 
 
+def test_a_function_whose_inputs_are_looked_up_by_other_keys_is_another(tmp_path: Path) -> None:
+    function = """
+from feast.on_demand_feature_view import on_demand_feature_view
+
+given = [trips]
+
+@on_demand_feature_view(sources=given, mode="python", schema=[Field(name="twice", dtype=Float64)])
+def twice(inputs):
+    return {"twice": [rate and rate * 2 for rate in inputs["rate"]]}
+"""
+    repo = repository.write(tmp_path, more=function, rows=50)
+    stored = described.describe(features.open(repo), read_features({"x": ["twice:twice"]}))
+    described.require_same(features.open(repo), stored)
+    definitions = repo / "definitions.py"
+    text = definitions.read_text()
+    assert text.count("given = [trips]") == 1
+    renamed = 'given = [trips.with_join_key_map({"driver_id": "rider_id"})]'
+    definitions.write_text(text.replace("given = [trips]", renamed))
+    features.apply(repo)
+    with pytest.raises(Refusal, match="trained on other definitions: view twice"):
+        described.require_same(features.open(repo), stored)
+
+
 def test_a_function_of_very_many_views_is_told_in_a_text_that_a_manifest_takes() -> None:
     inputs = [f"a_view_with_a_long_name_{place} as 0123456789abcdef" for place in range(60)]
     told = described._shortened(inputs)

@@ -38,16 +38,27 @@ def _plain(view: Any) -> Any:
         column.ClearField("description")
         for tag in [tag for tag in column.tags if not tag.startswith("feast:")]:
             del column.tags[tag]
-    if plain.HasField("batch_source"):
-        for field in ("tags", "owner", "description", "meta"):
-            plain.batch_source.ClearField(field)
+    _clear(plain)
     return plain
 
 
+def _clear(holder: Any) -> None:
+    """Take from a view's sources, and those that a push source has, what is no definition."""
+    for name in ("batch_source", "stream_source"):
+        if name in holder.DESCRIPTOR.fields_by_name and holder.HasField(name):
+            source = getattr(holder, name)
+            for field in ("tags", "owner", "description", "meta"):
+                source.ClearField(field)
+            _clear(source)
+
+
 def function_digest(view: OnDemand) -> str:
-    """SHA-256 of an on-demand view's definition: its function's source, its mode, inputs and results."""
+    """SHA-256 of an on-demand view's definition: its function's source, its mode, inputs, by which keys these are looked
+    up, and results.
+    """
+    looked_up = [(one.name, one.name_to_use(), sorted(one.join_key_map.items())) for one in view.views]
     kinds = [{name: str(kind) for name, kind in each.items()} for each in (view.inputs, view.request, view.features)]
-    told = json.dumps([view.name, view.mode, view.singleton, *kinds, view.text])
+    told = json.dumps([view.name, view.mode, view.singleton, looked_up, *kinds, view.text])
     return hashlib.sha256(told.encode()).hexdigest()
 
 

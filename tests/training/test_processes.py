@@ -6,16 +6,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import psutil
 import pytest
 import trainable
-from safetensors.numpy import load_file
+from several_processes import LAUNCHER, furthest, launched, rank_of, sets, torchrun
 
 import hotlap
 from hotlap.errors import InputError
@@ -42,30 +39,6 @@ workload = dataclasses.replace(workload, model=exact, training=lambda: Rows(147,
 
 CLOSE = 2e-5
 """Of the weights after 20 to 30 steps of AdamW, which divides rounding differences by small second moments."""
-
-
-def launched(processes: int, target: str, out: Path) -> list[str]:
-    """The command that trains in so many processes."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return [*command, "-m", "hotlap", "train", target, "--out", str(out), "--threads", "1", "--device", "cpu"]
-
-
-def torchrun(processes: int, target: str, out: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [*launched(processes, target, out), "--json", *words]
-    return subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False, timeout=300
-    )
-
-
-def sets(settings: dict[str, Any]) -> list[str]:
-    return [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
-
-
-def furthest(a: Path, b: Path) -> float:
-    """The largest relative difference between the weights of two runs, tensor by tensor."""
-    first, second = load_file(a / "model.safetensors"), load_file(b / "model.safetensors")
-    assert first.keys() == second.keys()
-    return max(float(np.linalg.norm(first[name] - second[name]) / np.linalg.norm(first[name])) for name in first)
 
 
 @pytest.mark.slow
@@ -241,12 +214,25 @@ def test_a_killed_process_ends_the_others_with_a_sentence(victim: int, tmp_path:
     assert json.loads(done.stdout)["training"]["resumed_from_step"] == step
 
 
-def rank_of(rank: int, launcher: int) -> int:
-    """The process of that rank among those that a launcher started."""
-    for child in psutil.Process(launcher).children(recursive=True):
-        if child.environ().get("RANK") == str(rank):
-            return child.pid
-    raise AssertionError("no such process")
+WAITS = """
+from datetime import timedelta
+import torch
+from torch import distributed
+from hotlap.training.processes import Processes
+processes = Processes("cpu")
+options = distributed.group.WORLD._get_backend(torch.device("cpu")).options
+print("waits", options._timeout >= timedelta(hours=12))
+processes.wait()
+processes.close()
+"""
+
+
+@pytest.mark.slow
+def test_processes_wait_for_one_that_scores_for_hours(tmp_path: Path) -> None:
+    (tmp_path / "waits.py").write_text(WAITS)
+    command = [*LAUNCHER, "--standalone", "--nproc-per-node", "2", str(tmp_path / "waits.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.count("waits True") == 2
 
 
 @pytest.mark.exhaustive

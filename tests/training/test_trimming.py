@@ -11,7 +11,9 @@ import trainable
 from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
+from several_processes import furthest, torchrun
 
+import hotlap
 from hotlap.errors import InputError
 from hotlap.training import trimming
 from hotlap.training.loading import MicroBatch
@@ -73,6 +75,22 @@ Texts.__getitem__ = lambda self, index: (
 """
 
 
+SPOILT = """
+def spoilt(outputs, labels):
+    return functional.cross_entropy(outputs, labels) + float("nan")
+import dataclasses
+workload = dataclasses.replace(workload, loss=spoilt)
+"""
+STEEP = """
+class Steep(Net):
+    def forward(self, ids, attention_mask):
+        return super().forward(ids, attention_mask) + self.out[1].weight.sum().mul(0).sqrt()
+import dataclasses
+workload = dataclasses.replace(workload, model=Steep)
+"""
+"""The root of 0 has no finite gradient."""
+
+
 def batch(inputs: Any, targets: Any = None) -> MicroBatch:
     rows = len(next(iter(inputs.values()))) if isinstance(inputs, dict) else len(inputs)
     return MicroBatch(inputs=inputs, targets=targets, rows=rows, weight=float(rows), start=0)
@@ -97,10 +115,12 @@ def test_padding_that_nothing_looks_at_may_be_cut(tmp_path: Path) -> None:
     [
         (LOOKS, "without padding, loss or gradients differ by"),
         (FIXED, "the model does not take shorter inputs"),
+        (SPOILT, "the loss of a batch is not finite"),
+        (STEEP, "without padding, loss or gradients differ by inf"),
         (FULL, "no batch has columns that are padding in every row"),
         ("PAD = 1\n", None),
     ],
-    ids=["looked at", "fixed", "full", "another number"],
+    ids=["looked at", "fixed", "not finite", "gradients not finite", "full", "another number"],
 )
 def test_where_it_would_change_something_it_says_so(tmp_path: Path, add: str, words: str | None) -> None:
     result = found(tmp_path, add)
@@ -113,6 +133,40 @@ def test_training_refuses_by_name_what_would_change_numbers(tmp_path: Path) -> N
     check_trimming(opened, Settings(batch_size=16), Processes("cpu"))
     with pytest.raises(InputError, match=r"trim=true: without padding, loss or gradients differ by .* leave it out"):
         check_trimming(opened, Settings(batch_size=16, trim=True), Processes("cpu"))
+
+
+UNLIKE = """
+Texts.__getitem__ = lambda self, index: (
+    {"ids": torch.full((12,), 1 + index % 5), "attention_mask": torch.ones(12, dtype=torch.int64)} if index % 2
+    else {"ids": torch.arange(12) % 3, "attention_mask": (torch.arange(12) < 3).long()}, index % 2)
+class Sure(NET):
+    def __init__(self):
+        super().__init__()
+        self.out[0].p = 0.0
+import dataclasses
+workload = dataclasses.replace(workload, batch_size=2, epochs=1, model=Sure)
+"""
+"""A step has two examples, one of each process, and half of the examples have no padding."""
+
+
+@pytest.mark.parametrize(
+    ("net", "refused"),
+    [
+        pytest.param("Net", None, marks=pytest.mark.slow),
+        pytest.param("Looks", "without padding, loss or gradients differ by", marks=pytest.mark.exhaustive),
+    ],
+)
+def test_processes_check_shares_of_their_own_and_decide_together(net: str, refused: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "texts.py"
+    path.write_text(PADDED + LOOKS + UNLIKE.replace("NET", net))
+    done = torchrun(2, str(path), tmp_path / "several", "--set", "trim=true")
+    if refused is not None:
+        assert done.returncode != 0
+        assert done.stderr.count(refused) == 2
+        return
+    assert done.returncode == 0, done.stderr
+    hotlap.train(path, out=tmp_path / "one", threads=1, device="cpu")
+    assert furthest(tmp_path / "one", tmp_path / "several") < 1e-4
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(1, 4))

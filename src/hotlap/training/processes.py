@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from hotlap.core import Device
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     import torch
 
 
+_LONGEST_WAIT = timedelta(days=1)
+"""Of one process for another, which may be scoring. That one is gone is told by its connection, not by the time."""
 _LOST = ("gloo/transport", "Connection closed by peer", "Connection reset by peer", "Application timeout")
 """What gloo's errors, which have no type of their own, say of another process that is gone."""
 
@@ -25,6 +29,7 @@ class Processes:
 
     def __init__(self, device: Device) -> None:
         self.rank, self.world = _place()
+        self._alone = self.world == 1
         self._model: Any = None
         self._wrapped: Any = None
         self._sharded = False
@@ -34,7 +39,14 @@ class Processes:
 
             if device == "cuda":
                 torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-            distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+            backend = "nccl" if device == "cuda" else "gloo"
+            distributed.init_process_group(backend, timeout=_LONGEST_WAIT)
+
+    def apart(self) -> Processes:
+        """The same place among the data, without the others: models are whole here, and sums are this process's own."""
+        other = copy.copy(self)
+        other._alone, other._model, other._wrapped, other._sharded = True, None, None, False
+        return other
 
     @property
     def writes(self) -> bool:
@@ -48,7 +60,7 @@ class Processes:
 
     def share(self, model: torch.nn.Module, settings: Settings) -> Any:
         """What to call in place of the model, so that gradients are averaged over the processes."""
-        if self.world == 1:
+        if self._alone:
             return model
         if self._model is model:
             return self._wrapped
@@ -75,7 +87,7 @@ class Processes:
 
     def sums(self, *values: float) -> list[float]:
         """Each value summed over all processes."""
-        if self.world == 1:
+        if self._alone:
             return list(values)
         import torch
         from torch import distributed
@@ -86,7 +98,7 @@ class Processes:
 
     def most(self, count: int) -> int:
         """The largest of all processes' counts."""
-        if self.world == 1:
+        if self._alone:
             return count
         import torch
         from torch import distributed
@@ -97,7 +109,7 @@ class Processes:
 
     def gathered(self, value: Any) -> list[Any]:
         """The plain value of each process, in the order of ranks."""
-        if self.world == 1:
+        if self._alone:
             return [value]
         from torch import distributed
 

@@ -154,10 +154,11 @@ def _check(loaded: Loaded, settings: Settings) -> None:
 def trimming_of(opened: Opened, settings: Settings, processes: Processes) -> trimming.Trimmed:
     """What cutting off padding changes, by real batches of this workload in fp32."""
     plain = replace(settings, trim=False, precision="fp32", workers=0, pin=False, compile=False, checkpointing=False)
+    apart = processes.apart()
     parts = [
-        make_parts(opened, replace(plain, trim=trim), Path(), processes, lambda event: None) for trim in (False, True)
+        make_parts(opened, replace(plain, trim=trim), Path(), apart, lambda event: None) for trim in (False, True)
     ]
-    return trimming.check(*parts)
+    return trimming.check(parts[0], parts[1], processes)
 
 
 def check_trimming(opened: Opened, settings: Settings, processes: Processes) -> None:

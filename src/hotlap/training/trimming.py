@@ -8,6 +8,7 @@ the gradients ignore such columns is not assumed but tried, on real batches, bef
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from hotlap.training.loop import Parts
+    from hotlap.training.processes import Processes
 
 WINDOWS = 4
 _ENOUGH_SECONDS = 10.0
@@ -69,14 +71,36 @@ def trimmed(micro_batch: MicroBatch, least: int) -> MicroBatch:
     return replace(micro_batch, inputs=pytree.tree_map(cut, inputs), targets=targets)
 
 
-def check(plain: Parts, other: Parts) -> Trimmed:
+def check(plain: Parts, other: Parts, processes: Processes) -> Trimmed:
     """Compute real windows as they are and trimmed, and compare losses and gradients.
 
     `plain` and `other` are alike but for `trim`, in fp32, and of no further use afterwards. Randomness is off, since
-    dropout draws other numbers for another width; batch statistics are computed as in training.
+    dropout draws other numbers for another width; batch statistics are computed as in training. Each of several
+    processes computes windows of its own, apart from the others; what one of them refuses all refuse.
     """
     for parts in (plain, other):
         _without_randomness(parts.model)
+    whole, left, worst, failed = _compared(plain, other)
+    plain.source.close()
+    found = processes.gathered((whole, left, worst, failed))
+    whole, left = sum(one[0] for one in found), sum(one[1] for one in found)
+    worst = max(one[2] for one in found)
+    failed = next((one[3] for one in found if one[3]), None)
+    kept = left / whole if whole else 1.0
+    reason = None
+    if failed is not None:
+        kept, worst, reason = 1.0, 0.0, failed
+    elif left == whole:
+        reason = "no batch has columns that are padding in every row"
+    elif not worst <= TOLERANCE:
+        reason = f"without padding, loss or gradients differ by {worst:.1g}: the model or the loss looks at it"
+    return Trimmed(kept=kept, difference=worst, reason=reason)
+
+
+def _compared(plain: Parts, other: Parts) -> tuple[int, int, float, str | None]:
+    """All columns, those left when trimmed, the largest difference, and why the model takes no trimmed batch."""
+    from hotlap.training.stepping import NotFinite
+
     least = least_length(plain.opened.workload)
     whole = left = 0
     worst, began = 0.0, time.monotonic()
@@ -88,28 +112,23 @@ def check(plain: Parts, other: Parts) -> Trimmed:
             try:
                 worst = max(worst, _difference(plain, other, window))
             except WorkloadError as error:
-                return Trimmed(kept=1.0, difference=0.0, reason=f"the model does not take shorter inputs: {error}")
+                return whole, left, worst, f"the model does not take shorter inputs: {error}"
+            except NotFinite as error:
+                return whole, left, worst, f"the {error.what} of a batch is not finite"
         if time.monotonic() - began > _ENOUGH_SECONDS and left < whole:
             break
-    plain.source.close()
-    kept = left / whole if whole else 1.0
-    reason = None
-    if left == whole:
-        reason = "no batch has columns that are padding in every row"
-    elif not worst <= TOLERANCE:
-        reason = f"without padding, loss or gradients differ by {worst:.1g}: the model or the loss looks at it"
-    return Trimmed(kept=kept, difference=worst, reason=reason)
+    return whole, left, worst, None
 
 
 def _difference(plain: Parts, other: Parts, window: Window) -> float:
     """The larger relative difference, of the loss and of all gradients together."""
-    weight, *_ = plain.processes.sums(sum(one.weight for one in window.micro_batches))
+    weight = sum(one.weight for one in window.micro_batches)
     if not weight:
         return 0.0
     before = plain.stepper.gradients(window, weight)
     after = other.stepper.gradients(window, weight)
-    scale = abs(before) or 1.0
-    return max(abs(after - before) / scale, _gradients_difference(plain.model, other.model))
+    found = (abs(after - before) / (abs(before) or 1.0), _gradients_difference(plain.model, other.model))
+    return math.inf if any(map(math.isnan, found)) else max(found)
 
 
 def _gradients_difference(plain: torch.nn.Module, other: torch.nn.Module) -> float:

@@ -178,13 +178,24 @@ def _of_service(store: Store, name: str) -> list[tuple[str, Any, list[str]]]:
         service = store.feast.get_feature_service(name)
     except FeastObjectNotFoundException:
         raise InputError(f"no feature service {name}; give one, or a list of view:feature") from None
-    asked = []
+    asked: dict[str, tuple[str, Any, list[str]]] = {}
+    seen: dict[str, Any] = {}
     for projection in service.feature_view_projections:
+        called, names = projection.name_to_use(), [field.name for field in projection.features]
+        if projection.version_tag is not None:
+            raise InputError(
+                f"feature service {name} has view {called}; only the newest version of a view is read, so leave the "
+                "version out of the service"
+            )
+        before = seen.setdefault(called, projection)
+        if (before.name, before.join_key_map) != (projection.name, projection.join_key_map):
+            raise InputError(f"feature service {name} has two views called {called}; give one of them an alias")
         view = _found(store, projection.name)
         if not isinstance(view, OnDemand):
             view = view.with_projection(projection)
-        asked.append((projection.name_to_use(), view, [field.name for field in projection.features]))
-    return asked
+        earlier = asked[called][2] if called in asked else []
+        asked[called] = (called, view, list(dict.fromkeys([*earlier, *names])))
+    return list(asked.values())
 
 
 def _found(store: Store, name: str, where: str = "") -> Any:
@@ -201,4 +212,6 @@ def _stored(store: Store, name: str, where: str = "") -> Any:
     if name not in views:
         there = ", ".join(sorted({*views, *store.on_demand})) or "none"
         raise InputError(f"features: no view {name!r}{where}; there are {there}")
+    if not views[name].enabled:
+        raise InputError(f"view {name} is disabled; `feast feature-views enable {name}` lets it be read again")
     return views[name]

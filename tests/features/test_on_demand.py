@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,12 @@ odd = FeatureView(
     ),
 )
 asked = FeatureService(name="asked", features=[trips[["rate"]], doubled, priced[["cost"]]])
+parts = FeatureService(
+    name="parts", features=[trips[["rate"]], priced[["wet"]], trips[["count", "rate"]], priced[["cost"]]],
+)
+other_keys = FeatureService(
+    name="other_keys", features=[trips[["rate"]], trips[["count"]].with_join_key_map({"driver_id": "rider_id"})],
+)
 """
 
 
@@ -111,6 +119,38 @@ def test_a_feature_named_as_an_input_is_refused_but_by_its_full_name(computed: P
 def test_a_service_may_name_them(computed: Path) -> None:
     made = features.open(computed).training(rows(), "asked").read()
     assert made.column_names == [*rows().columns, "rate", "double", "cost"]
+
+
+def test_a_service_may_name_a_view_in_parts(computed: Path) -> None:
+    store = features.open(computed)
+    made = store.training(rows(), "parts").read()
+    assert made.column_names == [*rows().columns, "rate", "count", "wet", "cost"]
+    whole = store.training(rows(), ["trips:rate", "trips:count", "priced:wet", "priced:cost"]).read()
+    assert made.equals(whole)
+    with pytest.raises(InputError, match=r"service other_keys has two views called trips; give one .* an alias"):
+        store.training(rows(), "other_keys")
+
+
+def test_what_feast_would_not_serve_is_not_served(computed: Path, tmp_path: Path) -> None:
+    """Views that are disabled, and another version of a view than the newest."""
+    (tmp_path / "data").mkdir()
+    for one in ("feature_store.yaml", "definitions.py", "arithmetic.py", "data/registry.db"):
+        (tmp_path / one).write_bytes((computed / one).read_bytes())
+    path = tmp_path / "data/registry.db"
+    proto: Any = Registry.FromString(path.read_bytes())
+    for view in (*proto.feature_views, *proto.on_demand_feature_views):
+        view.spec.disabled = view.spec.name in ("odd", "single")
+    for service in proto.feature_services:
+        if service.spec.name == "asked":
+            service.spec.features[0].version_tag = 1
+    path.write_bytes(proto.SerializeToString())
+    store = features.open(tmp_path)
+    with pytest.raises(InputError, match="view odd is disabled; `feast feature-views enable odd`"):
+        store.training(rows(), ["odd:trips__rate"])
+    with pytest.raises(InputError, match="view single is left out: it is disabled"):
+        store.training(rows(), ["single:one"])
+    with pytest.raises(InputError, match="feature service asked has view trips@v1; only the newest version"):
+        store.training(rows(), "asked")
 
 
 def test_the_lineage_has_the_functions_digest(computed: Path) -> None:
@@ -215,6 +255,30 @@ def test_a_function_that_breaks_its_declaration_is_named(function: Any, mode: st
     own = view(function, "python", singleton=True) if mode == "singleton" else view(function, mode)
     with pytest.raises(InputError, match=message):
         own.compute(pl.DataFrame({"x": [1.0, 2.0, None]}))
+
+
+@pytest.mark.parametrize(
+    ("column", "kind", "message"),
+    [
+        (
+            [1.9],
+            pl.Int64(),
+            r"view v: x has 1.9 \(Float64\), where only whole numbers \(Int64\) may stand, as declared",
+        ),
+        (["abc"], pl.Float64(), r"view v: x has 'abc' \(String\), where only Float64 may stand, as declared"),
+        ([True], pl.Int64(), r"view v: x has True \(Boolean\), where only whole numbers"),
+    ],
+)
+def test_what_a_function_gets_is_not_cut_to_fit(column: list[Any], kind: pl.DataType, message: str) -> None:
+    own = replace(view(lambda f: f.rename(columns={"x": "y"})), request={"x": kind})
+    with pytest.raises(InputError, match=message):
+        own.compute(pl.DataFrame({"x": column}))
+
+
+def test_what_fits_is_given_as_it_is_declared() -> None:
+    own = replace(view(lambda d: {"y": d["x"]}, "python"), request={"x": pl.Float64()})
+    for column in ([1, None], [Decimal("1.5"), None], pl.Series([1.5, None], dtype=pl.Float32), [None, None]):
+        assert own.compute(pl.DataFrame({"x": column}))["y"].to_list() == list(column)
 
 
 def test_whole_numbers_are_not_made_of_others_and_come_as_floats_where_some_are_missing() -> None:

@@ -49,7 +49,8 @@ class OnDemand:
     def compute(self, columns: pl.DataFrame) -> pl.DataFrame:
         """The features, a row for each row of `columns`, which must have `inputs` and `request`.
 
-        Raises InputError where the function raises, or gives other rows, columns or types than were declared.
+        Raises InputError where the values of a column don't fit its type, and where the function raises, or gives other
+        rows, columns or types than were declared.
         """
         if not len(columns):
             return pl.DataFrame(schema=self.features)
@@ -97,10 +98,23 @@ class OnDemand:
                 f"view {self.name} needs {', '.join(absent)} with the request; add that column to the rows or keys"
             )
         kinds = {**self.inputs, **self.request}
-        given = columns.select(pl.col(name).cast(kind) for name, kind in kinds.items())
+        given = pl.DataFrame([self._fitted(columns[name], kind) for name, kind in kinds.items()])
         short = [(f"{view.name_to_use()}__{field.name}", field.name) for view in self.views for field in view.features]
         seen = [*(name for _, name in short), *self.request]
         return given.with_columns(pl.col(name).alias(new) for name, new in short if seen.count(new) == 1)
+
+    def _fitted(self, column: pl.Series, kind: pl.DataType) -> pl.Series:
+        if column.dtype == kind or (column.dtype.is_decimal() and kind.is_float()):
+            return column.cast(kind)
+        try:
+            return fitting.fitted(column, kind)
+        except fitting.Unfit as error:
+            raise InputError(
+                f"view {self.name}: {column.name} has {error}, as declared; give that type, or change the schema"
+            ) from None
+        except pl.exceptions.PolarsError as error:
+            first = str(error).splitlines()[0]
+            raise InputError(f"view {self.name}: {column.name} can't be made {kind}, as declared: {first}") from error
 
     def _checked(self, made: dict[str, Any], rows: int) -> pl.DataFrame:
         series = []
@@ -166,6 +180,8 @@ def from_registry(proto: Any, source: dict[str, Any]) -> OnDemand | str:
     spec = proto.spec
     if spec.mode and spec.mode not in _MODES:
         return f"its mode is {spec.mode}; {' and '.join(_MODES)} are computed"
+    if spec.disabled:
+        return f"it is disabled, until `feast feature-views enable {spec.name}`"
     if spec.write_to_online_store or spec.aggregations:
         return "it is written when rows are, or aggregates; only views that are computed when they are read are"
     own = source.get(spec.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
@@ -54,6 +55,20 @@ def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "b.parquet"):
         with pytest.raises(InputError, match=r"source s: .*b\.parquet can't be read as Parquet \(.*\); write it anew"):
             source._parquet(path, "s")
+
+
+def test_a_timestamp_too_far_for_its_folders_finest_unit_is_said(repo: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(repo, tmp_path / "repo"))
+    far = copy / "data/weather/day=1/part.parquet"
+    rows = pl.read_parquet(far).with_columns(at=pl.lit(datetime(9999, 12, 31), pl.Datetime("us")))
+    rows.write_parquet(far)
+    store = features.open(copy)
+    with pytest.raises(
+        InputError, match=r"view weather: .*9999-12-31 00:00:00\]; write all its timestamps in one unit"
+    ):
+        store.training(repository.asked(5), ["weather:rain"])
+    with pytest.raises(InputError, match=r"view weather: .*write all its timestamps in one unit"):
+        store.materialize(["weather"], end=repository.END)
 
 
 def damage(path: Path) -> None:

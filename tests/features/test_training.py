@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
+import signal
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -117,6 +119,36 @@ def test_a_place_that_cant_be_written_is_said(repo: Path) -> None:
     rows = pl.DataFrame({"driver_id": [1], "event_timestamp": [repository.START]})
     with pytest.raises(OutputError, match=r"--out /proc/rows\.parquet: can't be written"):
         features.open(repo).training(rows, ["trips:rate"], out="/proc/rows.parquet")
+
+
+def test_of_two_runs_the_first_to_be_through_keeps_the_name(repo: Path, tmp_path: Path) -> None:
+    """The other run's file is there once the first slice of this one is read."""
+    out = tmp_path / "out.parquet"
+
+    def taken(rows: pl.DataFrame) -> pl.DataFrame:
+        out.write_text("the other's")
+        return rows
+
+    asked = repository.asked(10).lazy().map_batches(taken)
+    with pytest.raises(OutputError, match=r"--out .*out.parquet was made by another run meanwhile; name another"):
+        features.open(repo).training(asked, ["trips:rate"], at="event_timestamp", out=out)
+    assert out.read_text() == "the other's"
+    assert [one.name for one in tmp_path.iterdir()] == ["out.parquet"]
+
+
+def test_a_disk_that_fills_up_is_said_and_leaves_nothing(repo: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands for it."""
+    rows = repository.asked(20_000)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    store = features.open(repo)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(OutputError, match=r"--out .*out.parquet: can't be written \(.*\); make room"):
+            store.training(rows, ["trips:rate"], out=tmp_path / "out.parquet")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_what_no_tensor_can_hold_is_refused(repo: Path) -> None:

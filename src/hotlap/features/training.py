@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +28,7 @@ from hotlap.features.job import METADATA, plain
 from hotlap.features.joined import Join, Joined, joins
 from hotlap.features.request import Computed, Request, Stored, requested
 from hotlap.features.source import collected
+from hotlap.search.folder import sync
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
@@ -138,27 +142,53 @@ def _held(schema: Any, slices: Iterator[pa.Table], what: str) -> Iterator[pa.Tab
 
 
 def _written(slices: Iterator[pa.Table], path: Path, report: Any) -> Json:
-    """Write slice after slice to a file that gets its name when it is whole; the report goes into its footer."""
+    """Write slice after slice to a file that gets its name when it is whole and on disk; the report goes into its
+    footer.
+    """
     if not path.parent.is_dir():
         raise OutputError(f"--out {path}: no folder {path.parent}; make it first")
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    first = next(slices)
+    writer = None
     try:
-        first = next(slices)
-        try:
+        with _blamed_on(path):
             writer = pq.ParquetWriter(part, first.schema)
-        except OSError as error:
-            why = error.strerror or str(error)
-            raise OutputError(f"--out {path}: can't be written ({why}); name another place") from error
-        with writer:
-            writer.write_table(first)
-            for one in slices:
+        for one in chain([first], slices):
+            with _blamed_on(path):
                 writer.write_table(one.cast(first.schema))
-            told: Json = report()
+        told: Json = report()
+        with _blamed_on(path):
             writer.add_key_value_metadata({METADATA: json.dumps(told).encode()})
-        part.rename(path)
+            writer.close()
+            sync(part)
+            _name(part, path)
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            if writer is not None:
+                writer.close()
+            part.unlink(missing_ok=True)
     return told
+
+
+@contextmanager
+def _blamed_on(path: Path) -> Iterator[None]:
+    """What goes wrong is the place's fault."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise OutputError(f"--out {path}: can't be written ({why}); make room, or name another place") from error
+
+
+def _name(part: Path, path: Path) -> None:
+    """Give a file its name, unless another run was faster."""
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        raise OutputError(f"--out {path} was made by another run meanwhile; name another file, or remove it") from None
+    except OSError:  # a file system that knows no second name
+        part.rename(path)
+    sync(path.parent)
 
 
 def _marked(table: pa.Table, report: Json) -> pa.Table:

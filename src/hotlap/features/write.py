@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import shutil
 import uuid
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from hotlap.errors import InputError, OutputError
-from hotlap.search.folder import written_whole
+from hotlap.search.folder import sync, written_whole
 
 
 def local(path: str, repo: Path | str | None) -> Path:
@@ -49,15 +50,27 @@ def append(table: pa.Table, path: Path) -> None:
 
 
 def logs(table: pa.Table, folder: Path, partition_by: list[str] | None) -> None:
-    """Add logged rows to a folder of Parquet files, in folders by `partition_by` where that is given."""
-    ds.write_dataset(
-        table,
-        base_dir=folder,
-        basename_template=f"{uuid.uuid4().hex}-{{i}}.parquet",
-        partitioning=partition_by,
-        format="parquet",
-        existing_data_behavior="overwrite_or_ignore",
-    )
+    """Add logged rows to a folder of Parquet files, in folders by `partition_by` where that is given. Each file is put
+    under its name when it is whole and on disk.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    hidden = folder / f".{uuid.uuid4().hex}"
+    try:
+        ds.write_dataset(
+            table,
+            base_dir=hidden,
+            basename_template=f"{uuid.uuid4().hex}-{{i}}.parquet",
+            partitioning=partition_by,
+            format="parquet",
+        )
+        for file in sorted(hidden.rglob("*.parquet")):
+            own = folder / file.relative_to(hidden)
+            own.parent.mkdir(parents=True, exist_ok=True)
+            sync(file)
+            file.rename(own)
+            sync(own.parent)
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
 
 
 def dataset(table: pa.Table, storage: Any, repo: Path | str | None, *, overwrite: bool) -> None:
@@ -76,7 +89,8 @@ def dataset(table: pa.Table, storage: Any, repo: Path | str | None, *, overwrite
     if path.suffix == ".parquet":
         parquet(table, path)
         return
-    before = [*path.glob("*.parquet")]
-    parquet(table, path / f"{uuid.uuid4().hex}.parquet")
-    for one in before:
-        one.unlink()
+    whole = path / "rows.parquet"  # always this one, so that a later dataset takes its place in one step
+    parquet(table, whole)
+    for one in path.glob("*.parquet"):
+        if one != whole:
+            one.unlink()

@@ -124,9 +124,9 @@ def written_whole(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         temporary.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as error:
         raise OutputError(
             f"{path}: can't be written ({error.strerror}); free space, or choose another --out"
@@ -136,7 +136,7 @@ def written_whole(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Make what was written, or a rename in a folder, last through a power failure."""
     handle = os.open(path, os.O_RDONLY)
     try:

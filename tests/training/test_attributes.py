@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,12 @@ class Counting(torch.nn.Linear):
         self.best: object = math.nan
         self.seen: object = [0, torch.tensor([math.nan, 1.0]), {"a": (1, b"x")}]
         self.register_buffer("mean", torch.zeros(2), persistent=False)
+
+
+class Scaled(torch.nn.Linear):
+    """A module with one plain value."""
+
+    scale = 1.0
 
 
 def watched() -> tuple[Counting, Attributes]:
@@ -66,6 +73,28 @@ def test_what_can_not_be_kept_is_left_alone() -> None:
     model, own = watched()
     model.seen = torch.eye(2).to_sparse()
     assert not own.names()
+
+
+def test_a_class_that_sharding_puts_before_the_users_hides_nothing(tmp_path: Path) -> None:
+    from torch import distributed
+    from torch.distributed.fsdp import fully_shard
+
+    distributed.init_process_group(
+        "gloo", store=distributed.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1
+    )
+    try:
+        model = Scaled(2, 2)
+        fully_shard(model)
+        own = Attributes(model, torch.optim.SGD(model.parameters(), lr=0.1))
+        model.scale = 0.5
+        assert own.names() == ["scale"]
+    finally:
+        distributed.destroy_process_group()
+
+
+def test_what_is_torchs_alone_is_not_watched() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    assert not Attributes(model, torch.optim.SGD(model.parameters(), lr=0.1))._owners
 
 
 def test_a_checkpoint_encodes_each_value_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,3 +28,15 @@ def test_steps_are_written_together_and_nothing_that_counts_waits(
     made.add({"step": 3, "loss": 0.5})
     made.close()
     assert lines() == 4
+
+
+def test_the_size_is_that_of_the_file_also_after_lines_were_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "_CHARTS", ())
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n{"step": 2}\n')
+    made = Records(tmp_path, size=12, name="rows", settings={})
+    assert made.mark() == 12
+    made.add({"step": 2, "loss": 0.5})
+    assert made.mark() == (tmp_path / "metrics.jsonl").stat().st_size
+    made.close()

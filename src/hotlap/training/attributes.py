@@ -81,8 +81,10 @@ class Attributes:
 
 
 def _is_own(one: Any) -> bool:
-    """Whether its class is none of torch's, whose state is known."""
-    return not type(one).__module__.startswith("torch.") or bool(getattr(one, "_non_persistent_buffers_set", ()))
+    """Whether a class of it is none of torch's, whose state is known. Sharding puts one of torch's before the user's."""
+    classes = type(one).__mro__[:-1]
+    others = any(not kind.__module__.startswith("torch.") for kind in classes)
+    return others or bool(getattr(one, "_non_persistent_buffers_set", ()))
 
 
 def _encoded(value: Any, prefix: str) -> _Encoded | None:

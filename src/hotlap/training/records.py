@@ -29,6 +29,7 @@ class Records:
             self._file = self._path.open("ab")
             # Where the file is gone, nothing is made up for the lines it had.
             self._file.truncate(min(size, self._path.stat().st_size))
+            self._file.seek(0, os.SEEK_END)
         except OSError as error:
             raise self._failed(error) from error
         self._charts = [make(folder, name, settings) for found, make in _CHARTS if importlib.util.find_spec(found)]

@@ -154,7 +154,8 @@ def _event(request: Request, called: str, events: dict[str, Array]) -> Array:
     if called in events:
         return events[called]
     (view,) = (one.view for one in request.computed if one.called == called)
-    return np.minimum.reduce([events[one.name_to_use()] for one in view.views])
+    oldest: Array = np.minimum.reduce([events[one.name_to_use()] for one in view.views])
+    return oldest
 
 
 def _together(parts: list[Compared]) -> Compared:

@@ -42,6 +42,16 @@ def offspring(state):
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
     return child.pid
 def pid(state): return os.getpid()
+def fork_that_shares(state):
+    state["held"] = bytearray(b"x" * 150_000_000)
+    if os.fork() == 0: time.sleep(600)
+    time.sleep(1.5)
+    return "done"
+def fork_that_eats(state):
+    if os.fork() == 0:
+        held = bytearray(b"x" * 400_000_000)
+        time.sleep(600)
+    time.sleep(30)
 """
 
 
@@ -81,6 +91,7 @@ def test_keeps_state_between_calls_and_passes_arrays(environment: dict[str, str]
         ("rubbish", WorkerDied, "something that is no message"),
         ("hang", WorkerTimeout, "no answer within 2 s"),
         ("eat", OutOfMemory, "more than its limit of 0.3 GiB"),
+        ("fork_that_eats", OutOfMemory, "more than its limit of 0.3 GiB"),
         ("user_error", TargetError, "there is no such file"),
     ],
 )
@@ -94,6 +105,11 @@ def test_every_way_of_failing_has_its_reason(
         if not issubclass(kind, InputError):
             assert gone(pid)
     assert gone(pid)
+
+
+def test_a_fork_that_shares_its_memory_is_counted_once(environment: dict[str, str]) -> None:
+    with Worker(memory_limit=300_000_000, environment=environment) as worker:
+        assert worker.call("misbehaviour:fork_that_shares", timeout=30) == "done"
 
 
 def test_a_library_error_is_a_failed_candidate_and_the_process_goes_on(environment: dict[str, str]) -> None:

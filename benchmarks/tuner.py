@@ -30,9 +30,11 @@ from hotlap.errors import CandidateFailed, InputError
 from hotlap.machine.facts import facts
 from hotlap.measure import pairs, statistics
 from hotlap.search.setting import LOAD_SECONDS, start_worker
-from hotlap.training.set_ups import changes
+from hotlap.training.bench import Bench
+from hotlap.training.confirming import CONFIRMING
+from hotlap.training.set_ups import changes, idle
 from hotlap.training.settings import Settings
-from hotlap.training.tuner import CONFIRMING, SCREENING, Bench
+from hotlap.training.tuner import SCREENING
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -64,7 +66,7 @@ def every(study: Json, baseline: Settings, *, compiler: bool, loading_share: flo
     """All combinations of the changes that make sense; each field with the baseline's value and what it may become."""
     values: dict[str, list[Any]] = {}
     for change in changes(study, baseline, compiler=compiler, loading_share=loading_share):
-        if change.reason is None:
+        if change.reason is None and idle(change, loading_share) is None:
             for name, value in change.settings.items():
                 values.setdefault(name, [getattr(baseline, name)]).append(value)
     for combination in itertools.product(*values.values()):

@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 
-from hotlap.training.set_ups import Change, changes, proposal, thriftier, to_prove
+from hotlap.training.set_ups import Change, changes, idle, proposal, thriftier, to_prove
 from hotlap.training.settings import Settings
 
 STUDY: dict[str, Any] = {
     "bf16_arithmetic": True,
-    "images": True, "fused": True, "foreach": True, "optimizer": "AdamW", "not_exact": {}, "repeated": 3, "locked": [],
+    "images": True, "fused": True, "foreach": True, "optimizer": "AdamW", "in_passes": {"reason": None},
+    "repeated": 3, "locked": [],
     "trim": {"reason": None},
     "at_once": {"reason": None},
 }  # fmt: skip
@@ -42,7 +43,7 @@ def test_bf16_comes_last_where_the_cpu_has_no_arithmetic_for_it() -> None:
         ({"fused": False, "optimizer": "NAdam"}, "fused optimizer", "NAdam has no fused form"),
         ({"locked": ["workers"]}, "1 loader process", "`training` gives batches of its own"),
         ({"locked": ["micro_batch"]}, "passes of 32", "`training` gives batches of its own"),
-        ({"not_exact": {"randomness": ["x"]}}, "passes of 32", "layers with randomness would give another result"),
+        ({"in_passes": {"reason": "layers with randomness"}}, "passes of 32", "layers with randomness"),
     ],
 )
 def test_what_makes_no_sense_says_why(study: Any, name: str, words: str) -> None:
@@ -57,8 +58,11 @@ def test_what_hangs_on_something_is_tried_upon_it_only() -> None:
 
 
 def test_a_step_that_hardly_waits_gets_no_loader_process() -> None:
-    found = {change.name: change for change in changes(STUDY, Settings(), compiler=True, loading_share=0.004)}
-    assert found["1 loader process"].reason == "a step waits 0.4% of its time for data: there is nothing to gain"
+    found = by_name()
+    for name in ("batches read at once", "1 loader process", "2 loader processes", "4 batches read ahead"):
+        assert idle(found[name], 0.004) == "a step waits 0.4% of its time for data: there is nothing to gain"
+        assert idle(found[name], 0.02) is None
+    assert idle(found["bf16"], 0.0) is None
 
 
 def test_a_step_that_mostly_waits_gets_loader_processes_first() -> None:
@@ -117,5 +121,5 @@ def test_what_needs_less_memory_keeps_the_result() -> None:
     assert [change.name for change in thriftier(STUDY, Settings(batch_size=8))] == [
         "checkpointing", "passes of 4", "passes of 2", "passes of 1",
     ]  # fmt: skip
-    statistics = {**STUDY, "not_exact": {"batch statistics": ["norm"]}}
+    statistics = {**STUDY, "in_passes": {"reason": "layers with batch statistics"}}
     assert [change.name for change in thriftier(statistics, Settings())] == ["checkpointing"]

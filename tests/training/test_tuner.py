@@ -1,86 +1,49 @@
-"""The search on real processes: memory on the largest batch, and what is out of memory and what is not."""
+"""The search on real processes: what is tried upon what, and whose failure is whose."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import trainable
 
-from hotlap.errors import CandidateFailed, OutOfMemory, WorkloadError
+from hotlap.errors import Refusal, WorkloadError
+from hotlap.measure import timing as blocks
+from hotlap.measure.statistics import BETWEEN_PROCESS_SD
 from hotlap.training import timing
+from hotlap.training.bench import Bench
+from hotlap.training.confirming import Costs
+from hotlap.training.set_ups import Change
 from hotlap.training.settings import Settings
-from hotlap.training.tuner import Bench, kept_for_confirming, memory_told, told
+from hotlap.training.tuner import Own, climbed, least_ratio, tune
 
-LATE = """
-def batches():
-    found = [(torch.ones(2, 5, dtype=torch.int64), torch.ones(2, 5, dtype=torch.int64)) for _ in range(20)]
-    return [*found, (torch.ones(400, 2000, dtype=torch.int64), torch.ones(400, 2000, dtype=torch.int64))]
-import dataclasses
-workload = dataclasses.replace(workload, training=batches)
-"""
-"""The last batch of the epoch is two hundred times as large as the others."""
-BROKEN = """
-def broken(outputs, labels):
-    raise ValueError("no such label")
-import dataclasses
-workload = dataclasses.replace(workload, loss=broken)
-"""
-ENOUGH, TOO_LITTLE = 4 * 2**30, 480 * 2**20
+STUDY: dict[str, Any] = {
+    "bf16_arithmetic": True, "images": False, "fused": True, "foreach": False, "optimizer": "AdamW",
+    "in_passes": {"reason": None}, "repeated": 0, "locked": [], "trim": {"reason": "no"}, "at_once": {"reason": "no"},
+}  # fmt: skip
+COSTS = Costs(load=0.0, timed=0.0, peak=0.0)
+FUSED = Change(name="fused optimizer", settings={"fused": True})
+BF16 = Change(name="bf16", settings={"precision": "bf16"})
+LOADER = Change(name="1 loader process", settings={"workers": 1}, loading=True)
 
 
-def bench(folder: Path, add: str, limit: int) -> Bench:
+def bench(folder: Path, *, add: str = "", seconds: float = 300.0, **limits: Any) -> Bench:
     return Bench(
-        target=trainable.write(folder, "tokens", add=add),
-        study={},
-        memory_limit=limit,
-        work=folder,
-        deadline=time.monotonic() + 300,
-        compiler=False,
-        other_batch_sizes=False,
-        tell=lambda event: None,
-    )
+        target=trainable.write(folder, "rows", add=add), study=STUDY, memory_limit=4 * 2**30, work=folder,
+        deadline=time.monotonic() + seconds, compiler=False, other_batch_sizes=False, tell=lambda event: None, **limits,
+    )  # fmt: skip
 
 
-@pytest.mark.slow
-def test_memory_is_that_of_the_largest_batch_of_the_epoch(tmp_path: Path) -> None:
-    settings = Settings(threads=1)
-    with bench(tmp_path, LATE, TOO_LITTLE).hold(settings) as (worker,):
-        held = worker.call("hotlap.training.timing:held", timeout=60)
-    assert held["peak_memory_bytes"] < TOO_LITTLE
-    assert bench(tmp_path, LATE, ENOUGH).peak_bytes(settings) > TOO_LITTLE
-    with pytest.raises(OutOfMemory, match=r"more than its limit of 0\.5 GiB"):
-        bench(tmp_path, LATE, TOO_LITTLE).peak_bytes(settings)
-
-
-READ = """
-_read = Rows.__getitem__
-def _noted(self, index):
-    with open(__file__ + ".read", "a") as file:
-        file.write("x")
-    return _read(self, index)
-Rows.__getitem__ = _noted
-"""
-
-
-@pytest.mark.slow
-def test_a_dataset_is_looked_through_once(tmp_path: Path) -> None:
-    target = trainable.write(tmp_path, "rows", add=READ)
-    search = replace(bench(tmp_path, "", ENOUGH), target=target)
-    read = tmp_path / "rows_workload.py.read"
-    search.peak_bytes(Settings(threads=1, batch_size=8))
-    assert len(read.read_text()) == 150
-    search.peak_bytes(Settings(threads=1, batch_size=8, fused=True))
-    assert len(read.read_text()) == 151
-
-
-@pytest.mark.slow
-def test_another_error_is_none_of_memory(tmp_path: Path) -> None:
-    with pytest.raises(WorkloadError, match="no such label"):
-        bench(tmp_path, BROKEN, ENOUGH).peak_bytes(Settings(threads=1))
+@contextmanager
+def own_of(search: Bench) -> Iterator[Own]:
+    with ExitStack() as stack:
+        yield Own(search, Settings(threads=1, batch_size=16), stack)
 
 
 @pytest.mark.parametrize(
@@ -99,26 +62,132 @@ def test_steps_that_cant_be_timed(tmp_path: Path, replaced: str, message: str) -
         )
 
 
-def test_slow_steps_keep_more_time_for_their_confirmation() -> None:
-    fast, slow, slower = (kept_for_confirming(150, 5, seconds) for seconds in (5.0, 13.0, 60.0))
-    assert fast == pytest.approx(0.35 * 150)
-    assert slow == pytest.approx(5 + 4 * 15.5 + 13)
-    assert slower == pytest.approx(0.75 * 150)
-    assert kept_for_confirming(-3, 5, 2) == 0
+def test_a_slow_step_is_timed_once_a_block_from_the_first_on(tmp_path: Path) -> None:
+    state: dict[str, Any] = {}
+    settings = Settings(threads=torch.get_num_threads(), batch_size=16).to_json()
+    timing.hold(state, target=trainable.write(tmp_path, "rows", add=trainable.slow_rows(0.02)), settings=settings)
+    before = len(state["call"].rows)
+    assert len(blocks.block(state, seconds=0.0)["times_ms"]) == 1
+    assert len(state["call"].rows) == before + 1
 
 
-@pytest.mark.parametrize("kind", [CandidateFailed, WorkloadError])
-def test_torch_says_in_words_that_memory_ran_out(kind: type[Exception]) -> None:
-    with pytest.raises(OutOfMemory), memory_told():
-        raise kind("RuntimeError in torch: DefaultCPUAllocator: can't allocate memory: you tried 4000 bytes")
-    with pytest.raises(kind, match="shapes cannot be multiplied"), memory_told():
-        raise kind("RuntimeError in torch: mat1 and mat2 shapes cannot be multiplied")
+def test_another_number_format_is_hardly_ever_kept_by_noise() -> None:
+    """Two single starts, of the best so far and of a change without effect."""
+    drawn = np.random.default_rng(0).normal(0.0, BETWEEN_PROCESS_SD, (2, 20_000))
+    before, after = np.exp(drawn)
+    kept = [now > least_ratio(BF16, then, 0.013) for then, now in zip(before, after, strict=True)]
+    assert np.mean(kept) < 0.055
+    assert least_ratio(FUSED, 1.5, 0.013) == pytest.approx(1.5 * 1.013)
+    assert least_ratio(BF16, 1.5, 0.2) == pytest.approx(1.5 * 1.2)
 
 
-def test_a_failure_is_told_in_one_line() -> None:
-    compiled = CandidateFailed(
-        "InductorError in torch: CppCompileError: C++ compile error\n\nCommand:\ng++ " + "x" * 9000
-    )
-    assert told(compiled) == "InductorError in torch: CppCompileError: C++ compile error"
-    assert told(CandidateFailed("y" * 400)) == "y" * 300 + "..."
-    assert told(CandidateFailed()) == "CandidateFailed"
+LOADER_DIES = """
+import os, signal
+from torch.utils.data import get_worker_info
+_read = Rows.__getitem__
+def _last(self, index):
+    if get_worker_info() is not None:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return _read(self, index)
+Rows.__getitem__ = _last
+"""
+
+
+@pytest.mark.slow
+def test_a_loader_process_that_ends_is_a_failed_row(tmp_path: Path) -> None:
+    search = bench(tmp_path, add=LOADER_DIES)
+    with own_of(search) as own:
+        bests, (row,) = climbed(search, own, [LOADER], 0.01, 0.9, COSTS)
+    assert bests == [own.settings]
+    assert row["status"] == "failed"
+    assert row["reason"] == "a loader process ended by itself, most often for want of memory"
+
+
+OWN_FAILS = """
+import os, pathlib
+MARK = pathlib.Path(__file__ + ".failed")
+calls = 0
+def failing(outputs, labels):
+    global calls
+    calls += 1
+    if calls == 10 and len(MARK.read_text() if MARK.exists() else "") < TIMES and not torch.is_autocast_enabled("cpu"):
+        with MARK.open("a") as file:
+            file.write("x")
+        raise ValueError("a corrupt row")
+    return functional.cross_entropy(outputs, labels)
+import dataclasses
+workload = dataclasses.replace(workload, loss=failing)
+"""
+"""The first processes that compute in fp32, which is the workload's own, fail at their tenth step."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_failure_of_the_own_process_is_no_candidates(tmp_path: Path, times: int) -> None:
+    search = bench(tmp_path, add=f"TIMES = {times}\n{OWN_FAILS}")
+    with own_of(search) as own:
+        _, rows = climbed(search, own, [BF16, FUSED], 9.0, 0.0, COSTS)
+    if times == 1:
+        assert [row["status"] for row in rows] == ["rejected", "rejected"]
+    else:
+        assert [row["status"] for row in rows] == ["skipped", "skipped"]
+        assert "workload's own set-up, which changes are timed against, failed: " in rows[1]["reason"]
+        assert "a corrupt row" in rows[1]["reason"]
+
+
+@pytest.mark.slow
+def test_whether_there_is_anything_to_wait_for_is_asked_of_the_best_so_far(tmp_path: Path) -> None:
+    slow = "if not torch.is_autocast_enabled('cpu'): time.sleep(0.3)\n        "
+    add = f"""
+import time
+class Slow(Net):
+    def forward(self, rows):
+        {slow}return super().forward(rows)
+import dataclasses
+workload = dataclasses.replace(workload, model=Slow)
+"""
+    search = bench(tmp_path, add=add)
+    with own_of(search) as own:
+        _, rows = climbed(search, own, [LOADER, BF16, LOADER], 0.01, 0.001, COSTS)
+    assert [row["status"] for row in rows[:2]] == ["skipped", "passed"]
+    assert rows[2]["status"] != "skipped"
+
+
+MANY = """
+import dataclasses
+workload = dataclasses.replace(workload, training=lambda: Rows(20_500, 3))
+"""
+
+
+@pytest.mark.slow
+def test_a_look_through_a_part_of_the_data_is_told_and_a_spent_budget_tries_nothing(tmp_path: Path) -> None:
+    found = tune(bench(tmp_path, add=MANY, seconds=0.0), Settings(threads=1, batch_size=16))
+    assert found.best == found.baseline
+    assert {row["reason"] for row in found.rows if row["name"] in ("bf16", "fused optimizer")} == {
+        "the budget was spent"
+    }
+    assert "memory is that of the largest of 10,250 examples" in found.warnings[0]
+
+
+@pytest.mark.slow
+def test_a_spent_budget_ends_the_search_for_what_fits(tmp_path: Path) -> None:
+    search = bench(tmp_path, seconds=0.0, peak_limit=50 * 2**20)
+    with pytest.raises(Refusal, match="the budget was spent before a set-up was found that fits the memory: the last"):
+        tune(search, Settings(threads=1, batch_size=16))
+
+
+@pytest.mark.slow
+def test_two_trainings_that_have_no_room(tmp_path: Path) -> None:
+    search = bench(tmp_path, timing_limit=50 * 2**20)
+    with pytest.raises(Refusal, match="Two trainings are held side by side"):
+        tune(search, Settings(threads=1, batch_size=16))
+
+
+@pytest.mark.slow
+def test_what_has_no_answer_in_time_is_left_untried(tmp_path: Path) -> None:
+    search = bench(tmp_path, add=trainable.slow_rows(0.02))
+    with own_of(search) as own:
+        # Loading takes longer than what is left until the confirmation.
+        costs = Costs(load=0.0, timed=0.0, peak=search.deadline - time.monotonic() - 0.2)
+        _, (row,) = climbed(search, own, [FUSED], 0.01, 0.0, costs)
+    assert (row["status"], row["reason"]) == ("skipped", "the budget was spent")

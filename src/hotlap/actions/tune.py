@@ -20,15 +20,16 @@ from hotlap.machine.facts import Machine, facts
 from hotlap.report.make import write_report
 from hotlap.report.schema import write_result
 from hotlap.report.snippets import snippets
-from hotlap.search.folder import RunFolder, write_whole
-from hotlap.search.setting import LOAD_SECONDS, start_worker
+from hotlap.search.folder import RunFolder, check_keeps, write_whole
+from hotlap.training.bench import Bench, studied
+from hotlap.training.confirming import Found, give_up, medians, settle
 from hotlap.training.processes import started
 from hotlap.training.proof_trial import BUDGET_SECONDS, Kind, Plan, Side, Trial, details, judge_in_turn
 from hotlap.training.set_ups import DATA_BOUND, proposal, to_prove
 from hotlap.training.settings import Settings, settings_for
 from hotlap.training.stopping import Stop
 from hotlap.training.trimming import least_length
-from hotlap.training.tuner import BUDGET_SPENT, Bench, Found, give_up, medians, settle
+from hotlap.training.tuner import BUDGET_SPENT
 from hotlap.training.tuner import tune as search
 from hotlap.workload.target import Loaded, load_target, target_of
 from hotlap.workload.workload import Workload
@@ -78,6 +79,8 @@ def tune(
     named = target_of(target)
     loaded = load_target(named)
     count = threads or machine.cores
+    if force:
+        check_keeps(Path(out), loaded.weights)
     usual = settings_for(loaded.workload, {"threads": count, "seed": seed, "device": where})
     stop = Stop()
     with (
@@ -85,16 +88,16 @@ def tune(
         RunFolder(Path(out), resume=None, force=force, begun="settings.json") as folder,
         _emptied(folder.work, stop),
     ):
-        limit = max_memory or machine.memory_limit
+        # On CUDA what training may hold is the device's memory, and a process is held to the host's.
+        limit = max_memory if max_memory and where == "cpu" else machine.memory_limit
         tell({"event": "phase", "phase": "opening the workload"})
-        with start_worker(count, None, folder.work) as worker:
-            study = worker.call(
-                "hotlap.training.timing:study", target=named, settings=usual.to_json(), timeout=LOAD_SECONDS
-            )
+        study = studied(named, usual, memory_limit=limit, work=folder.work)
         bench = Bench(
             target=named,
             study=study,
             memory_limit=limit,
+            timing_limit=min(limit, machine.memory_limit // 2),
+            peak_limit=limit if where == "cpu" else max_memory,
             work=folder.work,
             deadline=began + budget,
             compiler=shutil.which("g++") is not None or shutil.which("clang++") is not None,

@@ -17,9 +17,9 @@ from hotlap.errors import HotlapError
 from hotlap.measure.worker import Worker
 from hotlap.search.setting import start_worker
 from hotlap.training import proof
+from hotlap.training.bench import told
 from hotlap.training.proof import Judged
 from hotlap.training.settings import Settings
-from hotlap.training.tuner import told
 
 Kind = Literal["short", "full"]
 BUDGET_SECONDS = {"short": 300.0, "full": 3600.0}

@@ -26,13 +26,15 @@ divide by the gradient's own size (Malladi et al., 2022)."""
 class Change:
     """A change of the set-up by name; `reason` says why it is not tried, where it is not.
 
-    `upon`: names of changes; it is tried only where one of them was taken.
+    `upon`: names of changes; it is tried only where one of them was taken. `loading`: it speeds up what a step waits
+    for, the data.
     """
 
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     reason: str | None = None
     upon: tuple[str, ...] = ()
+    loading: bool = False
 
 
 def changes(
@@ -73,7 +75,7 @@ def changes(
     ]
     if study["foreach"] and not study["fused"]:
         found.append(Change(name="foreach optimizer", settings={"foreach": True}))
-    loading = _loading(study, loading_share)
+    loading = _loading(study)
     found = [*loading, *found] if loading_share > _LOADING_FIRST else [*found, *loading]
     if cuda:
         found.append(Change(name="pinned memory", settings={"pin": True}, reason=_locked("pin", study)))
@@ -86,6 +88,13 @@ def changes(
         found.sort(key=lambda change: change.name == "bf16")
     found.append(Change(name="checkpointing", reason="it saves memory, not time; tried where memory runs out"))
     return found
+
+
+def idle(change: Change, loading_share: float) -> str | None:
+    """Why a change brings nothing to a step that waits such a share of its time for data; None where it may."""
+    if not change.loading or loading_share >= _LEAST_WAIT:
+        return None
+    return f"a step waits {loading_share:.1%} of its time for data: there is nothing to gain"
 
 
 def proposal(own: Settings, best: Settings, optimizer: str) -> str | None:
@@ -108,7 +117,7 @@ def thriftier(study: Json, settings: Settings) -> list[Change]:
     if study["repeated"]:
         found.append(Change(name="checkpointing", settings={"checkpointing": True}))
     size = settings.batch_size // 2
-    while not study["not_exact"] and "micro_batch" not in study["locked"] and size >= 1:
+    while study["in_passes"]["reason"] is None and "micro_batch" not in study["locked"] and size >= 1:
         found.append(Change(name=f"passes of {size}", settings={"micro_batch": size}))
         size //= 2
     return found
@@ -121,18 +130,16 @@ def to_prove(own: Settings, best: Settings) -> list[Settings]:
     return [best] if plainer in (best, own) else [best, plainer]
 
 
-def _loading(study: Json, share: float) -> list[Change]:
-    nothing = (
-        f"a step waits {share:.1%} of its time for data: there is nothing to gain" if share < _LEAST_WAIT else None
-    )
-    reason = _locked("workers", study) or nothing
+def _loading(study: Json) -> list[Change]:
+    reason = _locked("workers", study)
     names = "1 loader process", "2 loader processes"
-    return [
-        Change(name="batches read at once", settings={"at_once": True}, reason=study["at_once"]["reason"] or nothing),
+    found = [
+        Change(name="batches read at once", settings={"at_once": True}, reason=study["at_once"]["reason"]),
         Change(name=names[0], settings={"workers": 1}, reason=reason),
         Change(name=names[1], settings={"workers": 2}, reason=reason),
         Change(name="4 batches read ahead", settings={"prefetch": 4}, reason=reason, upon=names),
     ]
+    return [replace(change, loading=True) for change in found]
 
 
 def _locked(knob: str, study: Json) -> str | None:
@@ -142,10 +149,7 @@ def _locked(knob: str, study: Json) -> str | None:
 def _smaller_passes(study: Json, settings: Settings) -> list[Change]:
     """Half the batch a pass, then a quarter where halves were faster: a smaller pass may stay in the cache."""
     sizes = settings.batch_size // 2, settings.batch_size // 4
-    reason = _locked("micro_batch", study)
-    if reason is None and study["not_exact"]:
-        kinds = " and ".join(study["not_exact"])
-        reason = f"layers with {kinds} would give another result"
+    reason = _locked("micro_batch", study) or study["in_passes"]["reason"]
     found: list[Change] = []
     for size in sizes:
         few = f"passes of {size} examples are all overhead" if size < _LEAST_PASS else None

@@ -6,9 +6,9 @@ the weights. Peak memory so includes the optimizer's state and loader processes.
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,24 +16,30 @@ from typing import Any
 from hotlap.core import Json, to_json
 from hotlap.errors import WorkloadError
 from hotlap.machine.facts import facts
-from hotlap.training import preparing
+from hotlap.training import cutting, preparing
 from hotlap.training.loop import Parts
+from hotlap.training.memory.use import fields, kibibytes
+from hotlap.training.memory.work import peak_bytes
 from hotlap.training.processes import Processes
 from hotlap.training.reading import Window
 from hotlap.training.recompute import repeated_layers
-from hotlap.training.run import make_parts, trimming_of
+from hotlap.training.run import make_parts, make_source, trimming_of
 from hotlap.training.settings import Settings
 from hotlap.training.stepping import NotFinite
-from hotlap.workload.opened import check_fields, open_workload
+from hotlap.workload.opened import Opened, check_fields, open_workload
 from hotlap.workload.target import load_target
 
 _NEEDS = ("training", "loss")
 _ENDLESS = 1_000_000
 """Epochs, so that steps never run out while they are timed."""
+_NOT_TRIMMED = {"kept": 1.0, "difference": 0.0, "reason": "memory ran out when it was checked on whole batches"}
 
 
-def study(state: dict[str, Any], *, target: str, settings: Json) -> Json:
-    """What decides which set-ups make sense: facts of the model, the optimizer and the data."""
+def study(state: dict[str, Any], *, target: str, settings: Json, whole_batches: bool = True) -> Json:
+    """What decides which set-ups make sense: facts of the model, the optimizer and the data.
+
+    whole_batches: compute some, for what can be known of them only; else a few rows at most.
+    """
     import torch
 
     loaded = load_target(target)
@@ -43,7 +49,8 @@ def study(state: dict[str, Any], *, target: str, settings: Json) -> Json:
     processes = Processes(chosen.device)
     torch.set_num_threads(chosen.threads)
     parts = make_parts(opened, chosen, Path(), processes, _nobody)
-    trim = trimming_of(opened, chosen, processes)
+    in_passes = None if "micro_batch" in parts.source.locked else _why_not_in_passes(opened, parts, chosen, processes)
+    trim = to_json(trimming_of(opened, chosen, processes)) if whole_batches else _NOT_TRIMMED
     return {
         "name": loaded.name,
         "digest": loaded.digest,
@@ -51,16 +58,25 @@ def study(state: dict[str, Any], *, target: str, settings: Json) -> Json:
         "images": any(parameter.ndim == 4 for parameter in parts.model.parameters()),
         "fused": preparing.has_fused_form(parts.optimizer),
         "foreach": preparing.has_foreach_form(parts.optimizer),
-        "trim": to_json(trim),
+        "trim": trim,
         "at_once": to_json(parts.source.check_at_once()),
         "optimizer": type(parts.optimizer).__name__,
-        "not_exact": preparing.not_exact(parts.model),
+        "in_passes": {"reason": in_passes},
         "repeated": len(repeated_layers(parts.model)),
         "locked": list(parts.source.locked),
         "examples": parts.source.examples,
         "parameters": sum(one.numel() for one in parts.model.parameters()),
         "warnings": list(opened.warnings),
     }
+
+
+def _why_not_in_passes(opened: Opened, parts: Parts, settings: Settings, processes: Processes) -> str | None:
+    """Why a step can't be computed in passes with the same result; None where it can."""
+    cut = cutting.in_two(settings, parts.source.examples)
+    if cut is None:
+        return None
+    whole, halves = (make_source(opened, one, processes) for one in (replace(cut, micro_batch=None), cut))
+    return cutting.why_not(parts, whole, halves)
 
 
 def hold(state: dict[str, Any], *, target: str, settings: Json) -> Json:
@@ -75,7 +91,9 @@ def hold(state: dict[str, Any], *, target: str, settings: Json) -> Json:
     steps = Steps(parts)
     began = time.monotonic()
     steps()
+    second = time.monotonic()
     steps()
+    state["call_seconds"] = time.monotonic() - second
     steps.loading = steps.whole = 0.0
     state["call"] = steps
     return {"first_seconds": time.monotonic() - began}
@@ -86,12 +104,27 @@ def held(state: dict[str, Any]) -> Json:
     examples that a step has: the median of them.
     """
     steps: Steps = state["call"]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    # On CUDA it is the device's memory; the host's is another.
+    peak = peak_bytes(steps.device) + (_bytes_of_processes() if steps.device == "cpu" else 0)
     return {
         "loading_share": steps.loading / steps.whole if steps.whole else 0.0,
-        "peak_memory_bytes": 1024 * peak,
+        "peak_memory_bytes": peak,
         "rows_a_step": median(steps.rows),
     }
+
+
+def failed(state: dict[str, Any]) -> bool:
+    """Whether the last step failed."""
+    steps: Steps = state["call"]
+    return steps.failed
+
+
+def _bytes_of_processes() -> int:
+    """What the processes that this one started, and that live, hold for themselves: a forked one shares the rest."""
+    import psutil
+
+    shares = [fields(Path(f"/proc/{one.pid}/smaps_rollup")) for one in psutil.Process().children(recursive=True)]
+    return sum(kibibytes(one[name]) for one in shares for name in ("Private_Clean", "Private_Dirty") if name in one)
 
 
 class Steps:
@@ -103,8 +136,11 @@ class Steps:
         self._windows: Iterator[Window] = iter(())
         self.loading = self.whole = 0.0
         self.rows: list[int] = []
+        self.device = parts.settings.device
+        self.failed = False
 
     def __call__(self) -> None:
+        self.failed = True
         began = time.perf_counter()
         window = self._next()
         loaded = time.perf_counter()
@@ -115,6 +151,7 @@ class Steps:
                 f"a training step with these settings gave a {error.what} that is not finite ({error.value}); `hotlap "
                 "train` with them names the step and the layer"
             ) from error
+        self.failed = False
         self.rows.append(window.rows)
         self.loading += loaded - began
         self.whole += time.perf_counter() - began

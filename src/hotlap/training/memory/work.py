@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,9 @@ def open_training(state: dict[str, Any], *, target: str, settings: Json, place: 
     torch.set_num_threads(Settings(**settings).threads)
     loaded = load_target(target)
     check_fields(loaded, ("training", "loss"), "monitor")
-    before = resident_bytes()
+    before, began = resident_bytes(), time.monotonic()
     found = largest(loaded.workload, Place(**place) if place else None)
+    look_seconds = time.monotonic() - began
     keeps = resident_bytes() - before > _KEEPS
     state.update(loaded=loaded, largest=found)
     return {
@@ -43,6 +45,7 @@ def open_training(state: dict[str, Any], *, target: str, settings: Json, place: 
         "rows": found.rows,
         "looked_at": found.looked_at,
         "whole": found.whole,
+        "look_seconds": look_seconds,
         "place": to_json(found.place) if found.place and not keeps else None,
     }
 

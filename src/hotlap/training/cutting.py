@@ -1,0 +1,94 @@
+"""The check that a batch may be computed in passes: that loss, gradients and buffers are then the same.
+
+Layers with batch statistics or randomness are known by their kind. What else ties the rows of a batch together is not
+assumed but tried, on a few real rows, in one pass and in two: a loss that sets rows against each other, one that adds
+up and takes no mean, functions that draw or take batch statistics, buffers that forward writes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hotlap.errors import WorkloadError
+from hotlap.training import preparing
+from hotlap.training.loading import Source
+from hotlap.training.reading import Window
+from hotlap.training.settings import Settings
+from hotlap.training.stepping import NotFinite
+from hotlap.training.trimming import TOLERANCE
+
+if TYPE_CHECKING:
+    import torch
+
+    from hotlap.training.loop import Parts
+
+_ROWS = 8
+
+
+def in_two(settings: Settings, examples: int | None) -> Settings | None:
+    """Settings that compute a step of a few rows in two passes, in fp32; None where there are not two rows."""
+    rows = min(_ROWS, settings.batch_size, examples or _ROWS)
+    plain = replace(settings, trim=False, precision="fp32", workers=0, pin=False, compile=False, checkpointing=False)
+    return replace(plain, batch_size=rows, micro_batch=(rows + 1) // 2) if rows > 1 else None
+
+
+def why_not(parts: Parts, whole: Source, cut: Source) -> str | None:
+    """Why passes give another result: the first window of `whole` against that of `cut`, which has it in passes.
+
+    None where they give the same. Only the parts' model changes: what its forward writes into buffers, and gradients.
+    """
+    kinds = preparing.not_exact(parts.model)
+    if kinds:
+        return f"layers with {' and '.join(kinds)} would give another result"
+    before = _copies(parts.model.buffers())
+    try:
+        found = [_computed(parts, source, before) for source in (whole, cut)]
+    except (WorkloadError, NotFinite) as error:
+        return f"a few rows of a batch could not be computed alone: {error}"
+    finally:
+        parts.optimizer.zero_grad(set_to_none=True)
+    (loss, gradients, buffers), (other_loss, other_gradients, other_buffers) = found
+    worst = max(
+        abs(other_loss - loss) / (abs(loss) or 1.0), _apart(gradients, other_gradients), _apart(buffers, other_buffers)
+    )
+    if worst <= TOLERANCE:
+        return None
+    return f"in two passes loss, gradients or buffers differ by {worst:.1g}: what a row gives hangs on the others"
+
+
+def _computed(
+    parts: Parts, source: Source, buffers: list[torch.Tensor]
+) -> tuple[float, list[torch.Tensor], list[torch.Tensor]]:
+    """The first window's loss and gradients, and the buffers afterwards, from `buffers` on."""
+    for one, value in zip(parts.model.buffers(), buffers, strict=True):
+        one.data.copy_(value)
+    window: Window = next(iter(source.epoch(0, 0)))
+    source.close()
+    loss = parts.stepper.gradients(window, sum(one.weight for one in window.micro_batches) or 1.0)
+    return loss, [_gradient(one) for one in parts.model.parameters()], _copies(parts.model.buffers())
+
+
+def _gradient(parameter: torch.nn.Parameter) -> torch.Tensor:
+    import torch
+
+    if parameter.grad is None:
+        return torch.zeros((), device=parameter.device)
+    return parameter.grad.to_dense() if parameter.grad.is_sparse else parameter.grad
+
+
+def _copies(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    return [one.detach().clone() for one in tensors]
+
+
+def _apart(some: list[torch.Tensor], others: list[torch.Tensor]) -> float:
+    """How far all together are apart, relative to their norm."""
+    squares = sum(_square(one) for one in some)
+    apart = sum(_square(one.double() - other.double()) for one, other in zip(some, others, strict=True))
+    return math.sqrt(apart / squares if squares else apart)
+
+
+def _square(tensor: torch.Tensor) -> float:
+    return float(tensor.double().square().sum())

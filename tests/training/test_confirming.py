@@ -1,0 +1,59 @@
+"""What is confirmed, in which order, with how many starts, and how much time is kept for it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trainable
+
+from hotlap.core import Start
+from hotlap.training.bench import Bench
+from hotlap.training.confirming import Costs, Found, kept_for_confirming, settle, starts_wanted
+from hotlap.training.settings import Settings
+
+
+def test_time_is_kept_for_the_confirmation_and_one_last_change() -> None:
+    fast, slow, slower = (Costs(load=5.0, timed=timed, peak=7.0) for timed in (1.0, 9.0, 60.0))
+    assert kept_for_confirming(150, fast) == pytest.approx(0.35 * 150)
+    assert kept_for_confirming(150, slow) == pytest.approx(7 + 4 * (7.5 + 6) + 14)
+    assert kept_for_confirming(150, slower) > 150
+    assert kept_for_confirming(-3, fast) == fast.confirming + fast.a_change
+
+
+def starts(*ratios: float) -> list[Start]:
+    return [Start(baseline_ms=(10 * one,) * 4, candidate_ms=(10.0,) * 4) for one in ratios]
+
+
+def test_starts_go_on_until_the_noise_floor_is_passed() -> None:
+    """These are faster than 1 for sure, and not than 1.05."""
+    some = starts(1.05, 1.055, 1.06, 1.065)
+    assert starts_wanted(some, 0.0, spent=False) is None
+    assert starts_wanted(some, 0.05, spent=False) == 6
+    assert starts_wanted(some, 0.05, spent=True) is None
+    assert starts_wanted([], 0.05, spent=True) == 4
+
+
+@pytest.mark.slow
+def test_where_the_best_fails_the_one_before_it_is_confirmed(tmp_path: Path) -> None:
+    phases: list[Any] = []
+    bench = Bench(
+        target=trainable.write(tmp_path, "tokens"), study={}, memory_limit=None, work=tmp_path,
+        deadline=time.monotonic() + 60, compiler=False, other_batch_sizes=False, tell=phases.append,
+    )  # fmt: skip
+    own = Settings(threads=1)
+    found = Found(
+        baseline=own, best=own, rows=[], noise_floor=0.5, starts=(), speedup=None, baseline_ms=1.0, baseline_held={},
+        best_held={},
+    )  # fmt: skip
+    no_images, no_layers = Settings(threads=1, layout="channels_last"), Settings(threads=1, checkpointing=True)
+    settled = settle(bench, found, no_images, no_layers)
+    assert len(phases) == 2
+    assert settled.best == own
+    assert settled.dropped_because.startswith("it failed when it was to be confirmed: settings: checkpointing=true")
+    late = settle(replace(bench, deadline=0.0), found, no_images, no_layers)
+    assert len(phases) == 3
+    assert "layout=channels_last" in late.dropped_because

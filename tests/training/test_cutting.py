@@ -1,0 +1,101 @@
+"""Whether a batch may be computed in passes: what ties its rows together is found on real rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import trainable
+
+from hotlap.training import timing
+from hotlap.training.cutting import in_two
+from hotlap.training.settings import Settings
+
+PLAIN = """
+import dataclasses
+class Plain(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
+        self.register_buffer("seen", torch.zeros(()))
+    def forward(self, rows):
+        return self.layers(rows)
+workload = dataclasses.replace(workload, model=Plain)
+"""
+MEAN_OF_BATCH = """
+class Averaging(Plain):
+    def forward(self, rows):
+        with torch.no_grad():
+            self.seen.mul_(0.9).add_(0.1 * rows.mean())
+        return self.layers(rows)
+workload = dataclasses.replace(workload, model=Averaging)
+"""
+DRAWS = """
+class Draws(Plain):
+    def forward(self, rows):
+        return self.layers(functional.dropout(rows, 0.5, training=self.training))
+workload = dataclasses.replace(workload, model=Draws)
+"""
+STATISTICS = """
+class Normed(Plain):
+    def forward(self, rows):
+        return self.layers(functional.batch_norm(rows, None, None, training=True))
+workload = dataclasses.replace(workload, model=Normed)
+"""
+CONTRASTIVE = """
+def contrastive(outputs, labels):
+    return functional.cross_entropy(outputs @ outputs.T, torch.arange(len(outputs)))
+workload = dataclasses.replace(workload, loss=contrastive)
+"""
+ADDED_UP = """
+def added_up(outputs, labels):
+    return functional.cross_entropy(outputs, labels, reduction="sum")
+workload = dataclasses.replace(workload, loss=added_up)
+"""
+NOT_A_NUMBER = """
+def not_a_number(outputs, labels):
+    return functional.cross_entropy(outputs, labels) / 0.0
+workload = dataclasses.replace(workload, loss=not_a_number)
+"""
+WEIGHTED = """
+workload = dataclasses.replace(
+    workload, loss=lambda outputs, labels: functional.cross_entropy(outputs, labels, ignore_index=0),
+    loss_weight=lambda labels: (labels != 0).sum().item())
+"""
+
+
+def reason(folder: Path, add: str) -> Any:
+    settings = Settings(threads=torch.get_num_threads(), batch_size=16).to_json()
+    target = trainable.write(folder, "rows", add=add)
+    return timing.study({}, target=target, settings=settings, whole_batches=False)["in_passes"]["reason"]
+
+
+@pytest.mark.parametrize("add", ["", WEIGHTED])
+def test_rows_that_stand_alone(tmp_path: Path, add: str) -> None:
+    assert reason(tmp_path, PLAIN + add) is None
+
+
+@pytest.mark.parametrize("add", [MEAN_OF_BATCH, DRAWS, STATISTICS, CONTRASTIVE, ADDED_UP])
+def test_rows_that_hang_together(tmp_path: Path, add: str) -> None:
+    assert "what a row gives hangs on the others" in reason(tmp_path, PLAIN + add)
+
+
+def test_layers_are_named_by_their_kind(tmp_path: Path) -> None:
+    assert reason(tmp_path, "") == "layers with batch statistics and randomness would give another result"
+
+
+def test_rows_that_cant_be_computed(tmp_path: Path) -> None:
+    assert reason(tmp_path, PLAIN + NOT_A_NUMBER) == "a few rows of a batch could not be computed alone: loss: inf"
+
+
+def test_a_few_rows_are_halved() -> None:
+    small = in_two(Settings(batch_size=64, precision="bf16"), 150)
+    assert small is not None
+    assert (small.batch_size, small.micro_batch, small.precision) == (8, 4, "fp32")
+    few = in_two(Settings(batch_size=64), 3)
+    assert few is not None
+    assert (few.batch_size, few.micro_batch) == (3, 2)
+    assert in_two(Settings(batch_size=64), 1) is None
+    assert in_two(Settings(batch_size=1), 150) is None

@@ -67,6 +67,20 @@ def test_what_is_wrong_is_said_before_anything_is_done(tmp_path: Path) -> None:
         monitor([os.getpid()], every=0)
 
 
+def test_one_that_ended_and_was_not_waited_for_is_not_there(tmp_path: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    with pytest.raises(InputError, match=f"there is no process {child.pid}"):
+        monitor([child.pid], out=tmp_path / "memory.jsonl")
+    assert not (tmp_path / "memory.jsonl").exists()
+    child.wait()
+
+
+def test_a_number_that_no_process_has() -> None:
+    with pytest.raises(InputError, match="there is no process -5"):
+        monitor([-5])
+
+
 def test_times_between_looks() -> None:
     assert duration("500ms", "--every") == 0.5
     assert duration("2m", "--every") == 120

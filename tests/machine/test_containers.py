@@ -50,6 +50,35 @@ def test_version_1_reads_each_controllers_own_hierarchy(tmp_path: Path) -> None:
     assert containers.memory_limit(root) == 2**29
 
 
+@pytest.mark.parametrize(
+    ("groups", "files"),
+    [
+        ("0::/a/b\n", ("max", "current", "inactive_file")),
+        ("4:memory:/a/b\n", ("limit_in_bytes", "usage_in_bytes", "total_inactive_file")),
+    ],
+    ids=["version 2", "version 1"],
+)
+def test_what_is_left_is_the_least_of_all_levels_and_cache_counts(
+    groups: str, files: tuple[str, str, str], tmp_path: Path
+) -> None:
+    limit, used, cache = files
+    top = "sys/fs/cgroup" if groups.startswith("0") else "sys/fs/cgroup/memory"
+    root = write(
+        tmp_path,
+        {
+            "proc/self/cgroup": groups,
+            f"{top}/a/memory.{limit}": "1000\n",
+            f"{top}/a/memory.{used}": "900\n",
+            f"{top}/a/memory.stat": f"anon 600\n{cache} 300\n",
+            f"{top}/a/b/memory.{limit}": "500\n",
+            f"{top}/a/b/memory.{used}": "80\n",
+        },
+    )
+    assert containers.memory_left(root) == 400
+    write(root, {f"{top}/a/b/memory.{used}": "700\n"})
+    assert containers.memory_left(root) == 0
+
+
 def test_a_path_of_the_host_still_finds_the_limit_mounted_in_the_container(tmp_path: Path) -> None:
     root = write(
         tmp_path,
@@ -61,6 +90,7 @@ def test_a_path_of_the_host_still_finds_the_limit_mounted_in_the_container(tmp_p
 def test_no_limit_is_none(tmp_path: Path) -> None:
     assert containers.cpu_quota(tmp_path) is None
     assert containers.memory_limit(tmp_path) is None
+    assert containers.memory_left(tmp_path) is None
     root = write(tmp_path, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"})
     assert containers.cpu_quota(root) is None
 

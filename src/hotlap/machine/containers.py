@@ -13,6 +13,8 @@ from pathlib import Path
 ROOT = Path("/")
 # cgroup v1 writes "no limit" as the largest page-aligned int64; nothing real is near it.
 _NO_LIMIT = 2**62
+_MEMORY_USED = (("memory.current", "inactive_file"), ("memory.usage_in_bytes", "total_inactive_file"))
+"""Of cgroup v2 and v1: the file that says what is used, and the cache of files in it that goes first."""
 
 
 def cpu_quota(root: Path = ROOT) -> float | None:
@@ -30,18 +32,36 @@ def cpu_quota(root: Path = ROOT) -> float | None:
 
 def memory_limit(root: Path = ROOT) -> int | None:
     """The smallest memory limit in bytes of the cgroups above us and of RLIMIT_AS and RLIMIT_DATA, or None."""
-    limits = []
-    for folder in _groups("memory", root):
-        for name in ("memory.max", "memory.limit_in_bytes"):
-            text = _text(folder / name)
-            if text and text != "max" and int(text) < _NO_LIMIT:
-                limits.append(int(text))
+    limits = [limit for limit, _ in _memory_limits(root)]
     if root == ROOT:
         for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
             soft, _ = resource.getrlimit(kind)
             if soft != resource.RLIM_INFINITY:
                 limits.append(soft)
     return min(limits, default=None)
+
+
+def memory_left(root: Path = ROOT) -> int | None:
+    """The least, in bytes, that the cgroups above us have left of their limits, or None; what the kernel can take back
+    of its cache of files counts as left.
+    """
+    found = []
+    for limit, folder in _memory_limits(root):
+        for used_name, cache_name in _MEMORY_USED:
+            used = _text(folder / used_name)
+            if used is not None:
+                lines = (_text(folder / "memory.stat") or "").splitlines()
+                cache = sum(int(line.split()[1]) for line in lines if line.split()[0] == cache_name)
+                found.append(max(0, min(limit, limit - int(used) + cache)))
+    return min(found, default=None)
+
+
+def _memory_limits(root: Path) -> Iterator[tuple[int, Path]]:
+    for folder in _groups("memory", root):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            text = _text(folder / name)
+            if text and text != "max" and int(text) < _NO_LIMIT:
+                yield int(text), folder
 
 
 def allowed_cpus() -> frozenset[int]:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from hotlap.errors import OutputError
-from hotlap.training.memory.timeline import Timeline, alive, watch
+from hotlap.errors import InputError, OutputError
+from hotlap.training.memory.timeline import Timeline, watch
+from hotlap.training.memory.use import alive
 
 
 def test_the_file_has_a_line_a_look_and_the_marks(tmp_path: Path) -> None:
@@ -58,6 +59,52 @@ def test_watching_ends_with_the_process() -> None:
 
 def test_watching_ends_when_told_and_looks_once_at_least() -> None:
     assert len(list(watch([os.getpid()], stop=lambda: True))) == 1
+
+
+def waiting() -> subprocess.Popen[bytes]:
+    """A process that ends when its input is closed."""
+    return subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+
+def end(child: subprocess.Popen[bytes]) -> None:
+    child.communicate()
+
+
+def test_one_that_ends_leaves_the_others_to_be_looked_at() -> None:
+    first, second = waiting(), waiting()
+    looks = watch([first.pid, second.pid], every=0.001)
+    assert [one.pid for one in next(looks).processes] == [first.pid, second.pid]
+    end(first)
+    assert [one.pid for one in next(looks).processes] == [second.pid]
+    end(second)
+    assert not any(use.processes for use in looks)
+
+
+def test_one_that_ended_since_it_was_chosen_leaves_the_others() -> None:
+    first, second = waiting(), waiting()
+    end(first)
+    assert [one.pid for one in next(watch([first.pid, second.pid])).processes] == [second.pid]
+    end(second)
+
+
+def test_a_timeline_of_a_process_that_ends_goes_on(tmp_path: Path) -> None:
+    child, file = waiting(), tmp_path / "memory.jsonl"
+    with Timeline(every=0.001, file=file, pids=[child.pid]) as timeline:
+        end(child)
+        before = timeline.looks
+        while timeline.looks < before + 2:
+            assert timeline._thread.is_alive()
+    assert timeline._file is not None
+    assert timeline._file.closed
+    assert timeline.peak_bytes > 0
+
+
+def test_a_timeline_of_a_process_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    timeline = Timeline(file=tmp_path / "memory.jsonl", pids=[4194305])
+    with pytest.raises(InputError, match="there is no process 4194305"):
+        timeline.__enter__()
+    assert timeline._file is not None
+    assert timeline._file.closed
 
 
 def test_the_code_in_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

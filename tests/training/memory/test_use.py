@@ -90,6 +90,16 @@ def test_a_process_that_is_not_there() -> None:
         look([4194305])
 
 
+def test_a_name_that_is_no_text_is_shown_as_far_as_it_is() -> None:
+    named = "import ctypes, sys; ctypes.CDLL(None).prctl(15, b'a\\xffb'); print('ready', flush=True); sys.stdin.read()"
+    both = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", named], text=True, **both) as child:
+        assert child.stdout.readline() == "ready\n"
+        (use,) = look([child.pid]).processes
+        child.stdin.close()
+    assert use.name == "a\ufffdb"
+
+
 def test_what_the_kernel_does_not_show_is_left_open(tmp_path: Path) -> None:
     (tmp_path / "7").mkdir()
     (tmp_path / "7" / "status").write_text("Name:\tthing\nVmRSS:\t  12 kB\n")
@@ -119,8 +129,8 @@ class Driver:
     class NVMLError(Exception):
         pass
 
-    def __init__(self) -> None:
-        self.open = False
+    def __init__(self, *, fails: str = "", at: int = 0) -> None:
+        self.open, self.fails, self.at = False, fails, at
 
     def nvmlInit(self) -> None:  # noqa: N802
         self.open = True
@@ -140,6 +150,8 @@ class Driver:
         }  # fmt: skip
 
         def answer(handle: int = 0):
+            if name == self.fails and handle == self.at:
+                raise self.NVMLError("GPU is lost")
             if name == "nvmlDeviceGetHandleByIndex":
                 return handle
             if name == "nvmlDeviceGetUtilizationRates":
@@ -160,6 +172,29 @@ def test_every_gpu_with_what_its_driver_says(monkeypatch: pytest.MonkeyPatch) ->
     assert first.processes == ((3, 20),)
     assert second.utilization is None
     assert first.allocator is None, "this process has used no device"
+    assert not driver.open
+
+
+@pytest.mark.parametrize(
+    ("fails", "seen"),
+    [
+        ("nvmlDeviceGetHandleByIndex", [0]),
+        ("nvmlDeviceGetMemoryInfo", [0]),
+        ("nvmlDeviceGetName", [0, 1]),
+    ],
+)
+def test_a_gpu_that_does_not_answer_is_left_out(fails: str, seen: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver(fails=fails, at=1)
+    driver.NVMLError = Driver.NVMLError  # type: ignore[misc]
+    monkeypatch.setitem(sys.modules, "pynvml", driver)  # type: ignore[arg-type]
+    assert [one.index for one in gpus()] == seen
+
+
+def test_a_driver_that_tells_no_number_has_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver(fails="nvmlDeviceGetCount")
+    driver.NVMLError = Driver.NVMLError  # type: ignore[misc]
+    monkeypatch.setitem(sys.modules, "pynvml", driver)  # type: ignore[arg-type]
+    assert gpus() == ()
     assert not driver.open
 
 

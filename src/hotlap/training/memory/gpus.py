@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +44,7 @@ class GpuUse:
 
 
 def gpus() -> tuple[GpuUse, ...]:
-    """Every GPU: by NVML where its package and a driver are there, else by torch if it is loaded; else none."""
+    """Every GPU that answers: by NVML where its package and a driver are there, else by torch if it is loaded."""
     try:
         import pynvml
     except ImportError:
@@ -52,11 +53,19 @@ def gpus() -> tuple[GpuUse, ...]:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
         return _by_torch()
+    found = []
     try:
         own = _own_allocators()
-        return tuple(_by_nvml(pynvml, index, own) for index in range(pynvml.nvmlDeviceGetCount()))
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            # One that is lost, or whose memory the driver does not know apart from the machine's, is left out.
+            with suppress(pynvml.NVMLError):
+                found.append(_by_nvml(pynvml, index, own))
+    except pynvml.NVMLError:
+        pass  # Not even their number is told.
     finally:
-        pynvml.nvmlShutdown()
+        with suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
+    return tuple(found) or _by_torch()
 
 
 def _by_nvml(pynvml: Any, index: int, own: dict[str, AllocatorUse]) -> GpuUse:
@@ -73,7 +82,7 @@ def _by_nvml(pynvml: Any, index: int, own: dict[str, AllocatorUse]) -> GpuUse:
     running = told(lambda: pynvml.nvmlDeviceGetComputeRunningProcesses(handle), [])
     return GpuUse(
         index=index,
-        name=str(_text(pynvml.nvmlDeviceGetName(handle))),
+        name=str(_text(told(lambda: pynvml.nvmlDeviceGetName(handle), "unnamed"))),
         total_bytes=int(memory.total),
         used_bytes=int(memory.used),
         utilization=None if rates is None else rates.gpu / 100,

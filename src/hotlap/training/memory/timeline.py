@@ -6,14 +6,13 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
 from hotlap.core import Json, to_json
-from hotlap.errors import InputError, OutputError
-from hotlap.training.memory.use import MemoryUse, fields, look
+from hotlap.errors import OutputError
+from hotlap.training.memory.use import MemoryUse, alive, look
 
 
 def as_json(use: MemoryUse) -> Json:
@@ -38,23 +37,15 @@ def watch(
     chosen = None if callable(pids) else list(pids)
     due = time.monotonic()
     while True:
-        if chosen is not None:
-            chosen = [pid for pid in chosen if alive(pid)]
-            if not chosen:
-                return
-        # A process that ends between the two is seen to be gone the next time round.
-        with suppress(InputError):
-            yield look(pids() if callable(pids) else chosen)
+        yield look(pids() if callable(pids) else chosen, ended=True)
         if stop():
             return
         due = max(due + every, time.monotonic())
         time.sleep(max(0.0, due - time.monotonic()))
-
-
-def alive(pid: int) -> bool:
-    """Whether that process runs; one that ended and was not waited for does not."""
-    state = fields(Path(f"/proc/{pid}/status")).get("State", "")
-    return bool(state) and not state.startswith("Z")
+        if chosen is not None:
+            chosen = [pid for pid in chosen if alive(pid)]
+            if not chosen:
+                return
 
 
 class Timeline:
@@ -65,7 +56,8 @@ class Timeline:
         print(timeline.peak_bytes)
 
     `file` gets one JSON line a look, and one a `mark`. `peak_bytes` is the largest sum over the processes that
-    was seen. Raises OutputError where the file can't be written.
+    was seen. `pids` are other processes to look at instead, which may end meanwhile. Raises OutputError where the file
+    can't be written, InputError for a process that is not there at the beginning.
     """
 
     def __init__(self, *, every: float = 1.0, file: Path | None = None, pids: Iterable[int] | None = None) -> None:
@@ -81,14 +73,23 @@ class Timeline:
         self._write({"when": time.time(), "mark": text})
 
     def __enter__(self) -> Self:
-        self._look()
+        try:
+            self._look(ended=False)
+        except BaseException:
+            self._close()
+            raise
         self._thread.start()
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._ended.set()
         self._thread.join()
-        self._look()
+        try:
+            self._look()
+        finally:
+            self._close()
+
+    def _close(self) -> None:
         if self._file is not None:
             self._file.close()
 
@@ -96,8 +97,8 @@ class Timeline:
         while not self._ended.wait(self._every):
             self._look()
 
-    def _look(self) -> None:
-        use = look(self._pids)
+    def _look(self, *, ended: bool = True) -> None:
+        use = look(self._pids, ended=ended)
         with self._lock:
             self.looks += 1
             self.peak_bytes = max(self.peak_bytes, use.tree_bytes)

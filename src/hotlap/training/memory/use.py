@@ -50,35 +50,55 @@ class MemoryUse:
         )
 
 
-def look(pids: Iterable[int] | None = None) -> MemoryUse:
+def look(pids: Iterable[int] | None = None, *, ended: bool = False) -> MemoryUse:
     """Look once at `pids` with all their descendants; default: this process with its own.
 
-    A few ms a process. A process that ends meanwhile is left out. Raises InputError for one that is not there.
+    A few ms a process. A process that ends meanwhile is left out. Raises InputError for one that is not there, unless
+    it may have `ended`.
     """
-    import psutil
-
     found: dict[int, ProcessUse] = {}
     for pid in pids if pids is not None else (os.getpid(),):
-        try:
-            root = psutil.Process(pid)
-            tree = [root, *root.children(recursive=True)]
-        except psutil.Error:
-            raise InputError(
-                f"there is no process {pid}, or it is not ours to look at; `ps` lists those there are"
-            ) from None
-        for process in tree:
-            use = process_use(process.pid, pid)
+        tree = _tree(pid)
+        if not tree and not ended:
+            raise InputError(f"there is no process {pid}, or it is not ours to look at; `ps` lists those there are")
+        for member in tree:
+            use = process_use(member, pid)
             if use is not None:
-                found.setdefault(process.pid, use)
+                found.setdefault(member, use)
+    return _with_machine(tuple(found.values()))
+
+
+def _with_machine(processes: tuple[ProcessUse, ...]) -> MemoryUse:
+    import psutil
+
     memory = psutil.virtual_memory()
-    limit = containers.memory_limit()
+    limit, left = containers.memory_limit(), containers.memory_left()
+    may_be_had = [int(memory.available), *(one for one in (limit, left) if one is not None)]
     return MemoryUse(
         when=time.time(),
         total_bytes=min(int(memory.total), limit or int(memory.total)),
-        available_bytes=min(int(memory.available), limit or int(memory.available)),
-        processes=tuple(found.values()),
+        available_bytes=min(may_be_had),
+        processes=processes,
         gpus=gpus(),
     )
+
+
+def _tree(pid: int) -> list[int]:
+    """The process and its descendants; none where it is gone or not ours to look at."""
+    import psutil
+
+    if not alive(pid):
+        return []
+    try:
+        return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+    except psutil.Error:
+        return []
+
+
+def alive(pid: int) -> bool:
+    """Whether that process runs; one that ended and was not waited for does not."""
+    state = fields(Path(f"/proc/{pid}/status")).get("State", "")
+    return bool(state) and not state.startswith("Z")
 
 
 def process_use(pid: int, root: int, proc: Path = Path("/proc")) -> ProcessUse | None:
@@ -100,7 +120,8 @@ def process_use(pid: int, root: int, proc: Path = Path("/proc")) -> ProcessUse |
 def fields(file: Path) -> dict[str, str]:
     """`Name: value` lines of a file under /proc; none where it can't be read."""
     try:
-        lines = file.read_text().splitlines()
+        # A process may be named in bytes that are no text.
+        lines = file.read_text(errors="replace").splitlines()
     except OSError:
         return {}
     pairs = (line.partition(":") for line in lines)

@@ -344,7 +344,9 @@ def test_batches_of_ones_own_are_read_as_they_come() -> None:
 
 def test_batches_that_accelerate_takes_as_they_are_go_to_the_device() -> None:
     def moved(loop: str = "accelerate", **changes: Any) -> bool:
-        return "leaf.to(" in snippets(Settings(**{**CUDA, **changes}).to_json(), own_batches=True)[loop]
+        code = snippets(Settings(**{**CUDA, "layout": "contiguous", **changes}).to_json(), own_batches=True)[loop]
+        assert ("leaf.to(" in code) == ("placed((inputs, targets))" in code)
+        return "leaf.to(" in code
 
     assert moved()
     assert not moved(at_once=True)  # A DataLoader, which it moves.

@@ -7,9 +7,18 @@ import numpy as np
 import pytest
 import torch
 import trainable
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, Subset, get_worker_info
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    Sampler,
+    Subset,
+    get_worker_info,
+)
 
-from hotlap.errors import WorkloadError
+from hotlap.errors import InputError, WorkloadError
 from hotlap.training.loading import BatchesSource, DatasetSource, LoaderSource, source_of
 from hotlap.training.settings import Settings
 from hotlap.workload.target import load_target
@@ -169,6 +178,18 @@ def test_two_processes_share_a_loaders_batches(workload) -> None:
     # The last window has one batch, which the second process computes too and which weighs nothing there.
     assert [batch.targets.tolist() for batch in second[0].micro_batches] == one[0][1::2]
     assert [batch.weight for batch in second[1].micro_batches] == [0.0]
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_sampler_of_shares_is_refused_where_processes_share(batched: bool, workload) -> None:
+    sampler = DistributedSampler(Numbers(), num_replicas=2, rank=0)
+    options = {"batch_sampler": BatchSampler(sampler, 2, drop_last=False)} if batched else {"sampler": sampler}
+    loader = DataLoader(Numbers(), **options)
+    with pytest.raises(
+        InputError, match="has a DistributedSampler, which gives each of 2 processes a share, and hotlap"
+    ):
+        source(loader, workload, world=2, accumulation=2)
+    source(loader, workload)
 
 
 def test_a_worker_init_fn_finds_its_own_dataset(workload) -> None:

@@ -170,6 +170,7 @@ class LoaderSource(_ByPlace):
 
     def __init__(self, loader: Any, workload: Workload, settings: Settings, *, rank: int = 0, world: int = 1) -> None:
         _check_shares(settings, world)
+        _check_whole(loader, world)
         self._loader, self._workload, self._settings = loader, workload, settings
         self._rank, self._world = rank, world
         with running("training"):
@@ -378,3 +379,14 @@ def _check_shares(settings: Settings, world: int) -> None:
             f"`training` is an iterable of batches, which {world} processes share batch by batch: "
             f"give --set accumulation={world} or a multiple of it"
         )
+
+
+def _check_whole(loader: Any, world: int) -> None:
+    for one in (loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, "sampler", None)):
+        shares = getattr(one, "num_replicas", 1)
+        if world > 1 and shares > 1:
+            raise InputError(
+                f"the workload's `training` has a {type(one).__name__}, which gives each of {shares} processes a share, and "
+                "hotlap deals out the batches itself, so that most would never be seen; have it give all, as "
+                "RandomSampler (shuffle=True) does"
+            )

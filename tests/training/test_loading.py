@@ -186,7 +186,7 @@ def test_a_sampler_of_shares_is_refused_where_processes_share(batched: bool, wor
     options = {"batch_sampler": BatchSampler(sampler, 2, drop_last=False)} if batched else {"sampler": sampler}
     loader = DataLoader(Numbers(), **options)
     with pytest.raises(
-        InputError, match="has a DistributedSampler, which gives each of 2 processes a share, and hotlap"
+        InputError, match="has a DistributedSampler, which gives each of 2 processes a share; hotlap"
     ):
         source(loader, workload, world=2, accumulation=2)
     source(loader, workload)

@@ -81,7 +81,7 @@ class Attributes:
 
 
 def _is_own(one: Any) -> bool:
-    """Whether a class of it is none of torch's, whose state is known. Sharding puts one of torch's before the user's."""
+    """Whether a class of it is none of torch's, whose state is known; sharding puts one of those before the user's."""
     classes = type(one).__mro__[:-1]
     others = any(not kind.__module__.startswith("torch.") for kind in classes)
     return others or bool(getattr(one, "_non_persistent_buffers_set", ()))

@@ -386,7 +386,7 @@ def _check_whole(loader: Any, world: int) -> None:
         shares = getattr(one, "num_replicas", 1)
         if world > 1 and shares > 1:
             raise InputError(
-                f"the workload's `training` has a {type(one).__name__}, which gives each of {shares} processes a share; "
-                "hotlap deals out the batches itself, so that most would never be seen: have it give all, as RandomSampler "
-                "(shuffle=True) does"
+                f"`training` has a {type(one).__name__}, which gives each of {shares} processes a share; "
+                "hotlap deals out the batches itself, so that most would never be seen: have it give all, as "
+                "RandomSampler (shuffle=True) does"
             )

@@ -143,6 +143,31 @@ def test_the_commands_say_what_changed(plain: Path, capsys: pytest.CaptureFixtur
     assert "from its start, since its definition changed" in capsys.readouterr().out
 
 
+class Stopped(Exception):
+    pass
+
+
+def test_no_rows_stay_of_a_run_that_was_killed_before_the_definition_became_another(plain: Path) -> None:
+    """Of the first run, and of one that was to replace the rows of the definition that it then becomes again."""
+    times = {"v.parquet": NOW, "older.parquet": NOW - timedelta(hours=1)}
+    for name, at in times.items():
+        keys = range(40 if name == "v.parquet" else 5)
+        pl.DataFrame({"k": keys, "at": [at] * len(keys), "f": keys}).write_parquet(plain / "data" / name)
+
+    def stop(view: str, through: int, shares: int) -> None:
+        raise Stopped
+
+    for _ in range(2):
+        define(plain, "f:Int64")
+        with pytest.raises(Stopped):
+            materialize.run(features.open(plain), ["v"], share_rows=2, progress=stop)
+        define(plain, "f:Int64", source="older.parquet")
+        features.open(plain).materialize(["v"])
+        got = features.open(plain).online({"k": list(range(40))}, ["v:f"])
+        assert got.status("f") == ["present"] * 5 + ["missing"] * 35
+        assert set(got.events["v"][:5]) == {int(times["older.parquet"].timestamp() * 1e6)}
+
+
 RULES = """
 import pandera.polars as pa
 import polars as pl

@@ -39,10 +39,9 @@ def contents(repo: Path) -> dict[str, list[Any]]:
     """All that the online store holds."""
     with sqlite3.connect(repo / "data/online.db") as connection:
         tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        columns = "entity_key, feature_name, value, event_ts, created_ts"
         held = {
-            name: sorted(
-                connection.execute(f'SELECT entity_key, feature_name, value, event_ts, created_ts FROM "{name}"')
-            )
+            name: sorted(connection.execute(f'SELECT {columns} FROM "{name}" WHERE feature_name != ""'))
             for name in tables
         }
     connection.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ import pyarrow as pa
 import pytest
 from feast import FeatureStore
 from features import repository
-from features.repository import END
+from features.repository import END, START
 
 from hotlap import features
 from hotlap.errors import InputError, StoreDown
 from hotlap.features import times
+from hotlap.features.materialize import rows_of
 from hotlap.features.online_stores import through_feast
 
 REFS = ["trips:rate", "trips:count", "weather:rain", "scores:rate"]
@@ -193,6 +194,43 @@ def test_a_store_that_is_locked_is_down_and_nulls_are_given_only_where_asked(
     connection.execute("ROLLBACK")
     assert store.online({"driver_id": [1]}, ["trips:rate"], at=END).status("rate") == ["present"]
     connection.close()
+
+
+@pytest.mark.parametrize("online", [repository.SQLITE, "{type: hotlap.features.EmbeddedOnlineStore, path: data/o.db}"])
+def test_a_file_that_was_removed_and_made_anew_is_read_and_written(repo: Path, tmp_path: Path, online: str) -> None:
+    shutil.copytree(repo, tmp_path / "repo")
+    yaml = tmp_path / "repo/feature_store.yaml"
+    yaml.write_text(yaml.read_text().replace(repository.SQLITE, online))
+    features.apply(tmp_path / "repo")
+    store = features.open(tmp_path / "repo")
+    store.materialize(["trips"], end=END)
+    assert store.online({"driver_id": [3]}, ["trips:rate"], at=END).status("rate") == ["present"]
+    for left in (tmp_path / "repo/data").glob("o*.db*"):
+        left.unlink()
+    with pytest.raises(InputError, match="no such file; run `hotlap features apply`"):
+        store.online({"driver_id": [3]}, ["trips:rate"])
+    features.apply(tmp_path / "repo")
+    assert store.online({"driver_id": [3]}, ["trips:rate"], at=END).status("rate") == ["missing"]
+    store.materialize(["trips"], start=START, end=END)
+    again = features.open(tmp_path / "repo")
+    assert again.online({"driver_id": [3]}, ["trips:rate"], at=END).status("rate") == ["present"]
+
+
+def test_rows_whose_times_an_old_feast_wrote_as_text_are_replaced_by_newer_ones(
+    materialized: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(materialized, tmp_path / "repo")
+    with sqlite3.connect(tmp_path / "repo/data/online.db") as connection:
+        connection.execute("UPDATE taxi_trips SET event_ts = '2026-03-01T10:00:00', created_ts = event_ts")
+    connection.close()
+    store = features.open(tmp_path / "repo")
+    for event, value, age in (("09:59:59", 1.0, -1), ("10:00:01", 2.0, 0)):
+        at = datetime.fromisoformat(f"2026-03-01T{event}")
+        frame = pl.DataFrame({"driver_id": [3], "rate": [value], "count": [1], "at": [at], "made": [at]})
+        store.reach.store().write(rows_of(store.feast.get_feature_view("trips"), "taxi_trips", frame))
+        got = store.online({"driver_id": [3]}, ["trips:rate"], at=at)
+        assert got.age("rate").tolist() == [age]
+        assert (got.table["rate"].to_pylist() == [value]) is (age == 0)
 
 
 def test_threads_share_a_store(materialized: Path) -> None:

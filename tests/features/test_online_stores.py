@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
 import sqlite3
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from features.test_online import NAMES, REFS, keys
 
 from hotlap import features
 from hotlap.errors import InputError, StoreDown
-from hotlap.features import materialize
 from hotlap.features.materialize import rows_of
 from hotlap.features.online_stores import way_out
 from hotlap.features.store import Store
@@ -92,6 +91,40 @@ def newest_wins(repo: Path) -> None:
 
 def test_only_a_newer_row_replaces_another(running: Running) -> None:
     newest_wins(running[0])
+
+
+def test_events_before_1970_are_compared_as_others(running: Running) -> None:
+    store = features.open(running[0], timeout_s=10)
+    event = datetime(1950, 1, 1)
+    for value, later in ((1.0, 10), (2.0, 0), (3.0, 11), (4.0, 10)):
+        at = event + timedelta(minutes=later)
+        frame = pl.DataFrame({"driver_id": [503], "rate": [value], "count": [1], "at": [at], "made": [at]})
+        store.reach.store().write(rows_of(store.feast.get_feature_view("trips"), "taxi_trips", frame))
+    got = store.online({"driver_id": [503]}, ["trips:rate"], at=event)
+    assert got.table["rate"].to_pylist() == [3.0]
+    assert got.age("rate").tolist() == [-660]
+
+
+def test_processes_that_were_forked_read_with_connections_of_their_own(store: Store) -> None:
+    def read(driver: int) -> list[dict[str, Any]]:
+        return store.online({"driver_id": [driver]}, ["trips:rate"], expired="keep").table.to_pylist()
+
+    def right() -> bool:
+        return all(read(driver) == wanted[driver] for _ in range(10) for driver in wanted)
+
+    wanted = {driver: read(driver) for driver in range(40)}
+    children = []
+    for _ in range(3):
+        child = os.fork()
+        if child == 0:
+            try:
+                os._exit(not right())
+            finally:
+                os._exit(1)
+        children.append(child)
+    ours = right()
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+    assert ours
 
 
 @pytest.mark.parametrize(
@@ -281,62 +314,6 @@ def test_a_postgres_that_may_only_be_read_says_what_helps(running: Running) -> N
     told = refused(running, lambda: only_read("on"), lambda: only_read("off"))
     assert "postgres at 127.0.0.1" in told
     assert "refuses: cannot execute INSERT in a read-only transaction; it is a replica, or its user may only" in told
-
-
-class Stopped(Exception):
-    pass
-
-
-def test_rows_that_a_redis_lost_with_a_restart_are_written_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It keeps nothing on its disk here, so that what a journal says of an earlier life of it is not so."""
-    monkeypatch.setenv("STORE_PASSWORD", servers.PASSWORD)
-    port = servers.free_port()
-    with ExitStack() as life:
-        life.enter_context(servers.redis(port))
-        repo = repository.write(tmp_path, online=YAML["redis"] % port)
-
-        def stop(view: str, through: int, shares: int) -> None:
-            if through == 3:
-                raise Stopped
-
-        def restart(view: str, through: int, shares: int) -> None:
-            if through == 3:
-                life.close()
-                life.enter_context(servers.redis(port))
-
-        def run(progress: Any = None) -> Any:
-            return materialize.run(features.open(repo), ["trips"], end=END, share_rows=40, progress=progress)
-
-        with pytest.raises(Stopped):
-            run(stop)
-        with pytest.raises(Stopped):
-            run(stop)  # the same life: it goes on, from the third share
-        restart("trips", 3, 10)
-        with pytest.raises(StoreDown, match="view trips: the online store was started or made anew while rows were"):
-            run(restart)
-        told = run()["views"]["trips"]
-        assert told["resumed_after_shares"] == 0
-        asked = pl.read_parquet(repo / "data/trips.parquet")["driver_id"].unique()
-        got = features.open(repo).online({"driver_id": asked}, ["trips:rate"], at=END)
-        assert "missing" not in got.status("rate")
-
-
-@pytest.mark.parametrize("running", ["postgres"], indirect=True)
-def test_a_postgres_table_that_was_emptied_is_another(running: Running) -> None:
-    repo, _ = running
-    store = features.open(repo)
-    own: Any = store.reach.store()
-    before = own.life("taxi_trips")
-    store.materialize(["trips"], end=END)
-    assert own.life("taxi_trips") == before
-    with own._pool.connection(fresh=True) as connection:
-        connection.execute("BEGIN; TRUNCATE taxi_trips")
-        assert own.life("taxi_city") == own.life("taxi_city")
-        emptied = connection.execute("SELECT pg_relation_filenode('taxi_trips')").fetchone()[0]
-        connection.execute("ROLLBACK")
-    assert str(emptied) != before
 
 
 def test_a_password_that_the_environment_lacks_is_named_before_anything_is_sent(

@@ -35,8 +35,19 @@ def place(registry: Path, project: str, view: str) -> Path:
 
 def note(at: Path, view: Any) -> None:
     """Keep that the rows are of this definition."""
-    with written_whole(at.with_suffix(".json")) as part:
-        part.write_text(json.dumps(_told(view)))
+    _keep(at, _told(view))
+
+
+def begin(at: Path, view: Any, change: Change) -> None:
+    """Keep, before rows of this definition are written, that there may be some: a run may be killed.
+
+    Beside rows of another one they are of no definition, until all are written anew.
+    """
+    if change == "none" and not known(at):
+        note(at, view)
+    elif change in ("more", "other"):
+        mixed = {"definition": "", "features": _features(at) | _told(view)["features"]}
+        _keep(at, _told(view) | mixed | ({"rows": ""} if change == "other" else {}))
 
 
 def known(at: Path) -> bool:
@@ -59,8 +70,18 @@ def change(at: Path, view: Any) -> Change:
 
 def features(at: Path, view: Any) -> list[str]:
     """The names of the features that rows may have, of before and of now."""
-    before = json.loads(at.with_suffix(".json").read_text())["features"] if known(at) else {}
-    return list(before | _told(view)["features"])
+    return list(_features(at) | _told(view)["features"])
+
+
+def _features(at: Path) -> Json:
+    """Those that rows of before may have, with their types."""
+    own: Json = json.loads(at.with_suffix(".json").read_text())["features"] if known(at) else {}
+    return own
+
+
+def _keep(at: Path, told: Json) -> None:
+    with written_whole(at.with_suffix(".json")) as part:
+        part.write_text(json.dumps(told))
 
 
 def _told(view: Any) -> Json:

@@ -66,7 +66,8 @@ def run(
         begun = time.monotonic()
         with journal_of(store, view.name) as journal:
             until = registry.materialized_until(store.registry_path, store.feast.project, view.name)
-            change = made_as.change(journal.path, view) if until else "none"
+            begun_before = until is not None or made_as.known(journal.path)
+            change = made_as.change(journal.path, view) if begun_before else "none"
             anew = change != "none" and start is None
             if until is None or anew:
                 since = min(end - view.ttl, until or end) if view.ttl else None
@@ -77,12 +78,12 @@ def run(
             rows = skipped = 0
             first = window.start
             if left is not None and start is None and left.end <= window.end:
-                rows, skipped = _materialized(store, view, left, journal, share_rows, progress)
+                rows, skipped = _materialized(store, view, left, journal, share_rows, progress, change)
                 first, window = left.start, Window(start=left.end, end=window.end)
             if anew:
                 journal.forget()
             clear = anew and change == "other"
-            more, _ = _materialized(store, view, window, journal, share_rows, progress, clear=clear)
+            more, _ = _materialized(store, view, window, journal, share_rows, progress, change, clear=clear)
             if anew or change == "none":
                 made_as.note(journal.path, view)
         told[view.name] = {
@@ -208,12 +209,13 @@ def _materialized(
     journal: Journal,
     share_rows: int,
     progress: Progress | None,
+    change: made_as.Change,
     *,
     clear: bool = False,
 ) -> tuple[int, int]:
     """Write the window's rows, and note in the registry that it is through. Gives rows written, shares passed over.
 
-    clear: remove the rows that are there first.
+    change: what the definition is to that of the rows that are there. clear: remove those first.
     """
     from feast.infra.online_stores.helpers import compute_table_id
 
@@ -233,9 +235,10 @@ def _materialized(
     if view.name in rules.of(store.repo):
         for share in range(parts.shares):  # all of them before anything is written
             _held(store, view, parts.newest(share), 0)
+    made_as.begin(journal.path, view, change)
     if clear:
         store.reach.store().clear(view, table, made_as.features(journal.path, view))
-    life = store.reach.store().life(table)
+    life = store.reach.store().life(view, table)
     shares, done = journal.begin(window, parts.shares, _identity(store, view, life))
     parts, written = replace(parts, shares=shares), 0
     for share in range(shares):
@@ -244,7 +247,7 @@ def _materialized(
             journal.passed(share)
         if progress:
             progress(view.name, share + 1, shares)
-    if store.reach.store().life(table) != life:
+    if store.reach.store().life(view, table) != life:
         # The journal stays, and begins anew: its identity is another now.
         raise StoreDown(
             f"view {view.name}: the online store was started or made anew while rows were written, and may have lost "

@@ -55,6 +55,8 @@ _WAYS_OUT = {
     "readonly database": "let this user write the file and its folder",
 }
 """What helps, by what a server's message has in it."""
+MARK = b"hotlap:life"
+"""The key of the mark that `life` keeps. No entity's key begins so: that is the number of its parts."""
 _Result = TypeVar("_Result")
 
 
@@ -117,8 +119,11 @@ class OnlineStore(Protocol):
     def clear(self, view: Any, table: str, features: list[str]) -> None:
         """Remove all rows of the view, which may have these features."""
 
-    def life(self, table: str) -> str:
-        """What changes where rows once written to the table may be gone; the same text as long as they are not."""
+    def life(self, view: Any, table: str) -> str:
+        """What changes where rows once written to the table may be gone; the same text as long as they are not.
+
+        A random mark is kept among the rows, so that it goes when they do. No read of keys finds it.
+        """
 
 
 @dataclass(slots=True)

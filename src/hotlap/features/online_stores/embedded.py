@@ -7,15 +7,15 @@ serialized as Feast's are; event times are whole microseconds since 1970, UTC. S
 from __future__ import annotations
 
 import hashlib
-import sqlite3
+import secrets
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import chain, repeat
 from typing import Any
 
 from hotlap.features import times
-from hotlap.features.online_stores import Answer, Ask, Reach, Rows
-from hotlap.features.online_stores.sqlite import Sqlite, path_of, quoted, sliced
+from hotlap.features.online_stores import MARK, Answer, Ask, Reach, Rows
+from hotlap.features.online_stores.sqlite import Sqlite, _Connection, path_of, quoted, sliced
 
 _CACHE_KIB = 32_768
 """Of each connection, as far as pages are read: SQLite's own 2 MiB send most lookups to the system."""
@@ -35,7 +35,7 @@ class Embedded(Sqlite):
             found[row[0]][row[1]] = row
         return [_answer(ask, keys[ask.keys], rows) for ask, rows in zip(asks, found, strict=True)]
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self) -> _Connection:
         connection = super()._connect()
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         return connection
@@ -48,6 +48,14 @@ class Embedded(Sqlite):
 
     def clear(self, view: Any, table: str, features: list[str]) -> None:
         super().clear(view, table_name(table), features)
+
+    def life(self, view: Any, table: str) -> str:
+        """As in Feast's layout; the mark stands where rows have an event time."""
+        own = quoted(table_name(table))
+        mark = (MARK, secrets.randbits(62))
+        self._written(f"INSERT OR IGNORE INTO {own} (entity_key, event) VALUES (?, ?)", [mark])
+        ((kept,),) = self._rows([(f"SELECT event FROM {own} WHERE entity_key = ?", [MARK])])
+        return f"{self._file()} {kept}"
 
 
 def table_name(table: str) -> str:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 
 class Pool:
-    """At most `connections` are kept open; more may be in use at a time. One that failed is closed."""
+    """At most `connections` are kept open; more may be in use at a time. One that failed is closed.
 
-    def __init__(self, connect: Callable[[], Any], connections: int) -> None:
-        self._connect, self._most = connect, connections
+    usable: whether one that was kept may still be used. A process that was forked makes connections of its own.
+    """
+
+    def __init__(
+        self, connect: Callable[[], Any], connections: int, usable: Callable[[Any], bool] = lambda _: True
+    ) -> None:
+        self._connect, self._most, self._usable = connect, connections, usable
         self._idle: deque[Any] = deque()
+        self._process = os.getpid()
+        self._parents: list[deque[Any]] = []
 
     def connection(self, *, fresh: bool = False) -> _Lent:
         """One for a `with` block. fresh: a new one, and all that were kept are closed first, since the server may have
@@ -21,12 +29,15 @@ class Pool:
         return _Lent(self, fresh)
 
     def take(self, fresh: bool) -> Any:
+        if self._process != os.getpid():
+            self._parents.append(self._idle)  # closing them would end them for the parent too
+            self._idle, self._process = deque(), os.getpid()
         while True:
             try:
                 connection = self._idle.pop()
             except IndexError:
                 return self._connect()
-            if not fresh:
+            if not fresh and self._usable(connection):
                 return connection
             connection.close()
 

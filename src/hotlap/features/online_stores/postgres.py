@@ -7,6 +7,7 @@ read and written the same way here.
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -20,7 +21,7 @@ from psycopg import sql
 from hotlap.core import Array
 from hotlap.errors import InputError
 from hotlap.features import times
-from hotlap.features.online_stores import Answer, Ask, Reach, Rows
+from hotlap.features.online_stores import MARK, Answer, Ask, Reach, Rows
 from hotlap.features.online_stores.found import Found
 from hotlap.features.online_stores.pool import Pool
 
@@ -98,15 +99,18 @@ class Postgres:
 
         self._asked(run)
 
-    def life(self, table: str) -> str:
-        """The table's file, another once the table was emptied or made anew."""
+    def life(self, view: Any, table: str) -> str:
+        """The mark."""
+        own = sql.Identifier(table)
+        keep = sql.SQL("INSERT INTO {} (entity_key, feature_name, value) VALUES (%s, '', %s) ON CONFLICT DO NOTHING")
+        find = sql.SQL("SELECT value FROM {} WHERE entity_key = %s AND feature_name = ''")
 
         def run(again: bool) -> Any:
             with self._pool.connection(fresh=again) as connection:
-                name = sql.Identifier(table).as_string(connection)
-                return connection.execute("SELECT pg_relation_filenode(to_regclass(%s))", [name]).fetchone()
+                connection.execute(keep.format(own), [MARK, uuid.uuid4().bytes])
+                return connection.execute(find.format(own), [MARK]).fetchone()
 
-        return str(self._asked(run)[0])
+        return bytes(self._asked(run)[0]).hex()
 
     def _asked(self, run: Any) -> Any:
         try:
@@ -154,6 +158,8 @@ class _Connection(psycopg.Connection[Any]):
     """A connection that gives up on a server that says nothing."""
 
     seconds = 2.0
+    _pool = None
+    """psycopg warns of a connection that goes with its process unless it knows that it is in a pool, as these are."""
 
     def wait(self, gen: Any, interval: float = 0.05, timeout: float | None = None) -> Any:
         return super().wait(gen, interval=interval, timeout=timeout or 1.5 * self.seconds)

@@ -7,6 +7,7 @@ takes longer than the server does. Source: docs/specs/online_store_format.md in 
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
@@ -14,13 +15,13 @@ from itertools import islice
 from typing import Any
 
 import redis
-from feast.infra.online_stores.helpers import _mmh3, compute_versioned_name
+from feast.infra.online_stores.helpers import _mmh3, _redis_key_prefix, compute_versioned_name
 from feast.infra.online_stores.redis import RedisOnlineStore, RedisType
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from hotlap.errors import InputError
 from hotlap.features import times, wire
-from hotlap.features.online_stores import Answer, Ask, OnlineStore, Reach, Rows
+from hotlap.features.online_stores import MARK, Answer, Ask, OnlineStore, Reach, Rows
 
 _DOWN = (redis.ConnectionError, redis.TimeoutError)
 _REFUSED = (redis.ResponseError, redis.AuthenticationError)
@@ -29,7 +30,7 @@ _BATCH = 2_000
 
 _NEWEST = """
 local function micros(stamp)
-  local at, fields, number, shift = 1, {0, 0}, 0, 1
+  local at, fields, number, inverse, shift = 1, {0, 0}, 0, 0, 1
   local field = nil
   while at <= #stamp do
     local byte = string.byte(stamp, at)
@@ -37,11 +38,14 @@ local function micros(stamp)
     if field == nil then
       field = math.floor(byte / 8)
     else
-      number = number + (byte % 128) * shift
+      if shift == 128 ^ 9 then
+        number = -inverse - 1
+      else
+        number, inverse = number + (byte % 128) * shift, inverse + (127 - byte % 128) * shift
+      end
       shift = shift * 128
       if byte < 128 then
-        if field == 1 and number >= 2 ^ 63 then number = number - 2 ^ 64 end
-        fields[field], field, number, shift = number, nil, 0, 1
+        fields[field], field, number, inverse, shift = number, nil, 0, 0, 1
       end
     end
   end
@@ -58,7 +62,10 @@ if tonumber(ARGV[5]) > 0 then redis.call('EXPIRE', KEYS[1], ARGV[5]) end
 return 1
 """
 _SHA = hashlib.sha1(_NEWEST.encode()).hexdigest().encode()
-"""Keeps a row unless the hash has a newer one. Times are compared in microseconds, as Feast's are at most."""
+"""Keeps a row unless the hash has a newer one. Times are compared in microseconds, as Feast's are at most.
+
+A negative number has ten bytes of seven bits. Lua's numbers hold 53 bits, so it is made of the inverse of its bits.
+"""
 
 
 def open_store(reach: Reach) -> OnlineStore:
@@ -155,13 +162,29 @@ class Redis:
             if own:
                 self._reach.asked(partial(self._answered, message, len(own)), self._place, _DOWN, _REFUSED)
             if cursor == b"0":
-                return
+                break
+        self._asked_for(_packed(b"DEL", self._mark(view)))
 
-    def life(self, table: str) -> str:
-        """The server's run: one that keeps nothing on its disk begins each run empty."""
-        command = _packed(b"INFO", b"server")
-        (told,) = self._reach.asked(partial(self._answered, command, 1), self._place, _DOWN, _REFUSED)
-        return next((line for line in told.decode().splitlines() if line.startswith("run_id:")), "")
+    def life(self, view: Any, table: str) -> str:
+        """The mark, and the server's run, which may have begun with what its disk kept of an earlier moment."""
+        key, stamp = self._mark(view), f"_ts:{self._name(view)}".encode()
+        told, _, _, mark = self._asked_for(
+            _packed(b"INFO", b"server"),
+            _packed(b"HSET", key, stamp, _stamp(0)),
+            _packed(b"HSETNX", key, MARK, uuid.uuid4().hex.encode()),
+            _packed(b"HGET", key, MARK),
+        )
+        run = next((line for line in told.decode().splitlines() if line.startswith("run_id:")), "")
+        return f"{run} {mark.decode()}"
+
+    def _mark(self, view: Any) -> bytes:
+        """The key of a hash that Feast removes with the view's rows: by its beginning, its end, and its only view."""
+        key: bytes = _redis_key_prefix(view.join_keys) + MARK + self._name(view).encode() + self._project
+        return key
+
+    def _asked_for(self, *commands: bytes) -> list[Any]:
+        ask = partial(self._answered, b"".join(commands), len(commands))
+        return self._reach.asked(ask, self._place, _DOWN, _REFUSED)
 
     def _name(self, view: Any) -> str:
         name: str = compute_versioned_name(view, self._versioned)

@@ -5,8 +5,10 @@ Feast keeps event times in whole seconds, and as if they were local time (so doe
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
+import uuid
 from calendar import timegm
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -16,7 +18,7 @@ from typing import Any, TypeVar
 
 from hotlap.errors import InputError
 from hotlap.features import times
-from hotlap.features.online_stores import Answer, Ask, OnlineStore, Reach, Rows
+from hotlap.features.online_stores import MARK, Answer, Ask, OnlineStore, Reach, Rows
 from hotlap.features.online_stores.found import Found
 from hotlap.features.online_stores.pool import Pool
 
@@ -46,7 +48,7 @@ class Sqlite:
 
     def __init__(self, path: Path, reach: Reach) -> None:
         self._path, self._reach, self._place = path, reach, f"sqlite {path}"
-        self._pool = Pool(self._connect, reach.connections)
+        self._pool = Pool(self._connect, reach.connections, lambda one: one.file == self._file())
 
     def read(self, asks: tuple[Ask, ...], keys: Sequence[list[bytes]]) -> list[Answer]:
         """All views in one statement, or in one transaction where there are too many keys for that."""
@@ -67,7 +69,7 @@ class Sqlite:
             "ON CONFLICT (entity_key, feature_name) DO UPDATE SET value = excluded.value, value_text = NULL, "
             "event_ts = excluded.event_ts, created_ts = excluded.created_ts WHERE "
             f"(excluded.event_ts, IFNULL(excluded.created_ts, {times.NEVER})) >= "
-            f"({table}.event_ts, IFNULL({table}.created_ts, {times.NEVER}))"
+            f"({_number(f'{table}.event_ts')}, IFNULL({_number(f'{table}.created_ts')}, {times.NEVER}))"
         )
         events, created = [stored(one) for one in rows.events.tolist()], [stored(one) for one in rows.created.tolist()]
         values = [
@@ -106,12 +108,12 @@ class Sqlite:
     def clear(self, view: Any, table: str, features: list[str]) -> None:
         self._written(f"DELETE FROM {quoted(table)}", [()])
 
-    def life(self, table: str) -> str:
-        """The file; another may have taken its place."""
-        try:
-            return str(self._path.stat().st_ino)
-        except FileNotFoundError:
-            return ""
+    def life(self, view: Any, table: str) -> str:
+        """The mark, and the file: an older copy with the same mark may have taken its place."""
+        own = quoted(table)
+        self._written(f"INSERT OR IGNORE INTO {own} (entity_key, feature_name, value) VALUES (?, ?, ?)", [_mark()])
+        ((mark,),) = self._rows([(f"SELECT value FROM {own} WHERE entity_key = ?", [MARK])])
+        return f"{self._file()} {mark.hex()}"
 
     def _asked(self, run: Callable[[bool], _Result]) -> _Result:
         def tried(again: bool) -> _Result:
@@ -127,10 +129,34 @@ class Sqlite:
 
         return self._reach.asked(tried, self._place, (sqlite3.OperationalError,))
 
-    def _connect(self) -> sqlite3.Connection:
-        if not self._path.exists():
+    def _connect(self) -> _Connection:
+        file = self._file()
+        if file is None:
             raise InputError(f"online store {self._path}: no such file; run `hotlap features apply` and `materialize`")
-        return sqlite3.connect(self._path, timeout=self._reach.timeout_s, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            self._path,
+            timeout=self._reach.timeout_s,
+            isolation_level=None,
+            check_same_thread=False,
+            factory=_Connection,
+        )
+        connection.file = file
+        connection.create_function("hotlap_number", 1, lambda text: stored(microseconds(text)), deterministic=True)
+        return connection
+
+    def _file(self) -> tuple[int, int] | None:
+        """Which file lies at the path: a connection to one that was removed or replaced would go on with that."""
+        try:
+            found = os.stat(self._path)
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
+
+class _Connection(sqlite3.Connection):
+    """`file`: what it was opened on."""
+
+    file: tuple[int, int]
 
 
 def _statements(asks: tuple[Ask, ...], keys: Sequence[list[bytes]]) -> Iterator[tuple[str, list[Any]]]:
@@ -172,6 +198,15 @@ def quoted(name: str) -> str:
     if "\0" in name:
         raise InputError(f"{name!r}: a name with a zero byte can't be a table's")
     return '"' + name.replace('"', '""') + '"'
+
+
+def _number(column: str) -> str:
+    """A time's column as stores have it now; old ones hold text, which to SQLite is more than any number."""
+    return f"CASE typeof({column}) WHEN 'text' THEN hotlap_number({column}) ELSE {column} END"
+
+
+def _mark() -> tuple[bytes, str, bytes]:
+    return MARK, "", uuid.uuid4().bytes
 
 
 def microseconds(event: int | str) -> int:

@@ -56,7 +56,7 @@ class ThroughFeast:
         for gone, kept in (([view], []), ([], [view])):
             self._store.update(self._config, gone, kept, [], [], partial=True)
 
-    def life(self, table: str) -> str:
+    def life(self, view: Any, table: str) -> str:
         """Feast has nothing to tell it by."""
         return ""
 

@@ -214,6 +214,36 @@ def test_a_killed_process_ends_the_others_with_a_sentence(victim: int, tmp_path:
     assert json.loads(done.stdout)["training"]["resumed_from_step"] == step
 
 
+SLOW_DISK = """
+import os, time
+_sync = os.fsync
+def _slowly(file):
+    time.sleep(2)
+    _sync(file)
+os.fsync = _slowly
+workload = dataclasses.replace(workload, training=lambda: Slow(147, 3), epochs=2)
+Slow.__getitem__ = lambda self, index: (time.sleep(0.2), Rows.__getitem__(self, index))[1]
+"""
+"""A step takes longer than signals that count as one request, and writing a checkpoint longer than a process to end."""
+
+
+@pytest.mark.slow
+def test_a_request_to_all_is_kept_before_any_ends(tmp_path: Path) -> None:
+    target, out = trainable.write(tmp_path, "rows", add=EXACT + SLOW + SLOW_DISK), tmp_path / "out"
+    with subprocess.Popen(launched(2, target, out), stderr=subprocess.PIPE, text=True) as started:
+        try:
+            while not (out / "metrics.jsonl").exists():
+                assert started.poll() is None
+                time.sleep(0.05)
+            for rank in (0, 1):
+                os.kill(rank_of(rank, started.pid), signal.SIGTERM)
+            _, told = started.communicate(timeout=120)
+        finally:
+            started.terminate()
+    assert told.count("interrupted; what was done so far is kept") == 2, told
+    assert (out / "checkpoints" / "step-00000001.json").exists(), told
+
+
 WAITS = """
 from datetime import timedelta
 import torch

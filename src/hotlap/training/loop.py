@@ -263,8 +263,9 @@ class Loop:
         self._save_seconds = self._saved_at - began
 
     def _end(self) -> NoReturn:
-        """Keep what was done, and end."""
+        """Keep what was done, and end; not before it is kept, since torchrun ends the others where one has ended."""
         self._save()
+        self._parts.processes.wait()
         raise Interrupted
 
     def _save_best(self) -> None:

@@ -328,6 +328,7 @@ store.online({{"driver_id": [1]}}, ["trips:rate"], log=second)
         (["--tolerance", "nan"], "a tolerance of nan; give a share of a value's size, 0 or more"),
         (["--training", "{csv}", "--max-psi", "inf"], "--max-psi inf: give a figure from 0 on"),
         (["--keys", "{csv}"], "can't be read as Parquet"),
+        (["--report", "/proc"], "--report /proc: no file can be written there"),
     ],
 )
 def test_a_limit_that_can_refuse_nothing_is_refused(

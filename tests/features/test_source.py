@@ -71,6 +71,13 @@ def test_a_timestamp_too_far_for_its_folders_finest_unit_is_said(repo: Path, tmp
         store.materialize(["weather"], end=repository.END)
 
 
+def test_files_whose_types_have_nothing_in_common_are_refused(tmp_path: Path) -> None:
+    pl.DataFrame({"f": [1.0]}).write_parquet(tmp_path / "a.parquet")
+    pl.DataFrame({"f": [[1.0]]}).write_parquet(tmp_path / "b.parquet")
+    with pytest.raises(InputError, match=r"source s: .* its files differ in the type of a column \(.*f64 and list"):
+        source._parquet(tmp_path, "s")
+
+
 def damage(path: Path) -> None:
     """Every page of a Parquet file; its footer stays whole."""
     held = bytearray(path.read_bytes())

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -115,8 +116,19 @@ def test_rows_that_cant_be_read_are_said(repo: Path, tmp_path: Path) -> None:
         store.training(pl.DataFrame({"driver_id": [1], "event_timestamp": ["yesterday"]}), ["trips:rate"])
 
 
+def test_columns_of_one_name_are_said(repo: Path) -> None:
+    frame = repository.asked(2).to_pandas().rename(columns={"label": "city"})
+    for rows in (frame, pa.Table.from_arrays([pa.array([1])] * 2, ["city", "city"])):
+        with pytest.raises(InputError, match="entities: there are several columns city; rename or drop all but one"):
+            features.open(repo).training(rows, ["trips:rate"])
+
+
 def test_a_place_that_cant_be_written_is_said(repo: Path) -> None:
     rows = pl.DataFrame({"driver_id": [1], "event_timestamp": [repository.START]})
+    with pytest.raises(OutputError, match=r"--out /a+: can't be written \(File name too long\)"):
+        features.open(repo).training(rows, ["trips:rate"], out=f"/{'a' * 300}")
+    with pytest.raises(OutputError, match=r"--out /none/x: no folder /none; make it first"):
+        features.open(repo).training(rows, ["trips:rate"], out="/none/x")
     with pytest.raises(OutputError, match=r"--out /proc/rows\.parquet: can't be written"):
         features.open(repo).training(rows, ["trips:rate"], out="/proc/rows.parquet")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -49,6 +50,8 @@ def check(
     page = None if report is None else Path(report)
     if page is not None and not page.parent.is_dir():
         raise OutputError(f"--report {page}: no folder {page.parent}; make it first")
+    if page is not None and (page.is_dir() or not os.access(page.parent, os.W_OK)):
+        raise OutputError(f"--report {page}: no file can be written there; name another place")
     store = package.open(repo)
     from hotlap.features import consistency, distributions
 

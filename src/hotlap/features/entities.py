@@ -17,7 +17,8 @@ EVENT = "event_timestamp"
 def read(entities: Any) -> pl.LazyFrame:
     """The frame, lazily: a pandas or polars frame, an Arrow table, or the path of a Parquet file or folder.
 
-    Raises InputError for anything else; a query in SQL is one of them, since files answer none.
+    Raises InputError for columns of one name, and for anything else; a query in SQL is one of them, since files answer
+    none.
     """
     if isinstance(entities, pl.LazyFrame):
         return entities
@@ -35,6 +36,10 @@ def read(entities: Any) -> pl.LazyFrame:
         return frame
     import pyarrow as pa
 
+    named = list(entities.column_names if isinstance(entities, pa.Table) else getattr(entities, "columns", ()))
+    twice = sorted({str(name) for name in named if named.count(name) > 1})
+    if twice:
+        raise InputError(f"entities: there are several columns {', '.join(twice)}; rename or drop all but one")
     if isinstance(entities, pa.Table):
         return _from_arrow(entities).lazy()
     if hasattr(entities, "columns") and hasattr(entities, "dtypes"):

@@ -118,13 +118,21 @@ def _parquet(path: Path, name: str) -> pl.LazyFrame:
     partitioned = any("=" in part for part in found[0].relative_to(path).parts[:-1])
     if all(schema == schemas[0] for schema in schemas):
         return pl.scan_parquet(found, hive_partitioning=partitioned, glob=False)
-    return pl.concat(
+    rows = pl.concat(
         [
             pl.scan_parquet(one, hive_partitioning=partitioned, glob=False).with_columns(_finest(schema, schemas))
             for one, schema in zip(found, schemas, strict=True)
         ],
         how="diagonal_relaxed",
     )
+    try:
+        rows.collect_schema()
+    except pl.exceptions.SchemaError as error:
+        told = str(error).splitlines()[0]
+        raise InputError(
+            f"source {name}: {path}: its files differ in the type of a column ({told}); write them with one type"
+        ) from None
+    return rows
 
 
 def _schema(file: Path, name: str) -> pl.Schema:

@@ -91,8 +91,8 @@ def make(
 ) -> Training:
     """See Store.training. `slice_rows`: how many entity rows are joined at a time."""
     path = None if out is None else Path(out)
-    if path is not None and path.exists():
-        raise OutputError(f"--out {path} exists; name another file, or remove it")
+    if path is not None:
+        _check_free(path)
     frame = frames.read(entities)
     column = frames.event_column(frame.collect_schema(), at)
     frame = frames.in_utc(frame, column)
@@ -130,6 +130,15 @@ def make(
     return Training(table=None, path=path, report=_written(slices, path, report))
 
 
+def _check_free(path: Path) -> None:
+    """Raise OutputError where a file is there, or none can be."""
+    with _blamed_on(path):
+        if path.exists():
+            raise OutputError(f"--out {path} exists; name another file, or remove it")
+        if not path.parent.is_dir():
+            raise OutputError(f"--out {path}: no folder {path.parent}; make it first")
+
+
 def _held(schema: Any, slices: Iterator[pa.Table], what: str) -> Iterator[pa.Table]:
     """The slices, each held to the rules before it goes on. A rule on the rows together sees a slice at a time."""
     first = 0
@@ -145,8 +154,6 @@ def _written(slices: Iterator[pa.Table], path: Path, report: Any) -> Json:
     """Write slice after slice to a file that gets its name when it is whole and on disk; the report goes into its
     footer.
     """
-    if not path.parent.is_dir():
-        raise OutputError(f"--out {path}: no folder {path.parent}; make it first")
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     first = next(slices)
     writer = None

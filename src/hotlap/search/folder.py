@@ -129,7 +129,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         sync(path.parent)
     except OSError as error:
         raise OutputError(
-            f"{path}: can't be written ({error.strerror}); free space, or choose another --out"
+            f"{path}: can't be written ({error.strerror}); free space, or choose another place"
         ) from error
     finally:
         with suppress(OSError):

@@ -19,7 +19,8 @@ from torch.utils.data import (
 )
 
 from hotlap.errors import InputError, WorkloadError
-from hotlap.training.loading import BatchesSource, DatasetSource, LoaderSource, source_of
+from hotlap.training.iterables import BatchesSource
+from hotlap.training.loading import DatasetSource, LoaderSource, source_of
 from hotlap.training.settings import Settings
 from hotlap.workload.target import load_target
 
@@ -185,9 +186,7 @@ def test_a_sampler_of_shares_is_refused_where_processes_share(batched: bool, wor
     sampler = DistributedSampler(Numbers(), num_replicas=2, rank=0)
     options = {"batch_sampler": BatchSampler(sampler, 2, drop_last=False)} if batched else {"sampler": sampler}
     loader = DataLoader(Numbers(), **options)
-    with pytest.raises(
-        InputError, match="has a DistributedSampler, which gives each of 2 processes a share; hotlap"
-    ):
+    with pytest.raises(InputError, match="has a DistributedSampler, which gives each of 2 processes a share; hotlap"):
         source(loader, workload, world=2, accumulation=2)
     source(loader, workload)
 

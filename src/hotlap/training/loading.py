@@ -15,19 +15,15 @@ from typing import Any, Protocol
 from hotlap.core import Json
 from hotlap.errors import InputError, WorkloadError
 from hotlap.training.at_once import AtOnce, check
-from hotlap.training.encoding import encode
+from hotlap.training.iterables import BATCHES_LOCK, BatchesSource, check_shares, is_known_loader
 from hotlap.training.order import Slot, derived_seed, slots, windows_in
 from hotlap.training.probing import changing, draws
-from hotlap.training.reading import MicroBatch, Reader, Window, Windows, collate, count_rows, loss_weight
+from hotlap.training.reading import Reader, Window, Windows, collate
 from hotlap.training.seeding import own_generators, reseed, seed_generators
 from hotlap.training.settings import Settings
-from hotlap.workload.evaluation import END
-from hotlap.workload.roles import is_map_style, pair
+from hotlap.workload.roles import is_map_style
 from hotlap.workload.user_code import running
 from hotlap.workload.workload import Workload
-
-_LOADERS = ("torch.utils.data.dataloader", "torchdata.stateful_dataloader.stateful_dataloader")
-"""Whose way of going through a Dataset is known, so that its parts may be read in its place."""
 
 
 class Source(Protocol):
@@ -41,6 +37,11 @@ class Source(Protocol):
     examples: int | None
     locked: tuple[str, ...]
     warnings: tuple[str, ...]
+
+    @property
+    def ahead(self) -> bool:
+        """Whether `state` is past every window that was given, whatever the run's place is."""
+        ...
 
     def epoch(self, number: int, first: int) -> Iterator[Window]:
         """The windows of an epoch from `first` on. Epochs are asked for in order."""
@@ -72,6 +73,7 @@ class _ByPlace:
     """A source whose every batch depends on the seed and its place alone: begun at a place, it is read on from it."""
 
     windows: int | None
+    ahead = False
     _reading: Windows | None = None
 
     def _slots(self, epoch: int, first: int) -> Iterator[Slot]:
@@ -156,9 +158,6 @@ class DatasetSource(_ByPlace):
         )
 
 
-BATCHES_LOCK = ("batch_size", "micro_batch", "workers", "prefetch", "pin")
-
-
 class LoaderSource(_ByPlace):
     """Windows of a DataLoader (torchdata's too) over a map-style Dataset, `accumulation` of its batches in each.
 
@@ -169,7 +168,7 @@ class LoaderSource(_ByPlace):
     locked: tuple[str, ...] = BATCHES_LOCK
 
     def __init__(self, loader: Any, workload: Workload, settings: Settings, *, rank: int = 0, world: int = 1) -> None:
-        _check_shares(settings, world)
+        check_shares(settings, world)
         _check_whole(loader, world)
         self._loader, self._workload, self._settings = loader, workload, settings
         self._rank, self._world = rank, world
@@ -252,110 +251,9 @@ class LoaderSource(_ByPlace):
         return [(batch,) if loader.batch_sampler is None else tuple(batch) for batch in drawn]
 
 
-class BatchesSource:
-    """Windows of an iterable that gives batches of its own."""
-
-    locked: tuple[str, ...] = BATCHES_LOCK
-
-    def __init__(self, batches: Any, workload: Workload, settings: Settings, *, rank: int = 0, world: int = 1) -> None:
-        _check_shares(settings, world)
-        self._batches, self._workload, self._settings = batches, workload, settings
-        self._rank, self._world = rank, world
-        self._fresh, self._state_to_load = True, None
-        self.examples: int | None = None
-        self.warnings: tuple[str, ...] = ()
-        if getattr(batches, "persistent_workers", False):
-            self.warnings = (
-                "`training` is a DataLoader whose loader processes outlive an epoch (persistent_workers=True), and so "
-                "does what their generators have drawn: a resumed run is exact with persistent_workers=False only",
-            )
-        try:
-            self.windows: int | None = windows_in(len(self._batches), settings.accumulation)
-        except TypeError:
-            self.windows = None
-
-    def epoch(self, number: int, first: int) -> Iterator[Window]:
-        """The windows of an epoch; those before `first` are read and left, unless a state brought them back."""
-        window = 0
-        if self._state_to_load is not None and first:
-            with running("training"):
-                self._batches.load_state_dict(self._state_to_load)
-            window = first
-        self._state_to_load = None
-        iterator = self._iterator(number)
-        count = window * self._settings.accumulation
-        while True:
-            group: list[Any] = []
-            while len(group) < self._settings.accumulation:
-                seed_generators(self._settings.seed, "data", number, count)
-                with running("training"):
-                    batch = next(iterator, END)
-                if batch is END:
-                    break
-                group.append(batch)
-                count += 1
-            if group and window >= first:
-                yield self._window(group, number, window)
-            if len(group) < self._settings.accumulation:
-                return
-            window += 1
-
-    def state(self) -> Json:
-        """The iterable's own state, where it has one that can be kept; else None.
-
-        A StatefulDataLoader's is not: it lacks what its loader processes have drawn.
-        """
-        if not all(hasattr(self._batches, name) for name in ("state_dict", "load_state_dict")) or _is_known_loader(
-            self._batches
-        ):
-            return None
-        with running("training"):
-            found = self._batches.state_dict()
-        try:
-            encode(found, "")
-        except InputError:
-            return None
-        return found
-
-    def check_at_once(self) -> AtOnce:
-        """They are read as they come."""
-        return AtOnce(examples=0, reason="`training` gives batches of its own, which are read as they come")
-
-    def load_state(self, state: Json) -> None:
-        """Have the next epoch begin where `state` says, which is the window it is asked for from."""
-        self._state_to_load = state
-
-    def close(self) -> None:
-        """Nothing to end."""
-
-    def _iterator(self, epoch: int) -> Iterator[Any]:
-        seed = self._settings.seed
-        seed_generators(seed, "data", epoch)
-        assert self._workload.training is not None
-        with running("training"):
-            # What is its own iterator can be gone through once only.
-            if not self._fresh and iter(self._batches) is self._batches:
-                self._batches = self._workload.training()
-            self._fresh = False
-        for number, generator in enumerate(own_generators(self._batches, self._workload.training)):
-            reseed(generator, derived_seed(seed, "data", epoch, number))
-        with running("training"):
-            return iter(self._batches)
-
-    def _window(self, group: list[Any], epoch: int, number: int) -> Window:
-        mine = [(place, batch) for place, batch in enumerate(group) if place % self._world == self._rank]
-        parts = []
-        for place, batch in mine or [(self._rank, group[0])]:
-            inputs, targets = pair(batch)
-            rows = count_rows(inputs)
-            weight = loss_weight(self._workload, targets, rows) if mine else 0.0
-            parts.append(MicroBatch(inputs=inputs, targets=targets, rows=rows, weight=weight, start=place))
-        return Window(epoch=epoch, number=number, micro_batches=tuple(parts))
-
-
 def can_be_taken_apart(training: Any) -> bool:
     """Whether it is a DataLoader that goes through a map-style Dataset in torch's own way, with a known length."""
-    if not _is_known_loader(training) or not is_map_style(training.dataset):
+    if not is_known_loader(training) or not is_map_style(training.dataset):
         return False
     try:
         with running("training"):
@@ -365,20 +263,8 @@ def can_be_taken_apart(training: Any) -> bool:
     return True
 
 
-def _is_known_loader(training: Any) -> bool:
-    return getattr(getattr(type(training), "__iter__", None), "__module__", None) in _LOADERS
-
-
 def _is_of_torch(sampler: Any) -> bool:
     return type(sampler).__module__.startswith(("torch.", "torchdata."))
-
-
-def _check_shares(settings: Settings, world: int) -> None:
-    if settings.accumulation < world:
-        raise InputError(
-            f"`training` is an iterable of batches, which {world} processes share batch by batch: "
-            f"give --set accumulation={world} or a multiple of it"
-        )
 
 
 def _check_whole(loader: Any, world: int) -> None:

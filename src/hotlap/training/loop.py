@@ -162,7 +162,7 @@ class Loop:
         parts = self._parts
         undone = self._buffers.put_back() and not parts.attributes.names()
         tensors = [whole(value) for value in checkpoint.model_tensors(parts.model).values()]
-        if undone and all_finite(tensors) and parts.source.state() is None:
+        if undone and all_finite(tensors) and not parts.source.ahead:
             self._save()
             return f"the state after step {self.position.step} is kept in {parts.checkpoints}"
         if checkpoint.newest(parts.checkpoints)[0] is None:

@@ -21,10 +21,7 @@ def changing(dataset: Any) -> tuple[str, ...]:
     tried = copy.copy(dataset)
     with running("training"):
         tried[0]
-    before, after = (
-        {name: value for name, value in vars(one).items() if isinstance(value, bool | int | float | str)}
-        for one in (dataset, tried)
-    )
+    before, after = plain_values(dataset), plain_values(tried)
     changed = [name for name, value in before.items() if after.get(name, value) != value]
     if not changed:
         return ()
@@ -32,6 +29,12 @@ def changing(dataset: Any) -> tuple[str, ...]:
         f"reading an example of `training` changes its {' and its '.join(map(repr, changed))}, which is not kept: what "
         "depends on it is another after --resume, and in each loader process; have it depend on the index instead",
     )
+
+
+def plain_values(owner: Any) -> dict[str, bool | int | float | str]:
+    """The attributes that are plain numbers or texts, by name."""
+    values = getattr(owner, "__dict__", {})
+    return {name: value for name, value in values.items() if isinstance(value, bool | int | float | str)}
 
 
 def draws(dataset: Any, generators: Sequence[Any]) -> bool:

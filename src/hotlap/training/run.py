@@ -16,7 +16,8 @@ from hotlap.errors import InputError, OutputError
 from hotlap.training import checkpoint, preparing, state, trimming, validation
 from hotlap.training.attributes import Attributes
 from hotlap.training.averaging import Average
-from hotlap.training.loading import BatchesSource, DatasetSource, Source, source_of
+from hotlap.training.iterables import BatchesSource
+from hotlap.training.loading import DatasetSource, Source, source_of
 from hotlap.training.loop import Loop, Parts, waited_enough
 from hotlap.training.processes import Processes, whole
 from hotlap.training.records import Records
@@ -155,9 +156,7 @@ def trimming_of(opened: Opened, settings: Settings, processes: Processes) -> tri
     """What cutting off padding changes, by real batches of this workload in fp32."""
     plain = replace(settings, trim=False, precision="fp32", workers=0, pin=False, compile=False, checkpointing=False)
     apart = processes.apart()
-    parts = [
-        make_parts(opened, replace(plain, trim=trim), Path(), apart, lambda event: None) for trim in (False, True)
-    ]
+    parts = [make_parts(opened, replace(plain, trim=trim), Path(), apart, lambda event: None) for trim in (False, True)]
     return trimming.check(parts[0], parts[1], processes)
 
 

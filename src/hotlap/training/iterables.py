@@ -1,0 +1,178 @@
+"""An iterable that gives batches of its own, gone through as it is, and found again where a run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from hotlap.core import Json
+from hotlap.errors import InputError
+from hotlap.training.at_once import AtOnce
+from hotlap.training.encoding import encode
+from hotlap.training.order import derived_seed, windows_in
+from hotlap.training.probing import plain_values
+from hotlap.training.reading import MicroBatch, Window, count_rows, loss_weight
+from hotlap.training.seeding import own_generators, reseed, seed_generators
+from hotlap.training.settings import Settings
+from hotlap.workload.evaluation import END
+from hotlap.workload.roles import pair
+from hotlap.workload.user_code import running
+from hotlap.workload.workload import Workload
+
+_LOADERS = ("torch.utils.data.dataloader", "torchdata.stateful_dataloader.stateful_dataloader")
+"""Whose way of going through a Dataset is known, so that its parts may be read in its place."""
+BATCHES_LOCK = ("batch_size", "micro_batch", "workers", "prefetch", "pin")
+
+
+class BatchesSource:
+    """Windows of an iterable that gives batches of its own."""
+
+    locked: tuple[str, ...] = BATCHES_LOCK
+
+    def __init__(self, batches: Any, workload: Workload, settings: Settings, *, rank: int = 0, world: int = 1) -> None:
+        check_shares(settings, world)
+        self._batches, self._workload, self._settings = batches, workload, settings
+        self._rank, self._world = rank, world
+        self._fresh, self._kept = True, None
+        self._first = self._values()
+        self._begun: dict[str, Any] | None = None
+        self.examples: int | None = None
+        self.warnings: tuple[str, ...] = ()
+        if getattr(batches, "persistent_workers", False):
+            self.warnings = (
+                "`training` is a DataLoader whose loader processes outlive an epoch (persistent_workers=True), and so "
+                "does what their generators have drawn: a resumed run is exact with persistent_workers=False only",
+            )
+        try:
+            self.windows: int | None = windows_in(len(self._batches), settings.accumulation)
+        except TypeError:
+            self.windows = None
+
+    def epoch(self, number: int, first: int) -> Iterator[Window]:
+        """The windows of an epoch; those before `first` are read and left, unless a state brought them back."""
+        window = first if self._brought_back(first) else 0
+        self._begun = self._values()
+        iterator = self._iterator(number)
+        count = window * self._settings.accumulation
+        while True:
+            group: list[Any] = []
+            while len(group) < self._settings.accumulation:
+                seed_generators(self._settings.seed, "data", number, count)
+                with running("training"):
+                    batch = next(iterator, END)
+                if batch is END:
+                    break
+                group.append(batch)
+                count += 1
+            if group and window >= first:
+                yield self._window(group, number, window)
+            if len(group) < self._settings.accumulation:
+                self._begun = None
+                return
+            window += 1
+
+    @property
+    def ahead(self) -> bool:
+        """Whether the iterable has a state of its own, which is past every window that was given."""
+        return self._own_state() is not None
+
+    def state(self) -> Json:
+        """The iterable's own state, where it has one that can be kept. Else the numbers of its own that have changed, as
+        they were when the epoch in work began; None where none have.
+        """
+        own = self._own_state()
+        if own is not None:
+            return {"own": own}
+        now = self._values() if self._begun is None else self._begun
+        changed = {name: value for name, value in now.items() if self._first.get(name) != value}
+        return {"values": changed} if changed else None
+
+    def _own_state(self) -> Json:
+        """None for a StatefulDataLoader's too: it lacks what its loader processes have drawn."""
+        if not all(hasattr(self._batches, name) for name in ("state_dict", "load_state_dict")) or is_known_loader(
+            self._batches
+        ):
+            return None
+        with running("training"):
+            found = self._batches.state_dict()
+        try:
+            encode(found, "")
+        except InputError:
+            return None
+        return found
+
+    def check_at_once(self) -> AtOnce:
+        """They are read as they come."""
+        return AtOnce(examples=0, reason="`training` gives batches of its own, which are read as they come")
+
+    def load_state(self, state: Json) -> None:
+        """Have the next epoch begin where `state` says, which is the window it is asked for from."""
+        self._kept = state
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+    def _brought_back(self, first: int) -> bool:
+        """Put back what was kept of another run; whether the iterable goes on at window `first` by itself then."""
+        kept, self._kept = self._kept, None
+        if kept is None:
+            return False
+        if "own" in kept:
+            # What is its own iterator is made anew for each epoch.
+            if first or not hasattr(self._batches, "__next__"):
+                with running("training"):
+                    self._batches.load_state_dict(kept["own"])
+            return True
+        owners = self._owners()
+        for name, value in kept["values"].items():
+            owner, _, attribute = name.partition(".")
+            if owner in owners:
+                setattr(owners[owner], attribute, value)
+        return False
+
+    def _owners(self) -> dict[str, Any]:
+        """The iterable, and the Dataset that it reads from."""
+        dataset = getattr(self._batches, "dataset", None)
+        return {"batches": self._batches} | ({} if dataset is None else {"dataset": dataset})
+
+    def _values(self) -> dict[str, Any]:
+        """Their own numbers and texts, by owner and name."""
+        return {f"{owner}.{name}": v for owner, one in self._owners().items() for name, v in plain_values(one).items()}
+
+    def _iterator(self, epoch: int) -> Iterator[Any]:
+        seed = self._settings.seed
+        seed_generators(seed, "data", epoch)
+        assert self._workload.training is not None
+        # What is its own iterator can be gone through once only.
+        if not self._fresh and hasattr(self._batches, "__next__"):
+            with running("training"):
+                self._batches = self._workload.training()
+        self._fresh = False
+        for number, generator in enumerate(own_generators(self._batches, self._workload.training)):
+            reseed(generator, derived_seed(seed, "data", epoch, number))
+        with running("training"):
+            return iter(self._batches)
+
+    def _window(self, group: list[Any], epoch: int, number: int) -> Window:
+        mine = [(place, batch) for place, batch in enumerate(group) if place % self._world == self._rank]
+        parts = []
+        for place, batch in mine or [(self._rank, group[0])]:
+            inputs, targets = pair(batch)
+            rows = count_rows(inputs)
+            weight = loss_weight(self._workload, targets, rows) if mine else 0.0
+            parts.append(MicroBatch(inputs=inputs, targets=targets, rows=rows, weight=weight, start=place))
+        return Window(epoch=epoch, number=number, micro_batches=tuple(parts))
+
+
+def is_known_loader(training: Any) -> bool:
+    """Whether it is torch's or torchdata's loader, and goes through its Dataset as that does."""
+    return getattr(getattr(type(training), "__iter__", None), "__module__", None) in _LOADERS
+
+
+def check_shares(settings: Settings, world: int) -> None:
+    """Raise InputError where a step has fewer batches than there are processes."""
+    if settings.accumulation < world:
+        raise InputError(
+            f"`training` is an iterable of batches, which {world} processes share batch by batch: "
+            f"give --set accumulation={world} or a multiple of it"
+        )

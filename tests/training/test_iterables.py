@@ -1,0 +1,122 @@
+"""An iterable of batches that keeps something from epoch to epoch goes on as if it had never been stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trainable
+
+import hotlap
+from hotlap.training.loop import Loop
+
+KINDS = """
+import dataclasses
+from torch.utils.data import DataLoader, IterableDataset
+
+def batch(draw):
+    rows = torch.from_numpy(draw.normal(size=(16, 6))).float()
+    return rows, rows[:, :3].argmax(1)
+
+class Counted:
+    '''Another order in each epoch, by its own count.'''
+    def __init__(self):
+        self.epoch = 0
+
+    def __iter__(self):
+        draw = np.random.default_rng(self.epoch)
+        self.epoch += 1
+        return (batch(draw) for _ in range(5))
+
+class Stream(IterableDataset):
+    def __init__(self):
+        self.epoch, self.path = 0, "GIVEN"
+
+    def __iter__(self):
+        draw = np.random.default_rng(self.epoch)
+        self.epoch += 1
+        for _ in range(40):
+            row = torch.from_numpy(draw.normal(size=6)).float()
+            yield row, row[:3].argmax()
+
+class Stateful:
+    '''Counts batches over all epochs, and keeps the count itself.'''
+    def __init__(self):
+        self.count = 0
+
+    def __iter__(self):
+        while True:
+            made = batch(np.random.default_rng(self.count))
+            self.count += 1
+            yield made
+            if self.count % 5 == 0:
+                return
+
+    def state_dict(self):
+        return {"count": self.count}
+
+    def load_state_dict(self, state):
+        self.count = state["count"]
+
+KINDS = {"counted": Counted, "loader": lambda: DataLoader(Stream(), batch_size=8), "stateful": Stateful}
+workload = dataclasses.replace(workload, training=KINDS["GIVEN"])
+"""
+
+
+class Killed(BaseException):
+    """Stands for a kill."""
+
+
+def saves_and_dies(monkeypatch: pytest.MonkeyPatch, method: str, call: int, *, before: bool) -> None:
+    """Let the run save, then 'die', before or after the given call of one of the loop's methods."""
+    own: Callable[..., Any] = getattr(Loop, method)
+    count = [0]
+
+    def dying(self: Loop, *given: Any) -> Any:
+        count[0] += 1
+        if before and count[0] == call:
+            self._save()
+            raise Killed
+        found = own(self, *given)
+        if not before and count[0] == call:
+            self._save()
+            raise Killed
+        return found
+
+    monkeypatch.setattr(Loop, method, dying)
+
+
+@pytest.mark.parametrize("kind", ["counted", "loader", "stateful"])
+@pytest.mark.parametrize("place", ["within an epoch", "between epochs"])
+def test_it_goes_on_exactly(kind: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = trainable.write(tmp_path, "rows", add=KINDS.replace("GIVEN", kind))
+    given: dict[str, Any] = {"settings": {"epochs": 3}, "threads": 1, "device": "cpu"}
+    hotlap.train(target, out=tmp_path / "whole", **given)
+    with monkeypatch.context() as patch:
+        if place == "between epochs":
+            saves_and_dies(patch, "_epoch", 3, before=True)
+        else:
+            saves_and_dies(patch, "_window", 12, before=False)
+        with pytest.raises(Killed):
+            hotlap.train(target, out=tmp_path / "out", **given)
+    hotlap.train(target, out=tmp_path / "out", resume=True, **given)
+    one, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("out", "whole"))
+    assert one == other
+
+
+def test_what_has_not_changed_is_not_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Dataset's own path, say, may be another when a run goes on."""
+    from hotlap.training.iterables import BatchesSource
+    from hotlap.training.settings import settings_for
+    from hotlap.workload.target import load_target
+
+    target = trainable.write(tmp_path, "rows", add=KINDS.replace("GIVEN", "loader"))
+    workload = load_target(target).workload
+    assert workload.training is not None
+    source = BatchesSource(workload.training(), workload, settings_for(workload, {}))
+    assert source.state() is None
+    assert len(list(source.epoch(0, 0))) == 5
+    assert source.state() == {"values": {"dataset.epoch": 1}}
+    assert not source.ahead

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def open_training(state: dict[str, Any], *, target: str, settings: Json, place: 
 def run_steps(state: dict[str, Any], *, settings: Json, batch: int, steps: int) -> Json:
     """Train for `steps` steps with `batch` rows a pass and give the process's peak, and what it held before; bytes."""
     loaded, data = _opened(state)
-    chosen = Settings(**settings)
+    chosen = _whole_rows(settings)
     made = Steps(loaded, chosen)
     base = held_bytes(chosen.device)
     before = peak_bytes(chosen.device)
@@ -65,7 +66,7 @@ def run_steps(state: dict[str, Any], *, settings: Json, batch: int, steps: int) 
 def trace_steps(state: dict[str, Any], *, settings: Json, batch: int) -> Json:
     """Record the first steps of a training with `batch` rows a pass, then look what is held; for `predict.observe`."""
     loaded, data = _opened(state)
-    chosen = Settings(**settings)
+    chosen = _whole_rows(settings)
     passes = passes_of(chosen, data.rows)
     made = Steps(loaded, chosen)
 
@@ -93,6 +94,11 @@ def peak_bytes(device: Device) -> int:
 
         return int(torch.cuda.max_memory_allocated())
     return kibibytes(fields(Path("/proc/self/status"))["VmHWM"])
+
+
+def _whole_rows(settings: Json) -> Settings:
+    """The settings without trimming: a largest example may be mostly padding, and one that is not comes, too."""
+    return replace(Settings(**settings), trim=False)
 
 
 def _opened(state: dict[str, Any]) -> tuple[Loaded, Largest]:

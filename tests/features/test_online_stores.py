@@ -23,7 +23,7 @@ from features.test_online import NAMES, REFS, keys
 from hotlap import features
 from hotlap.errors import InputError, StoreDown
 from hotlap.features.materialize import rows_of
-from hotlap.features.online_stores import way_out
+from hotlap.features.online_stores import through_feast, way_out
 from hotlap.features.store import Store
 
 pytestmark = pytest.mark.slow
@@ -173,6 +173,23 @@ def test_a_store_that_is_not_there_is_named_and_its_password_is_not(
         features.open(tmp_path / "repo", timeout_s=0.2).online({"driver_id": [3]}, ["trips:rate"])
     assert "hunter2" not in str(caught.value)
     assert "asked 2 times" in str(caught.value)
+
+
+def test_a_store_reached_through_feast_that_is_not_there_is_down(
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STORE_PASSWORD", "refused")
+    text = (repo / "feature_store.yaml").read_text().replace(repository.SQLITE, YAML["redis"] % servers.free_port())
+    copy = Path(shutil.copytree(repo, tmp_path / "repo"))
+    (copy / "feature_store.yaml").write_text(text)
+    store = features.open(copy)
+    store.reach._store = through_feast.open_store(store.reach)
+    with pytest.raises(StoreDown, match=r"redis, through Feast: ConnectionError: .* connecting to 127\.") as caught:
+        store.online({"driver_id": [3]}, ["trips:rate"])
+    assert "Connection ***" in str(caught.value)  # the password, as it happens
+    assert store.online({"driver_id": [3]}, ["trips:rate"], down="null").status("rate") == ["unavailable"]
+    with pytest.raises(StoreDown, match="redis, through Feast"):
+        store.materialize(["trips"], end=END)
 
 
 def read_by(repo: Path, tmp_path: Path, connection_string: str) -> None:

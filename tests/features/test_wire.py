@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from feast.protos.feast.types.Value_pb2 import Value
+from feast.type_map import python_values_to_proto_values
 from feast.value_type import ValueType
+from features.repository import START
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hotlap.errors import InputError, Refusal
 from hotlap.features import wire
+from hotlap.features.columns import Columns
 
 INT32, INT64 = st.integers(-(2**31), 2**31 - 1), st.integers(-(2**63), 2**63 - 1)
 SCALARS: dict[str, st.SearchStrategy[Any]] = {
@@ -89,6 +94,27 @@ def test_feasts_nulls_are_null_and_nan_stays_nan() -> None:
     array = wire.decode([message("DOUBLE", float("nan")), b"", None, null] * 10, ValueType.DOUBLE, "x")
     assert array.null_count == 30
     assert str(array[0]) == "nan"
+
+
+@pytest.mark.parametrize("rows", [1, 100])
+def test_feasts_null_moments_are_null(rows: int) -> None:
+    """Feast writes them where a materialized timestamp is missing."""
+    null = python_values_to_proto_values([np.datetime64("NaT"), np.datetime64(START)], ValueType.UNIX_TIMESTAMP)
+    column = [one.SerializeToString() for one in null] * rows
+    array = wire.decode(column, ValueType.UNIX_TIMESTAMP, "x")
+    assert array.to_pylist() == [None, START.replace(tzinfo=UTC)] * rows
+    assert Columns([("x", ValueType.UNIX_TIMESTAMP)]).decode([column])[0].equals(array)
+    lists = [message("UNIX_TIMESTAMP_LIST", [-(2**63), 0])] * rows
+    array = wire.decode(lists, ValueType.UNIX_TIMESTAMP_LIST, "x")
+    assert array.to_pylist() == [[None, datetime(1970, 1, 1, tzinfo=UTC)]] * rows
+    assert Columns([("x", ValueType.UNIX_TIMESTAMP_LIST)]).decode([lists])[0].equals(array)
+
+
+@pytest.mark.parametrize("rows", [1, 100])
+@pytest.mark.parametrize("seconds", [2**62, -(2**62), 1 - 2**63])
+def test_an_instant_that_microseconds_cant_hold_is_refused_by_name(rows: int, seconds: int) -> None:
+    with pytest.raises(Refusal, match="feature at: the store holds an instant that microseconds can't"):
+        wire.decode([message("UNIX_TIMESTAMP", seconds)] * rows, ValueType.UNIX_TIMESTAMP, "at")
 
 
 @pytest.mark.parametrize("rows", [1, 100])

@@ -139,7 +139,7 @@ def _bool(tag: bytes, one: bytes) -> bool:
     return _int64(tag, one) != 0
 
 
-def _moment(tag: bytes, one: bytes) -> int:
+def _moment(tag: bytes, one: bytes) -> int | None:
     return _in_microseconds(_int64(tag, one))
 
 
@@ -181,7 +181,9 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
     raise Unusual
 
 
-def _in_microseconds(seconds: int) -> int:
+def _in_microseconds(seconds: int) -> int | None:
+    if seconds == wire.NO_MOMENT:
+        return None
     made = seconds * 1_000_000
     if made >= 1 << 63 or made < -(1 << 63):
         raise Unusual

@@ -34,6 +34,9 @@ _FIXED = {"double": ("<f8", 8), "float": ("<f4", 4)}
 _FIELDS = {field.name: field.number for field in Value.DESCRIPTOR.fields}
 
 
+NO_MOMENT = -(1 << 63)
+"""Feast's null among timestamps."""
+_MOST_SECONDS = ((1 << 63) - 1) // 1_000_000
 _SECONDS = 6
 """A tag, and five bytes of seven bits each."""
 
@@ -144,9 +147,11 @@ def _varints(data: Array, begins: Array, ends: Array) -> Array:
 
 def _whole(numbers: Array, name: str) -> pa.Array:
     if name == "unix_timestamp":
-        if len(numbers) and np.abs(numbers).max() > np.iinfo(np.int64).max // 1_000_000:
+        absent = numbers == NO_MOMENT
+        known = np.where(absent, 0, numbers)
+        if ((known > _MOST_SECONDS) | (known < -_MOST_SECONDS)).any():
             raise Unusual
-        return pa.array(numbers * 1_000_000).cast(_UTC)
+        return pa.array(known * 1_000_000, mask=absent).cast(_UTC)
     if name == "int32":
         return pa.array(numbers.astype(np.int32))
     return pa.array(numbers != 0 if name == "bool" else numbers)
@@ -250,15 +255,23 @@ def _by_protobuf(values: Sequence[bytes | None], name: str, kind: ValueType, fea
     if form is None:
         return pa.array(made)
     if name.startswith("unix_timestamp"):
-        return _in_microseconds(made, nested)
+        try:
+            return _in_microseconds(made, nested)
+        except OverflowError:
+            raise Refusal(
+                f"feature {feature}: the store holds an instant that microseconds can't; materialize its view again"
+            ) from None
     return pa.array(made, form)
 
 
 def _in_microseconds(seconds: list[Any], nested: bool) -> pa.Array:
+    def made(one: int | None) -> int | None:
+        return None if one is None or one == NO_MOMENT else one * 1_000_000
+
     if not nested:
-        return pa.array([None if one is None else one * 1_000_000 for one in seconds], pa.int64()).cast(_UTC)
+        return pa.array(map(made, seconds), pa.int64()).cast(_UTC)
     lengths = [0 if one is None else len(one) for one in seconds]
-    items = pa.array([each * 1_000_000 for each in chain.from_iterable(one or () for one in seconds)], pa.int64())
+    items = pa.array(map(made, chain.from_iterable(one or () for one in seconds)), pa.int64())
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     mask = pa.array([one is None for one in seconds], pa.bool_())
     return pa.ListArray.from_arrays(pa.array(offsets), items.cast(_UTC), mask=mask)

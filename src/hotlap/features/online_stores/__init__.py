@@ -55,6 +55,8 @@ _WAYS_OUT = {
     "readonly database": "let this user write the file and its folder",
 }
 """What helps, by what a server's message has in it."""
+_SECRET = ("password", "token", "secret", "access_key", "api_key")
+"""Parts of the names of settings that no message tells."""
 MARK = b"hotlap:life"
 """The key of the mark that `life` keeps. No entity's key begins so: that is the number of its parts."""
 _Result = TypeVar("_Result")
@@ -182,12 +184,12 @@ class Reach:
 
 def hidden(online_store: Any, text: str) -> str:
     """The text without what the store's configuration keeps secret."""
-    secrets = [str(getattr(online_store, "password", "") or "")]
+    secrets = [value for name, value in vars(online_store).items() if any(word in name for word in _SECRET)]
     for part in str(getattr(online_store, "connection_string", "")).split(","):
         name, _, value = part.partition("=")
         secrets += [value.strip('"')] if name.strip() in ("password", "username") else []
-    for secret in filter(None, secrets):
-        text = text.replace(secret, "***")
+    for secret in secrets:
+        text = text.replace(secret, "***") if secret and isinstance(secret, str) else text
     return text
 
 

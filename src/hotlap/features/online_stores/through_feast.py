@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,14 @@ from feast.infra.key_encoding_utils import deserialize_entity_key
 from feast.infra.online_stores.helpers import get_online_store_from_config
 from feast.protos.feast.types.Value_pb2 import Value
 
+from hotlap.errors import HotlapError, InputError, StoreDown
 from hotlap.features import times
-from hotlap.features.online_stores import Answer, Ask, Reach, Rows
+from hotlap.features.online_stores import Answer, Ask, Reach, Rows, hidden, way_out
+
+_DOWN = ("OSError", "RedisError", "OperationalError", "InterfaceError", "BotoCoreError", "ClientError", "RpcError",
+         "GoogleAPIError", "DriverException", "NoHostAvailable", "PyMongoError", "TimeoutError")  # fmt: skip
+"""What the clients of Feast's stores raise, by the name of a class or of one above it, where a server does not answer
+or refuses: no client is imported here."""
 
 
 def open_store(reach: Reach) -> ThroughFeast:
@@ -19,25 +26,29 @@ def open_store(reach: Reach) -> ThroughFeast:
 
 
 class ThroughFeast:
-    """Timeouts and the pool are the store's own; what it raises when it is down is passed on as it is."""
+    """Timeouts and the pool are the store's own, and nothing is asked again."""
 
     def __init__(self, reach: Reach) -> None:
         self._config = reach.config
-        self._store = get_online_store_from_config(reach.config.online_store)
+        with self._asked():
+            self._store = get_online_store_from_config(reach.config.online_store)
 
     def read(self, asks: tuple[Ask, ...], keys: Sequence[list[bytes]]) -> list[Answer]:
         return [self._read(ask.view, ask.features, keys[ask.keys]) for ask in asks]
 
     def _read(self, view: Any, features: Sequence[str], serialized: list[bytes]) -> Answer:
         keys = [deserialize_entity_key(key) for key in serialized]
-        rows = self._store.online_read(self._config, view, keys, list(features)) if keys else []
+        with self._asked():
+            rows = self._store.online_read(self._config, view, keys, list(features)) if keys else []
         return Answer(
             [[_serialized(values, name) for _, values in rows] for name in features],
             [times.NEVER if at is None else times.microseconds(at) for at, _ in rows],
         )
 
     def write(self, rows: Rows) -> None:
-        """Rows older than the store's are left out. That is looked up first: a row written meanwhile may be lost."""
+        """Rows older than the store's are left out, by event time: Feast gives no created time back. That is looked up
+        first: a row written meanwhile may be lost.
+        """
         known = self._read(rows.view, rows.features, rows.keys).events
         kept = np.flatnonzero(rows.events >= known)
         data = [
@@ -49,16 +60,32 @@ class ThroughFeast:
             )
             for row in kept
         ]
-        self._store.online_write_batch(self._config, rows.view, data, None)
+        with self._asked():
+            self._store.online_write_batch(self._config, rows.view, data, None)
 
     def clear(self, view: Any, table: str, features: list[str]) -> None:
         """The view's table is dropped and made anew, as far as the store does that."""
         for gone, kept in (([view], []), ([], [view])):
-            self._store.update(self._config, gone, kept, [], [], partial=True)
+            with self._asked():
+                self._store.update(self._config, gone, kept, [], [], partial=True)
 
     def life(self, view: Any, table: str) -> str:
         """Feast has nothing to tell it by."""
         return ""
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        """Around a call of the store: its errors become ours, without secrets."""
+        try:
+            yield
+        except HotlapError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever the store's own client raises
+            told = hidden(self._config.online_store, " ".join(str(error).split()))[:400] or "no reason given"
+            down = {one.__name__ for one in type(error).__mro__} & {*_DOWN}
+            kind = StoreDown if down else InputError
+            place = f"online store {self._config.online_store.type}"
+            raise kind(f"{place}, through Feast: {type(error).__name__}: {told}{way_out(told)}") from None
 
 
 def _serialized(values: Any, name: str) -> bytes | None:

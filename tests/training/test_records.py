@@ -11,7 +11,7 @@ from hotlap.training.records import Records
 def test_steps_are_written_together_and_nothing_that_counts_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(records, "_CHARTS", ())
+    monkeypatch.setattr(records, "_CHARTS", {})
     monkeypatch.setattr(records, "_FLUSH_SECONDS", 1e9)
     made = Records(tmp_path, size=0, name="rows", settings={})
 
@@ -33,10 +33,60 @@ def test_steps_are_written_together_and_nothing_that_counts_waits(
 def test_the_size_is_that_of_the_file_also_after_lines_were_cut_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(records, "_CHARTS", ())
+    monkeypatch.setattr(records, "_CHARTS", {})
     (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n{"step": 2}\n')
     made = Records(tmp_path, size=12, name="rows", settings={})
     assert made.mark() == 12
     made.add({"step": 2, "loss": 0.5})
     assert made.mark() == (tmp_path / "metrics.jsonl").stat().st_size
     made.close()
+
+
+class Lost:
+    """A chart whose server is gone when it is first, then, or last asked."""
+
+    def __init__(self, when: str) -> None:
+        self._when = when
+
+    def __call__(self, folder: Path, name: str, settings: object) -> "Lost":
+        self._ask("begin")
+        return self
+
+    def add(self, step: int, numbers: dict[str, float]) -> None:
+        self._ask("add")
+
+    def close(self, finished: bool) -> None:
+        self._ask("close")
+
+    def _ask(self, what: str) -> None:
+        if what == self._when:
+            raise ConnectionError("nobody there")
+
+
+@pytest.mark.parametrize("when", ["begin", "add", "close"])
+def test_a_chart_that_fails_is_a_warning(when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "_CHARTS", {"json": Lost(when)})
+    made = Records(tmp_path, size=0, name="rows", settings={})
+    made.add({"step": 1, "loss": 0.5})
+    made.add({"step": 2, "loss": 0.5})
+    made.close()
+    (warning,) = made.warnings
+    assert warning.startswith("json has not all of the run: ConnectionError: nobody there")
+    assert len((tmp_path / "metrics.jsonl").read_bytes().splitlines()) == 2
+
+
+def test_mlflow_is_told_how_a_run_ended_also_within_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    Records(tmp_path, size=0, name="rows", settings={}).close(finished=False)
+    (alone,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    assert alone.info.status == "FAILED"
+    with mlflow.start_run() as around:
+        made = Records(tmp_path, size=0, name="rows", settings={})
+        made.add({"step": 1, "loss": 0.5})
+        made.close()
+        assert not made.warnings
+        assert mlflow.active_run().info.run_id == around.info.run_id
+    found = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    (within,) = [one for one in found if one.data.tags.get("mlflow.parentRunId") == around.info.run_id]
+    assert within.info.status == "FINISHED"

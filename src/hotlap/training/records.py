@@ -6,11 +6,14 @@ import importlib.util
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hotlap.core import Json
 from hotlap.errors import OutputError
+from hotlap.workload.user_code import describe
 
 _CHARTED = ("loss", "rate", "gradient_norm", "examples_per_second", "score")
 
@@ -32,7 +35,12 @@ class Records:
             self._file.seek(0, os.SEEK_END)
         except OSError as error:
             raise self._failed(error) from error
-        self._charts = [make(folder, name, settings) for found, make in _CHARTS if importlib.util.find_spec(found)]
+        self.warnings: list[str] = []
+        self._charts: dict[str, Any] = {}
+        for found, make in _CHARTS.items():
+            if importlib.util.find_spec(found):
+                with self._going_on(found):
+                    self._charts[found] = make(folder, name, settings)
 
     def add(self, line: Json) -> None:
         """Note one line, which has a `step`."""
@@ -46,8 +54,9 @@ class Records:
             raise self._failed(error) from error
         if self._charts:
             numbers = {name: line[name] for name in _CHARTED if line.get(name) is not None}
-            for chart in self._charts:
-                chart.add(line["step"], numbers)
+            for found, chart in list(self._charts.items()):
+                with self._going_on(found):
+                    chart.add(line["step"], numbers)
 
     def mark(self) -> int:
         """Write all through to the disk; how many bytes there are, for the checkpoint that goes with them."""
@@ -58,14 +67,24 @@ class Records:
             raise self._failed(error) from error
         return self._file.tell()
 
-    def close(self) -> None:
-        """Close the file and the charts."""
+    def close(self, *, finished: bool = True) -> None:
+        """Close the file and the charts. `finished`: whether the run came to its end."""
         try:
             self._file.close()
         except OSError as error:
             raise self._failed(error) from error
-        for chart in self._charts:
-            chart.close()
+        for found, chart in list(self._charts.items()):
+            with self._going_on(found):
+                chart.close(finished)
+
+    @contextmanager
+    def _going_on(self, chart: str) -> Iterator[None]:
+        """Around what a chart does: no run ends because a server that draws it can't be reached."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - whatever a server's own client raises
+            self._charts.pop(chart, None)
+            self.warnings.append(f"{chart} has not all of the run: {describe(error)}")
 
     def _failed(self, error: OSError) -> OutputError:
         return OutputError(f"{self._path} can't be written ({error.strerror}); make room and go on with --resume")
@@ -82,29 +101,35 @@ class _TensorBoard:
         for name, value in numbers.items():
             self._writer.add_scalar(name, value, step)
 
-    def close(self) -> None:
+    def close(self, finished: bool) -> None:
         self._writer.close()
 
 
 class _MLflow:
-    """Into the store that MLFLOW_TRACKING_URI names; else into `mlflow` beside the metrics."""
+    """Into the store that MLFLOW_TRACKING_URI names; else into `mlflow` beside the metrics. Where the user has begun a
+    run, as a child of it.
+    """
 
     def __init__(self, folder: Path, name: str, settings: Json) -> None:
         import mlflow
 
         self._mlflow: Any = mlflow
-        if not os.environ.get("MLFLOW_TRACKING_URI"):
-            (folder / "mlflow").mkdir(exist_ok=True)
-            mlflow.set_tracking_uri(f"sqlite:///{(folder / 'mlflow' / 'mlflow.db').absolute()}")
-        mlflow.set_experiment(name)
-        mlflow.start_run(run_name=folder.name)
+        around = mlflow.active_run()
+        if around is not None:
+            mlflow.start_run(run_name=folder.name, experiment_id=around.info.experiment_id, nested=True)
+        else:
+            if not os.environ.get("MLFLOW_TRACKING_URI"):
+                (folder / "mlflow").mkdir(exist_ok=True)
+                mlflow.set_tracking_uri(f"sqlite:///{(folder / 'mlflow' / 'mlflow.db').absolute()}")
+            mlflow.set_experiment(name)
+            mlflow.start_run(run_name=folder.name)
         mlflow.log_params(settings)
 
     def add(self, step: int, numbers: dict[str, float]) -> None:
         self._mlflow.log_metrics(numbers, step=step, synchronous=False)
 
-    def close(self) -> None:
-        self._mlflow.end_run()
+    def close(self, finished: bool) -> None:
+        self._mlflow.end_run("FINISHED" if finished else "FAILED")
 
 
-_CHARTS = (("tensorboard", _TensorBoard), ("mlflow", _MLflow))
+_CHARTS: dict[str, Any] = {"tensorboard": _TensorBoard, "mlflow": _MLflow}

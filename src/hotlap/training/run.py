@@ -82,6 +82,7 @@ def train_model(
             validation.check_there_is(opened, settings, "selection")
         kept = _kept(folder, warnings) if resume else None
         parts = make_parts(opened, settings, folder, processes, tell)
+        finished = False
         try:
             check_at_once(parts)
             warnings += [*preparing.cutting_warnings(parts.model, settings, processes.world), *parts.source.warnings]
@@ -102,10 +103,12 @@ def train_model(
             tensors = {name: whole(value) for name, value in checkpoint.model_tensors(parts.model).items()}
             if processes.writes:
                 checkpoint.write_weights(folder / WEIGHTS, tensors)
+            finished = True
         finally:
             parts.source.close()
             if parts.records is not None:
-                parts.records.close()
+                parts.records.close(finished=finished)
+                warnings += parts.records.warnings
     return Trained(
         position=end,
         steps=end.step,

@@ -20,6 +20,7 @@ import pytest
 from features import repository
 from features.repository import END
 from features.test_on_demand import FUNCTIONS
+from features.test_source import damage
 
 from hotlap import features
 from hotlap.cli.main import run
@@ -291,6 +292,13 @@ def test_what_cant_be_checked_says_why(served: Path, tmp_path: Path) -> None:
         store.check(log=tmp_path / "log")
     (tmp_path / "log/x.parquet").write_text("cut off")
     with pytest.raises(InputError, match=r"x\.parquet: can't be read as Parquet"):
+        store.check(log=tmp_path / "log")
+    shutil.rmtree(tmp_path / "log")
+    with ReadLog(tmp_path / "log") as log:
+        store.online(keys(5), ["trips:rate"], at=END, log=log)
+    (written,) = (tmp_path / "log").iterdir()
+    damage(written)
+    with pytest.raises(InputError, match=r"log: .*\.parquet can't be read \(.*\); write it anew"):
         store.check(log=tmp_path / "log")
     with pytest.raises(InputError, match="a log has its own keys and instants"):
         store.check(log=tmp_path / "log", at=END)

@@ -116,6 +116,22 @@ def test_rows_that_cant_be_read_are_said(repo: Path, tmp_path: Path) -> None:
         store.training(pl.DataFrame({"driver_id": [1], "event_timestamp": ["yesterday"]}), ["trips:rate"])
 
 
+def test_a_folder_of_rows_is_read_as_far_as_it_is_written(repo: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    store = features.open(repo)
+    with pytest.raises(InputError, match=r"the folder holds no \.parquet file; give one that does"):
+        store.training(folder, ["trips:rate"])
+    repository.asked(3).write_parquet(folder / "a.parquet")
+    (folder / ".b.parquet").write_bytes(b"still being written")
+    assert store.training(folder, ["trips:rate"]).read().num_rows == 3
+    repository.asked(3).with_columns(more=1).write_parquet(folder / "b.parquet")
+    with pytest.raises(
+        InputError, match=r"entities: .*rows: its files differ in their columns \(.*more.*write them alike"
+    ):
+        store.training(folder, ["trips:rate"])
+
+
 def test_columns_of_one_name_are_said(repo: Path) -> None:
     frame = repository.asked(2).to_pandas().rename(columns={"label": "city"})
     for rows in (frame, pa.Table.from_arrays([pa.array([1])] * 2, ["city", "city"])):

@@ -9,6 +9,7 @@ import polars as pl
 
 from hotlap.errors import InputError
 from hotlap.features import times
+from hotlap.features.source import files
 
 EVENT = "event_timestamp"
 """Feast's name for an entity frame's time column, taken where nobody names another."""
@@ -28,10 +29,13 @@ def read(entities: Any) -> pl.LazyFrame:
         path = Path(entities)
         if not path.exists():
             raise InputError(f"entities {entities}: no such file; give a frame, or the path of a Parquet file")
-        frame = pl.scan_parquet(sorted(path.rglob("*.parquet")) if path.is_dir() else path, glob=False)
+        held = files(path) if path.is_dir() else [path]
+        if not held:
+            raise InputError(f"entities {entities}: the folder holds no .parquet file; give one that does")
+        frame = pl.scan_parquet(held, glob=False)
         try:
             frame.collect_schema()
-        except pl.exceptions.PolarsError as error:
+        except (pl.exceptions.PolarsError, OSError) as error:
             raise InputError(f"entities {entities}: can't be read as Parquet: {str(error).splitlines()[0]}") from error
         return frame
     import pyarrow as pa

@@ -36,6 +36,7 @@ from hotlap.core import Array
 from hotlap.errors import HotlapError, InputError, OutputError
 from hotlap.features import times, write
 from hotlap.features.job import METADATA
+from hotlap.features.source import collected
 
 if TYPE_CHECKING:
     from hotlap.features.online import Online
@@ -194,7 +195,7 @@ def reads(folder: Path | str, *, sample: int | None = None, seed: int = 0) -> It
     for path in found:
         try:
             about = pq.read_metadata(path)
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowException, OSError) as error:
             raise InputError(f"log {path}: can't be read as Parquet: {error}") from error
         asked = (about.metadata or {}).get(METADATA)
         if asked is None or json.loads(asked).get("format") != _FORMAT:
@@ -207,13 +208,15 @@ def reads(folder: Path | str, *, sample: int | None = None, seed: int = 0) -> It
         kept[np.random.default_rng(seed).choice(total, sample, replace=False)] = True
     begin = 0
     for (asked_text, _), paths in alike.items():
-        frame = pl.concat(
-            [pl.read_parquet(path, hive_partitioning=False, glob=False) for path in paths], how="vertical_relaxed"
-        )
+        frame = pl.concat([_frame(path) for path in paths], how="vertical_relaxed")
         mine = frame.filter(pl.Series(kept[begin : begin + len(frame)]))
         begin += len(frame)
         if len(mine):
             yield _reads(mine, json.loads(asked_text))
+
+
+def _frame(path: Path) -> pl.DataFrame:
+    return collected(pl.scan_parquet(path, hive_partitioning=False, glob=False), "log", str(path))
 
 
 def _reads(frame: pl.DataFrame, asked: dict[str, Any]) -> Reads:

@@ -51,8 +51,9 @@ def place(source: Any, repo: Path | str | None) -> str:
 
 
 def collected(rows: pl.LazyFrame, whose: str, place: str) -> pl.DataFrame:
-    """The rows, read. Raises InputError where what is in a file is damaged, though its footer could be read, and where
-    a timestamp is too far for the finest unit of its folder; `whose` rows they are and their `place` are named.
+    """The rows, read. Raises InputError where what is in a file is damaged, though its footer could be read, where a
+    timestamp is too far for the finest unit of its folder, and where files that must be alike differ; `whose` rows they
+    are and their `place` are named.
     """
     with _damage_told(whose, place):
         return rows.collect(engine="streaming")
@@ -78,6 +79,9 @@ def _damage_told(whose: str, place: str) -> Iterator[None]:
         if not told.startswith("conversion from `datetime["):
             raise
         raise InputError(f"{whose}: {place}: {told}; write all its timestamps in one unit, or none that far") from None
+    except pl.exceptions.SchemaError as error:
+        told = str(error).splitlines()[0]
+        raise InputError(f"{whose}: {place}: its files differ in their columns ({told}); write them alike") from None
     except (pl.exceptions.ComputeError, pl.exceptions.PanicException, OSError) as error:
         if isinstance(error, pl.exceptions.ComputeError) and "parquet" not in str(error):
             raise

@@ -120,7 +120,7 @@ def test_what_was_found_is_kept_when_its_proof_is_interrupted(tmp_path: Path) ->
 @pytest.mark.timeout(1200)
 def test_an_interrupted_search_confirms_what_was_best_by_then(tmp_path: Path) -> None:
     def interrupt(event: Any) -> None:
-        if event["event"] == "done" and event["status"] == "passed":
+        if event["event"] == "done" and event["name"] == "2 loader processes":
             raise KeyboardInterrupt
 
     out, target = tmp_path / "out", trainable.write(tmp_path, "rows", add=SLOW_DATA)

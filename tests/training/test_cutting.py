@@ -54,6 +54,11 @@ def added_up(outputs, labels):
     return functional.cross_entropy(outputs, labels, reduction="sum")
 workload = dataclasses.replace(workload, loss=added_up)
 """
+BALANCED = """
+def balanced(outputs, labels):
+    return functional.cross_entropy(outputs, labels) + 0.01 * outputs.softmax(1).mean(0).square().sum()
+workload = dataclasses.replace(workload, loss=balanced)
+"""
 NOT_A_NUMBER = """
 def not_a_number(outputs, labels):
     return functional.cross_entropy(outputs, labels) / 0.0
@@ -77,7 +82,7 @@ def test_rows_that_stand_alone(tmp_path: Path, add: str) -> None:
     assert reason(tmp_path, PLAIN + add) is None
 
 
-@pytest.mark.parametrize("add", [MEAN_OF_BATCH, DRAWS, STATISTICS, CONTRASTIVE, ADDED_UP])
+@pytest.mark.parametrize("add", [MEAN_OF_BATCH, DRAWS, STATISTICS, CONTRASTIVE, ADDED_UP, BALANCED])
 def test_rows_that_hang_together(tmp_path: Path, add: str) -> None:
     assert "what a row gives hangs on the others" in reason(tmp_path, PLAIN + add)
 

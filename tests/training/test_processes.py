@@ -244,6 +244,41 @@ def test_a_request_to_all_is_kept_before_any_ends(tmp_path: Path) -> None:
     assert (out / "checkpoints" / "step-00000001.json").exists(), told
 
 
+LONG = """
+import pathlib, time
+_calls = []
+def long(outputs, labels):
+    _calls.append(1)
+    if len(_calls) > 3:
+        pathlib.Path(OUT + ".scoring").touch()
+        time.sleep(60)
+    return score(outputs, labels)
+
+workload = dataclasses.replace(workload, score=long)
+"""
+"""The score before training asks for three batches; that after the first epoch takes minutes."""
+
+
+@pytest.mark.slow
+def test_scoring_is_left_when_torchrun_is_asked_to_end(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    target = trainable.write(tmp_path, "rows", add=EXACT + f"\nOUT = {str(out)!r}\n" + LONG)
+    with subprocess.Popen(launched(2, target, out), stderr=subprocess.PIPE, text=True) as started:
+        try:
+            while not Path(f"{out}.scoring").exists():
+                assert started.poll() is None
+                time.sleep(0.05)
+            began = time.monotonic()
+            started.terminate()
+            _, told = started.communicate(timeout=120)
+        finally:
+            started.terminate()
+    # torchrun kills what has not ended after 30 s.
+    assert time.monotonic() - began < 25
+    assert told.count("interrupted; what was done so far is kept") == 2, told
+    assert (out / "checkpoints" / "step-00000010.json").exists(), told
+
+
 WAITS = """
 from datetime import timedelta
 import torch

@@ -194,9 +194,7 @@ class Loop:
         patience = parts.settings.early_stop
         try:
             score = self._score("selection" if patience else "all")
-        except KeyboardInterrupt:
-            if parts.processes.world > 1:
-                raise
+        except Interrupted:
             self._end()
         if score is None:
             return None, None
@@ -210,14 +208,22 @@ class Loop:
 
     def _score(self, role: Any) -> float | None:
         parts = self._parts
-        score = None
-        if parts.processes.writes or parts.settings.sharding == "fsdp2":
-            # One of several processes can't leave the others in the middle of it.
-            alone = parts.processes.world == 1
-            with self._kept_weights(), self._stop.at_once() if alone else nullcontext():
-                score = validation.score(parts.opened, parts.model, parts.settings, role)
+        sharded = parts.stepper.sharded
+        found, left = None, False
+        if parts.processes.writes or sharded:
+            try:
+                # What takes all processes none of them can leave.
+                with self._kept_weights(), nullcontext() if sharded else self._stop.at_once():
+                    found = validation.score(parts.opened, parts.model, parts.settings, role)
+            except KeyboardInterrupt:
+                if sharded:
+                    raise
+                left = True
         self._mark = time.monotonic()
-        return parts.processes.gathered(score)[0]  # type: ignore[no-any-return]
+        score, left = parts.processes.gathered((found, left))[0]
+        if left:
+            raise Interrupted
+        return score  # type: ignore[no-any-return]
 
     def score_of_result(self) -> float | None:
         """The score on examples that chose nothing: all of them, unless a stop was chosen on some."""

@@ -70,13 +70,17 @@ def readme_features(offline: Json, online: Json) -> str:
 
 def online_table(found: Json) -> str:
     """What benchmarks/features_online.py found: reads of many keys, in turn with Feast's."""
-    head = ("store", "keys", "hotlap p50, ms", "p99, ms", "Feast p50, ms", "p99, ms", "Feast's time over hotlap's")
+    head = (
+        *("store", "keys", "hotlap p50, ms", "p99, ms", "Feast p50, ms", "p99, ms", "Feast's time over hotlap's"),
+        "Feast's response over hotlap's table",
+    )
     rows = [
         (
             STORE_NAMES[store],
             f"{row['keys']:,}",
             *(f"{row[side][of]:.3g}" for side in ("hotlap", "feast") for of in ("p50_ms", "p99_ms")),
             f"**{row['times_hotlap']:.1f}x**",
+            f"{row['response_over_table']:.1f}x",
         )
         for store, measured in found["stores"].items()
         for row in measured
@@ -89,7 +93,7 @@ def online_words(found: Json) -> list[str]:
     loaded = "" if found["quiet"] else " Other work ran beside it, so that these figures are an indication only."
     return [
         f"{about['features']} features of {about['views']} views of one entity, {about['entities']:,} keys held, "
-        f"{about['calls']} calls of each side in turn; servers on loopback. hotlap's time ends with an Arrow table and "
-        "ages, Feast's with its response, before it is made a dict.",
+        f"{about['calls']} calls of each side in turn; servers on loopback. A call ends with a dict of Python values; "
+        "in the last column hotlap's with an Arrow table, Feast's with its response, before that is made a dict.",
         f"{_circumstances(found)}, {found['when'][:10]}.{loaded}",
     ]

@@ -282,6 +282,7 @@ def test_the_readme_has_the_figures_of_training_and_features(tables: ModuleType)
 def test_online_reads_are_told_with_their_circumstances(tables: ModuleType) -> None:
     side = {"p50_ms": 0.5, "p99_ms": 0.75, "ms": [0.5]}
     row = {"keys": 1000, "calls": 3, "hotlap": side, "feast": {**side, "p50_ms": 2.0}, "times_hotlap": 4.0}
+    row["response_over_table"] = 3.5
     found = {
         "stores": {"redis": [row]},
         "configuration": {"views": 5, "features": 15, "entities": 20_000, "stores": ["redis"], "calls": 3},

@@ -46,6 +46,8 @@ class Columns:
         own = list(zip(self.names, forms, strict=True))
         self._form = pa.struct(own) if known else None
         self._table = pa.struct([*given, *own]) if known and given is not None else None
+        self._all = [field.name for field in self._table or ()]
+        self._plain = not any(map(_holds_moments, self._table or ()))
 
     def decode(self, raw: Sequence[Sequence[bytes | None]]) -> list[pa.Array]:
         """Each column's serialized values as an Arrow array of its type; all columns are of one length, or of several.
@@ -61,14 +63,12 @@ class Columns:
                 arrays[place] = array
         return arrays
 
-    def table(self, given: Sequence[Sequence[Any]], raw: Sequence[Sequence[bytes | None]]) -> pa.Table | None:
+    def few(self, given: Sequence[Sequence[Any]], raw: Sequence[Sequence[bytes | None]]) -> Held | None:
         """The columns given and the decoded ones, all of one length; None where it is not few values, of types known
         before, each written as Feast does.
         """
         made = self._few(raw) if self._table is not None else None
-        if made is None:
-            return None
-        return pa.Table.from_struct_array(pa.array(list(zip(*given, *made, strict=True)), self._table))
+        return None if made is None else Held((*map(list, given), *made), self._all, self._table, plain=self._plain)
 
     def _few(self, raw: Sequence[Sequence[bytes | None]]) -> list[list[Any]] | None:
         """Each column's Python values, where they are few."""
@@ -95,6 +95,39 @@ class Columns:
             arrays.append(whole.slice(start, len(raw[place])))
             start += len(raw[place])
         return arrays
+
+
+class Held:
+    """Columns of one length as Python values. To make Arrow's arrays of a few takes longer than to look them up, so
+    that is done once they are asked for.
+    """
+
+    __slots__ = ("_columns", "_form", "_names", "_plain", "_table")
+
+    def __init__(self, columns: Sequence[list[Any]], names: Sequence[str], form: pa.StructType, *, plain: bool) -> None:
+        """plain: Arrow gives these very values back."""
+        self._columns, self._names, self._form, self._plain = columns, names, form, plain
+        self._table: pa.Table | None = None
+
+    @property
+    def table(self) -> pa.Table:
+        """The columns as Arrow has them."""
+        if self._table is None:
+            rows = list(zip(*self._columns, strict=True))
+            self._table = pa.Table.from_struct_array(pa.array(rows, self._form))
+        return self._table
+
+    def to_dict(self) -> dict[str, list[Any]]:
+        """Each column's Python values, as `table.to_pydict()` gives them."""
+        if not self._plain:
+            made: dict[str, list[Any]] = self.table.to_pydict()
+            return made
+        return {name: [*column] for name, column in zip(self._names, self._columns, strict=True)}
+
+
+def _holds_moments(field: pa.Field) -> bool:
+    """Whether Arrow makes other values of what is read."""
+    return bool(pa.types.is_timestamp(field.type) or pa.types.is_nested(field.type))
 
 
 def _reader(kind: ValueType) -> _Read:

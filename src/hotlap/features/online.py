@@ -15,7 +15,7 @@ from hotlap.core import Array
 from hotlap.errors import InputError, StoreDown
 from hotlap.features import keys as key_forms
 from hotlap.features import times
-from hotlap.features.columns import Columns
+from hotlap.features.columns import Columns, Held
 from hotlap.features.job import plain
 from hotlap.features.online_stores import Answer, Ask
 from hotlap.features.request import Request, check_list, requested
@@ -37,9 +37,9 @@ _LookedUp = tuple[list[bytes], "Array | None"]
 class Online:
     """What an online store held at an instant.
 
-    `table`: a row for each key asked, in order: the key columns as they were given, then a column for each feature,
-    view by view, those of on-demand views last. A value that is not there, or is older than its view's time to live,
-    is null. Types are those of the features' definitions (timestamps: microseconds, UTC).
+    `table` and `to_dict()`: a row for each key asked, in order: the key columns as they were given, then a column for
+    each feature, view by view, those of on-demand views last. A value that is not there, or is older than its view's
+    time to live, is null. Types are those of the features' definitions (timestamps: microseconds, UTC).
     `events`: for each view int64[rows], the event time of the row's values in microseconds since 1970, UTC; where the
     view has no row for the key, `times.NEVER` (the least int64). An on-demand view's is that of its oldest input.
     `views`: the view of each feature's column.
@@ -48,12 +48,22 @@ class Online:
     is down.
     """
 
-    table: pa.Table
+    held: pa.Table | Held
     at: datetime
     events: dict[str, Array]
     views: dict[str, str]
     ttl: dict[str, timedelta | None]
     unavailable: dict[str, str]
+
+    @property
+    def table(self) -> pa.Table:
+        """The columns as Arrow has them."""
+        return self.held.table if isinstance(self.held, Held) else self.held
+
+    def to_dict(self) -> dict[str, list[Any]]:
+        """Each column's Python values; for few keys faster than by way of the table."""
+        made: dict[str, list[Any]] = self.held.to_dict() if isinstance(self.held, Held) else self.held.to_pydict()
+        return made
 
     def age(self, feature: str) -> Array:
         """float64[rows]: seconds from the event time of a feature's values to `at`; NaN where there is no row.
@@ -159,14 +169,14 @@ def read(
         events[view.name] = _events(own, looked_up[ask.keys][1])
         values = answer.values if view.ttl is None or expired == "keep" else _living(answer, now - view.ttl)
         raw += [values[place] for place in view.columns]
-    table = _table(plan, {name: parts.get(name, column) for name, column in given.items()}, raw, looked_up)
+    held = _held(plan, {name: parts.get(name, column) for name, column in given.items()}, raw, looked_up)
     for one in plan.request.computed:
         inputs = [events[view.name_to_use()] for view in one.view.views]
         events[one.called] = np.minimum.reduce(inputs) if inputs else np.full(rows, times.microseconds(instant))
         if unavailable and inputs:
             unavailable[one.called] = next(iter(unavailable.values()))
     return Online(
-        table=table,
+        held=held,
         at=instant,
         events=events,
         views=plan.request.views,
@@ -282,19 +292,19 @@ def _living(answer: Answer, oldest: int) -> Sequence[Sequence[bytes | None]]:
     return [[None if old else one for one, old in zip(each, gone, strict=True)] for each in answer.values]
 
 
-def _table(
+def _held(
     plan: Plan, given: dict[str, list[Any]], raw: list[Sequence[bytes | None]], looked_up: list[_LookedUp]
-) -> pa.Table:
+) -> pa.Table | Held:
     """The columns given, and those of the features: `raw` has their values for each key of `looked_up`."""
     plain = all(place is None for _, place in looked_up)
-    table = plan.columns.table(list(given.values()), raw) if plain else None
-    if table is None:
-        keys = {name: _key_column(name, column, plan.kinds.get(name)) for name, column in given.items()}
-        made = dict(zip(plan.columns.names, plan.columns.decode(raw), strict=True))
-        made = _computed(plan.request, made if plain else _rows(plan, made, looked_up), keys)
-        columns = plan.request.columns
-        table = pa.Table.from_arrays([*keys.values(), *(made[name] for name in columns)], [*keys, *columns])
-    return table
+    few = plan.columns.few(list(given.values()), raw) if plain else None
+    if few is not None:
+        return few
+    keys = {name: _key_column(name, column, plan.kinds.get(name)) for name, column in given.items()}
+    made = dict(zip(plan.columns.names, plan.columns.decode(raw), strict=True))
+    made = _computed(plan.request, made if plain else _rows(plan, made, looked_up), keys)
+    columns = plan.request.columns
+    return pa.Table.from_arrays([*keys.values(), *(made[name] for name in columns)], [*keys, *columns])
 
 
 def _rows(plan: Plan, made: dict[str, pa.Array], looked_up: list[_LookedUp]) -> dict[str, pa.Array]:

@@ -77,8 +77,8 @@ class BatchesSource:
         return self._own_state() is not None
 
     def state(self) -> Json:
-        """The iterable's own state, where it has one that can be kept. Else the numbers of its own that have changed, as
-        they were when the epoch in work began; None where none have.
+        """The iterable's own state, where it has one that can be kept. Else those of its own numbers that have changed,
+        as they were when the epoch in work began; None where none have.
         """
         own = self._own_state()
         if own is not None:

@@ -45,6 +45,18 @@ def test_a_file_that_is_there_is_kept(tmp_path: Path) -> None:
     assert file.read_text() == "mine"
 
 
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    timeline = Timeline(every=60, file=tmp_path / "memory.jsonl")
+    timeline.__enter__()
+    assert timeline._file is not None
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, timeline._file.fileno())
+    os.close(full)
+    with pytest.raises(OutputError, match=r"memory.jsonl can't be written: No space left on device; make room"):
+        timeline.__exit__(None, None, None)
+    assert timeline._file.closed
+
+
 def test_watching_ends_with_the_process() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     assert child.stdin is not None

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -95,7 +96,9 @@ class Timeline:
 
     def _run(self) -> None:
         while not self._ended.wait(self._every):
-            self._look()
+            # The last look tells, unless there is room again by then.
+            with suppress(OutputError):
+                self._look()
 
     def _look(self, *, ended: bool = True) -> None:
         use = look(self._pids, ended=ended)
@@ -110,17 +113,19 @@ class Timeline:
                 write_line(self._file, value)
 
 
-def open_lines(path: Path) -> IO[str]:
+def open_lines(path: Path) -> IO[bytes]:
     """A file to write JSON lines to; raises OutputError where it exists or can't be written."""
     try:
-        return path.open("x", encoding="utf-8")
+        return path.open("xb", buffering=0)
     except FileExistsError:
         raise OutputError(f"{path} exists already; give another file or remove it") from None
     except OSError as error:
         raise OutputError(f"{path} can't be written: {error.strerror}") from error
 
 
-def write_line(file: IO[str], value: Json) -> None:
-    """One whole line, at once, so that whoever reads along sees no half one."""
-    file.write(json.dumps(value) + "\n")
-    file.flush()
+def write_line(file: IO[bytes], value: Json) -> None:
+    """One whole line, at once, so that whoever reads along sees no half one. Raises OutputError where it can't be."""
+    try:
+        file.write(json.dumps(value).encode() + b"\n")
+    except OSError as error:
+        raise OutputError(f"{file.name} can't be written: {error.strerror}; make room, or give another file") from error

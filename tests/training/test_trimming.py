@@ -16,8 +16,8 @@ from several_processes import furthest, torchrun
 import hotlap
 from hotlap.errors import InputError
 from hotlap.training import trimming
-from hotlap.training.loading import MicroBatch
 from hotlap.training.processes import Processes
+from hotlap.training.reading import MicroBatch
 from hotlap.training.run import check_trimming, trimming_of
 from hotlap.training.settings import Settings
 from hotlap.workload.opened import open_workload

@@ -51,6 +51,12 @@ def priced(inputs):
 def single(row):
     return {"one": None if row["count"] is None else row["count"] * 2}
 
+@on_demand_feature_view(
+    sources=[trips[["rate"]].with_name("t"), ask], mode="python", schema=[Field(name="same", dtype=Float64)],
+)
+def aliased(inputs):
+    return {"same": inputs["trips__rate"]}
+
 odd = FeatureView(
     name="odd", entities=[driver], schema=[Field(name="trips__rate", dtype=Float64)],
     source=FileSource(
@@ -116,6 +122,12 @@ def test_a_feature_named_as_an_input_is_refused_but_by_its_full_name(computed: P
     assert made.column_names == [*rows().columns, "odd__trips__rate", "doubled__double"]
 
 
+def test_an_aliased_view_is_an_input_by_its_own_name_as_in_feast(computed: Path) -> None:
+    made = features.open(computed).training(rows(), ["trips:rate", "aliased:same"]).read()
+    assert made["same"].equals(made["rate"])
+    assert made["rate"].null_count < len(made)
+
+
 def test_a_service_may_name_them(computed: Path) -> None:
     made = features.open(computed).training(rows(), "asked").read()
     assert made.column_names == [*rows().columns, "rate", "double", "cost"]
@@ -171,7 +183,7 @@ def test_a_repository_without_its_source_leaves_them_out(computed: Path, tmp_pat
     for one in ("feature_store.yaml", "data/registry.db"):
         (tmp_path / one).write_bytes((computed / one).read_bytes())
     store = features.open(tmp_path)
-    assert sorted(store.left_out) == ["doubled", "priced", "single"]
+    assert sorted(store.left_out) == ["aliased", "doubled", "priced", "single"]
     with pytest.raises(InputError, match=r"view doubled is left out: .*the repository's files don't define it"):
         store.training(rows(), ["doubled:double"])
 
@@ -187,7 +199,7 @@ def test_a_function_that_is_not_the_registered_one_is_left_out(computed: Path, t
         store = features.open(computed)
     finally:
         path.write_bytes(before)
-    assert sorted(store.left_out) == ["doubled", "priced", "single"]
+    assert sorted(store.left_out) == ["aliased", "doubled", "priced", "single"]
     assert "the repository's files define another; run `feast apply`" in store.left_out["doubled"]
 
 

@@ -1,9 +1,9 @@
 """On-demand features: one function of the repository's own source, called alike for training rows and for online ones.
 
 What the function gets is the same in both places: the declared features of its input views, each as `view__feature`
-and, where nothing else has it, by its own name, and the request's columns, as the types that the registry states;
-nothing else, so that it can't lean on a column that only training has. What it gives is held to the declared names,
-types and number of rows.
+(by the view's alias too) and, where nothing else has it, by its own name, and the request's columns, as the types that
+the registry states; nothing else, so that it can't lean on a column that only training has. What it gives is held to the
+declared names, types and number of rows.
 """
 
 from __future__ import annotations
@@ -99,9 +99,14 @@ class OnDemand:
             )
         kinds = {**self.inputs, **self.request}
         given = pl.DataFrame([self._fitted(columns[name], kind) for name, kind in kinds.items()])
-        short = [(f"{view.name_to_use()}__{field.name}", field.name) for view in self.views for field in view.features]
-        seen = [*(name for _, name in short), *self.request]
-        return given.with_columns(pl.col(name).alias(new) for name, new in short if seen.count(new) == 1)
+        others = [
+            (f"{view.name_to_use()}__{field.name}", new)
+            for view in self.views
+            for field in view.features
+            for new in (field.name, f"{view.name}__{field.name}")
+        ]
+        seen = [*kinds, *(name for _, name in others)]
+        return given.with_columns(pl.col(name).alias(new) for name, new in others if seen.count(new) == 1)
 
     def _fitted(self, column: pl.Series, kind: pl.DataType) -> pl.Series:
         if column.dtype == kind or (column.dtype.is_decimal() and kind.is_float()):

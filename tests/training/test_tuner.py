@@ -167,6 +167,7 @@ def test_a_look_through_a_part_of_the_data_is_told_and_a_spent_budget_tries_noth
         "the budget was spent"
     }
     assert "memory is that of the largest of 10,250 examples" in found.warnings[0]
+    assert found.warnings[1].startswith("0 s of the budget were left, and to try one change and confirm it takes about")
 
 
 @pytest.mark.slow

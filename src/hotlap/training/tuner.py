@@ -48,6 +48,12 @@ def tune(bench: Bench, usual: Settings) -> Found:
             floor, baseline_ms, baseline_held = _noise(bench, own, peak.bytes)
         timed_seconds = max(0.0, time.monotonic() - began - load_seconds)
         costs = Costs(load=load_seconds, timed=timed_seconds, peak=peak.seconds)
+        left = max(0.0, bench.deadline - time.monotonic())
+        if kept_for_confirming(left, costs) > left:
+            warnings.append(
+                f"{left:.0f} s of the budget were left, and to try one change and confirm it takes about "
+                f"{costs.a_change + costs.confirming:.0f} s here, so that none was tried; give a longer --budget"
+            )
         tried = changes(
             bench.study,
             baseline,

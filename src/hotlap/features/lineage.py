@@ -53,8 +53,8 @@ def _clear(holder: Any) -> None:
 
 
 def function_digest(view: OnDemand) -> str:
-    """SHA-256 of an on-demand view's definition: its function's source, its mode, inputs, by which keys these are looked
-    up, and results.
+    """SHA-256 of an on-demand view's definition: its function's source, its mode, its inputs and the keys that they are
+    looked up by, its results.
     """
     looked_up = [(one.name, one.name_to_use(), sorted(one.join_key_map.items())) for one in view.views]
     kinds = [{name: str(kind) for name, kind in each.items()} for each in (view.inputs, view.request, view.features)]

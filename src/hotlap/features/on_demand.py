@@ -2,8 +2,8 @@
 
 What the function gets is the same in both places: the declared features of its input views, each as `view__feature`
 (by the view's alias too) and, where nothing else has it, by its own name, and the request's columns, as the types that
-the registry states; nothing else, so that it can't lean on a column that only training has. What it gives is held to the
-declared names, types and number of rows.
+the registry states; nothing else, so that it can't lean on a column that only training has. What it gives is held to
+the declared names, types and number of rows.
 """
 
 from __future__ import annotations

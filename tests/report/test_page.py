@@ -243,6 +243,9 @@ def test_a_tunings_speeds_are_drawn_without_a_word_on_accuracy(vary: Callable[[s
     told = _outline(result).text
     assert "Further right is faster; a whisker is the interval of the speed-up." in told
     assert "accuracy was measured" not in told
+    assert "gate" not in told
+    assert "winner, as confirmed on data that chose nothing" not in told
+    assert "today's set-up" in told
 
 
 def test_a_tuning_that_changed_nothing_speaks_of_todays_set_up(vary: Callable[[str], dict[str, Any]]) -> None:

@@ -191,6 +191,15 @@ workload = dataclasses.replace(workload, optimizer=lambda parameters: torch.opti
     assert all(torch.equal(written[name], kept[f"model.{name}"]) for name in written)
 
 
+def test_the_best_weights_are_the_average_that_was_scored(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows")
+    found = []
+    for name, settings in {"average": {}, "best": {"early_stop": 1}}.items():
+        hotlap.train(target, out=tmp_path / name, settings={"ema": 0.9, "epochs": 1, **settings}, **GIVEN)
+        found.append(load_file(tmp_path / name / "model.safetensors"))
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
 def test_loader_processes_read_the_same(tmp_path: Path) -> None:
     target = trainable.write(tmp_path, "rows")
     for workers in (0, 2):

@@ -286,7 +286,7 @@ from torch import distributed
 from hotlap.training.processes import Processes
 processes = Processes("cpu")
 options = distributed.group.WORLD._get_backend(torch.device("cpu")).options
-print("waits", options._timeout >= timedelta(hours=12))
+assert options._timeout >= timedelta(hours=12)
 processes.wait()
 processes.close()
 """
@@ -296,8 +296,7 @@ processes.close()
 def test_processes_wait_for_one_that_scores_for_hours(tmp_path: Path) -> None:
     (tmp_path / "waits.py").write_text(WAITS)
     command = [*LAUNCHER, "--standalone", "--nproc-per-node", "2", str(tmp_path / "waits.py")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    assert done.stdout.count("waits True") == 2
+    subprocess.run(command, check=True, timeout=120)
 
 
 @pytest.mark.exhaustive

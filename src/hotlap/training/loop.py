@@ -278,8 +278,9 @@ class Loop:
         parts = self._parts
         with self._kept_weights():
             taken = state.capture_weights(self.position.step, parts.model)
-        if parts.processes.writes:
-            checkpoint.save(parts.checkpoints, taken, kind="best")
+            # Within the block: what was taken are the model's own tensors.
+            if parts.processes.writes:
+                checkpoint.save(parts.checkpoints, taken, kind="best")
 
     def _worth_saving(self) -> bool:
         """At an epoch's end: always at the last one, else where saving is a small part of the time of the process that

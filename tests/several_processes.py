@@ -10,7 +10,6 @@ import numpy as np
 import psutil
 from safetensors.numpy import load_file
 
-
 LAUNCHER = [sys.executable, "-m", "torch.distributed.run"]
 
 

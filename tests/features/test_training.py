@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import resource
 import shutil
 import signal
@@ -112,6 +114,8 @@ def test_rows_that_cant_be_read_are_said(repo: Path, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("driver_id,event_timestamp\n1,2026-03-02\n")
     with pytest.raises(InputError, match=r"rows\.csv: can't be read as Parquet"):
         store.training(tmp_path / "rows.csv", ["trips:rate"])
+    with pytest.raises(InputError, match=r"entities a+: can't be read: File name too long; give another path"):
+        store.training("a" * 300, ["trips:rate"])
     with pytest.raises(InputError, match="column event_timestamp is text that can't be read as ISO 8601"):
         store.training(pl.DataFrame({"driver_id": [1], "event_timestamp": ["yesterday"]}), ["trips:rate"])
 
@@ -145,6 +149,8 @@ def test_a_place_that_cant_be_written_is_said(repo: Path) -> None:
         features.open(repo).training(rows, ["trips:rate"], out=f"/{'a' * 300}")
     with pytest.raises(OutputError, match=r"--out /none/x: no folder /none; make it first"):
         features.open(repo).training(rows, ["trips:rate"], out="/none/x")
+    with pytest.raises(OutputError, match=r"--out '/a.x00': a name with a zero byte can't be a file's; name another"):
+        features.open(repo).training(rows, ["trips:rate"], out="/a\0")
     with pytest.raises(OutputError, match=r"--out /proc/rows\.parquet: can't be written"):
         features.open(repo).training(rows, ["trips:rate"], out="/proc/rows.parquet")
 
@@ -176,6 +182,24 @@ def test_a_disk_that_fills_up_is_said_and_leaves_nothing(repo: Path, tmp_path: P
             store.training(rows, ["trips:rate"], out=tmp_path / "out.parquet")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_disk_that_is_full_until_the_file_is_closed_leaves_nothing(
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was not closed for want of room can't be closed afterwards either."""
+    closed, close = [], pq.ParquetWriter.close
+
+    def full(self: pq.ParquetWriter) -> None:
+        close(self)
+        closed.append(self)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(pq.ParquetWriter, "close", full)
+    with pytest.raises(OutputError, match=r"out.parquet: can't be written \(No space left on device\); make room"):
+        features.open(repo).training(repository.asked(10), ["trips:rate"], out=tmp_path / "out.parquet")
+    assert len(closed) == 2
     assert [*tmp_path.iterdir()] == []
 
 

@@ -27,7 +27,11 @@ def read(entities: Any) -> pl.LazyFrame:
         return entities.lazy()
     if isinstance(entities, str | Path):
         path = Path(entities)
-        if not path.exists():
+        try:
+            there = path.exists()
+        except OSError as error:
+            raise InputError(f"entities {entities}: can't be read: {error.strerror}; give another path") from None
+        if not there:
             raise InputError(f"entities {entities}: no such file; give a frame, or the path of a Parquet file")
         held = files(path) if path.is_dir() else [path]
         if not held:

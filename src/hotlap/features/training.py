@@ -132,6 +132,8 @@ def make(
 
 def _check_free(path: Path) -> None:
     """Raise OutputError where a file is there, or none can be."""
+    if "\0" in str(path):
+        raise OutputError(f"--out {str(path)!r}: a name with a zero byte can't be a file's; name another")
     with _blamed_on(path):
         if path.exists():
             raise OutputError(f"--out {path} exists; name another file, or remove it")
@@ -171,9 +173,11 @@ def _written(slices: Iterator[pa.Table], path: Path, report: Any) -> Json:
             _name(part, path)
     finally:
         with suppress(OSError):
-            if writer is not None:
-                writer.close()
-            part.unlink(missing_ok=True)
+            try:
+                if writer is not None:
+                    writer.close()
+            finally:
+                part.unlink(missing_ok=True)
     return told
 
 
@@ -188,7 +192,7 @@ def _blamed_on(path: Path) -> Iterator[None]:
 
 
 def _name(part: Path, path: Path) -> None:
-    """Give a file its name, unless another run was faster."""
+    """Give a file its name, unless another run was faster. Where files can't have a second name, that is not seen."""
     try:
         os.link(part, path)
     except FileExistsError:

@@ -78,6 +78,18 @@ def test_files_whose_types_have_nothing_in_common_are_refused(tmp_path: Path) ->
         source._parquet(tmp_path, "s")
 
 
+def test_only_of_several_files_it_is_said_that_they_differ(tmp_path: Path) -> None:
+    rows = pl.LazyFrame({"f": [1]}).select(pl.col("f").str.to_uppercase())
+    pl.DataFrame({"f": [1]}).write_parquet(tmp_path / "a.parquet")
+    for place in ("the frame given", str(tmp_path), str(tmp_path / "a.parquet")):
+        with pytest.raises(InputError, match=f"^entities: {place}: ") as caught:
+            source.collected(rows, "entities", place)
+        assert "files differ" not in str(caught.value)
+    pl.DataFrame({"f": [1]}).write_parquet(tmp_path / "b.parquet")
+    with pytest.raises(InputError, match=r"its files differ in their columns \(.*\); write them alike"):
+        source.collected(rows, "entities", str(tmp_path))
+
+
 def damage(path: Path) -> None:
     """Every page of a Parquet file; its footer stays whole."""
     held = bytearray(path.read_bytes())

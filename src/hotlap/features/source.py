@@ -81,7 +81,10 @@ def _damage_told(whose: str, place: str) -> Iterator[None]:
         raise InputError(f"{whose}: {place}: {told}; write all its timestamps in one unit, or none that far") from None
     except pl.exceptions.SchemaError as error:
         told = str(error).splitlines()[0]
-        raise InputError(f"{whose}: {place}: its files differ in their columns ({told}); write them alike") from None
+        path = Path(place)
+        if path.is_dir() and len(files(path)) > 1:
+            told = f"its files differ in their columns ({told}); write them alike"
+        raise InputError(f"{whose}: {place}: {told}") from None
     except (pl.exceptions.ComputeError, pl.exceptions.PanicException, OSError) as error:
         if isinstance(error, pl.exceptions.ComputeError) and "parquet" not in str(error):
             raise

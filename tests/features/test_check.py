@@ -181,8 +181,12 @@ asked = FeatureService(name="asked", features=[trips[["rate"]], doubled, weather
     assert "not compared: 50 reads of service asked have cost" in capsys.readouterr().out
     definitions.write_text(f"{text}{more}asked = FeatureService(name='asked', features=[weather])")
     features.apply(own)
-    with pytest.raises(InputError, match="so nothing can be said"):
+    with pytest.raises(InputError, match=r"the reads in .*log have no feature to compare, so nothing") as caught:
         features.open(own).check(log=log)
+    assert str(caught.value).endswith(
+        "give reads made since: 50 reads of service asked lack weather:rain, which it has now; "
+        "50 reads of service asked have rate, double, cost, which it has no more"
+    )
 
 
 def test_what_is_made_of_the_request_alone_is_checked(own: Path, tmp_path: Path) -> None:

@@ -83,7 +83,13 @@ def check(
         for name, told in replayed.items():
             found.setdefault(name, []).append(told)
     if not any(len(one.mismatch) for parts in found.values() for one, _, _ in parts):
-        raise InputError(f"check: no reads in {log if log is not None else 'the keys given'}, so nothing can be said")
+        whose = log if log is not None else "the keys given"
+        if not_compared and not found:
+            raise InputError(
+                f"check: the reads in {whose} have no feature to compare, so nothing can be said; give reads made "
+                f"since: {'; '.join(not_compared)}"
+            )
+        raise InputError(f"check: no reads in {whose}, so nothing can be said")
     report = {
         "reads_of": "log" if log is not None else "now",
         "known_only": by.known_only,

@@ -22,6 +22,8 @@ from hotlap import features
 from hotlap.errors import InputError
 from hotlap.features import embedded, materialize
 from hotlap.features.materialize import rows_of
+from hotlap.features.online_stores import Ask
+from hotlap.features.online_stores import embedded as own
 from hotlap.features.online_stores.embedded import column_name
 
 pytestmark = pytest.mark.slow
@@ -55,6 +57,35 @@ def test_it_gives_what_sqlite_gives(by_feast: Path, materialized: Path, rows: in
     for name in NAMES:
         assert got.status(name) == right.status(name)
         assert got.age(name).tolist() == pytest.approx(right.age(name).tolist(), nan_ok=True)
+
+
+@pytest.mark.parametrize("one_row", [True, False], ids=["a row for all views", "a row for each"])
+def test_a_key_alone_gives_what_it_gives_among_others(
+    by_feast: Path, one_row: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Known or not, living or not."""
+    if not one_row:
+        monkeypatch.setattr(own, "_fit_one_row", lambda asks: False)
+    store, asked, late = features.open(by_feast), keys(60), END + timedelta(hours=46)
+    together = store.online(asked, REFS, at=late, full_feature_names=True)
+    assert {*together.status(NAMES[0])} >= {"present", "missing", "expired"}
+    for place in range(60):
+        alone = store.online(
+            {name: [column[place]] for name, column in asked.items()}, REFS, at=late, full_feature_names=True
+        )
+        assert alone.table.equals(together.table.slice(place, 1).combine_chunks())
+        assert alone.to_dict() == alone.table.to_pydict()
+        for name in NAMES:
+            assert alone.status(name) == together.status(name)[place : place + 1]
+            assert alone.age(name).tolist() == pytest.approx(together.age(name)[place : place + 1], nan_ok=True)
+
+
+def test_more_views_than_sqlite_joins_are_read_in_rows_of_their_own() -> None:
+    few = tuple(Ask(view=None, table="t", features=("x",)) for _ in range(60))
+    assert own._fit_one_row(few)
+    assert not own._fit_one_row((*few, few[0]))
+    assert not own._fit_one_row((Ask(view=None, table="t", features=tuple(map(str, range(1_990)))),))
+    assert not own._fit_one_row(())
 
 
 def test_plain_feast_reads_what_hotlap_materialized(copy: Path) -> None:

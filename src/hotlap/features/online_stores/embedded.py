@@ -30,6 +30,9 @@ class Embedded(Sqlite):
 
     def read(self, asks: tuple[Ask, ...], keys: Sequence[list[bytes]]) -> list[Answer]:
         """All views in one statement, or in one transaction where there are too many keys for that."""
+        if all(len(own) == 1 for own in keys) and _fit_one_row(asks):
+            ((*row,),) = self._rows([(_query_of_one(asks), [keys[ask.keys][0] for ask in asks])])
+            return _answers_of_one(asks, row)
         found: list[dict[bytes, Any]] = [{} for _ in asks]
         for row in self._rows(_statements(asks, keys)):
             found[row[0]][row[1]] = row
@@ -99,6 +102,37 @@ def _query(asks: tuple[Ask, ...], counts: tuple[int, ...]) -> str:
         for view, (ask, count) in enumerate(zip(asks, counts, strict=True))
         if count
     )
+
+
+@lru_cache(maxsize=128)
+def _fit_one_row(asks: tuple[Ask, ...]) -> bool:
+    """SQLite joins 64 tables at most, and gives 2,000 columns."""
+    return 0 < len(asks) <= 60 and sum(1 + len(ask.features) for ask in asks) <= 1_990
+
+
+@lru_cache(maxsize=128)
+def _query_of_one(asks: tuple[Ask, ...]) -> str:
+    """One key of each view: a row of all views' event times and features. A row each takes a third longer."""
+    columns = (
+        f"v{place}.{name}"
+        for place, ask in enumerate(asks)
+        for name in ("event", *(quoted(column_name(one)) for one in ask.features))
+    )
+    tables = (
+        f" LEFT JOIN {quoted(table_name(ask.table))} AS v{place} ON v{place}.entity_key = ?"
+        for place, ask in enumerate(asks)
+    )
+    return f"SELECT {', '.join(columns)} FROM (SELECT 1){''.join(tables)}"
+
+
+def _answers_of_one(asks: tuple[Ask, ...], row: list[Any]) -> list[Answer]:
+    answers, start = [], 0
+    for ask in asks:
+        end = start + 1 + len(ask.features)
+        event = row[start]
+        answers.append(Answer([(one,) for one in row[start + 1 : end]], (times.NEVER if event is None else event,)))
+        start = end
+    return answers
 
 
 @lru_cache(maxsize=128)

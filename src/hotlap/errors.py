@@ -61,7 +61,7 @@ class TrainingStopped(Refusal):
     """Training can't go on from here; the last good state is kept."""
 
 
-class LoaderDied(TrainingStopped):
+class LoaderDied(Refusal):
     """A process that loads data ended by itself, which says nothing of what the training learns."""
 
 

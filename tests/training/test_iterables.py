@@ -60,7 +60,21 @@ class Stateful:
     def load_state_dict(self, state):
         self.count = state["count"]
 
-KINDS = {"counted": Counted, "loader": lambda: DataLoader(Stream(), batch_size=8), "stateful": Stateful}
+class Once:
+    '''Its own iterator, which counts and is never wound back.'''
+    def __init__(self):
+        self.count = 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.count == 5:
+            raise StopIteration
+        self.count += 1
+        return batch(np.random.default_rng(self.count))
+
+KINDS = {"once": Once, "counted": Counted, "loader": lambda: DataLoader(Stream(), batch_size=8), "stateful": Stateful}
 workload = dataclasses.replace(workload, training=KINDS["GIVEN"])
 """
 
@@ -88,8 +102,8 @@ def saves_and_dies(monkeypatch: pytest.MonkeyPatch, method: str, call: int, *, b
     monkeypatch.setattr(Loop, method, dying)
 
 
-@pytest.mark.parametrize("kind", ["counted", "loader", "stateful"])
-@pytest.mark.parametrize("place", ["within an epoch", "between epochs"])
+@pytest.mark.parametrize("kind", ["once", "counted", "loader", "stateful"])
+@pytest.mark.parametrize("place", ["within an epoch", "in its scoring", "between epochs"])
 def test_it_goes_on_exactly(kind: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = trainable.write(tmp_path, "rows", add=KINDS.replace("GIVEN", kind))
     given: dict[str, Any] = {"settings": {"epochs": 3}, "threads": 1, "device": "cpu"}
@@ -97,6 +111,8 @@ def test_it_goes_on_exactly(kind: str, place: str, tmp_path: Path, monkeypatch: 
     with monkeypatch.context() as patch:
         if place == "between epochs":
             saves_and_dies(patch, "_epoch", 3, before=True)
+        elif place == "in its scoring":
+            saves_and_dies(patch, "_judge", 2, before=True)
         else:
             saves_and_dies(patch, "_window", 12, before=False)
         with pytest.raises(Killed):
@@ -116,7 +132,8 @@ def test_what_has_not_changed_is_not_put_back(tmp_path: Path, monkeypatch: pytes
     workload = load_target(target).workload
     assert workload.training is not None
     source = BatchesSource(workload.training(), workload, settings_for(workload, {}))
-    assert source.state() is None
+    assert source.state(within_epoch=False) is None
     assert len(list(source.epoch(0, 0))) == 5
-    assert source.state() == {"values": {"dataset.epoch": 1}}
+    assert source.state(within_epoch=False) == {"values": {"dataset.epoch": 1}}
+    assert source.state(within_epoch=True) is None
     assert not source.ahead

@@ -196,8 +196,8 @@ def test_fp16_gradients_that_are_never_finite_stop_the_run(tmp_path: Path) -> No
         "workload = dataclasses.replace(workload, model=Rooted)\n"
     )
     target, out = trainable.write(tmp_path, "rows", add=rooted), tmp_path / "out"
-    with pytest.raises(TrainingStopped, match="the gradients are NaN in step 18"):
-        hotlap.train(target, out=out, settings={"precision": "fp16"}, **GIVEN)
+    with pytest.raises(TrainingStopped, match="the gradients are NaN in step 42"):
+        hotlap.train(target, out=out, settings={"precision": "fp16", "epochs": 6}, **GIVEN)
 
 
 def test_after_a_damaged_checkpoint_two_good_ones_are_kept(tmp_path: Path) -> None:
@@ -298,15 +298,17 @@ def test_an_optimizers_own_error_is_the_users_in_fp16_too(tmp_path: Path) -> Non
 def test_buffers_too_large_to_copy_are_told_to_have_changed() -> None:
     from hotlap.training.buffers import Buffers
 
-    model = torch.nn.Module()
-    model.register_buffer("small", torch.zeros(3))
-    small = Buffers(model)
-    model.register_buffer("large", torch.zeros(1_000_001))
-    large = Buffers(model)
-    small.keep()
-    large.keep()
-    assert large.put_back()
-    model.small += 1
+    models = torch.nn.Module(), torch.nn.Module()
+    for model, count in zip(models, (3, 1_000_001), strict=True):
+        model.register_buffer("buffer", torch.zeros(count))
+    kept = [Buffers(model) for model in models]
+    for one, model in zip(kept, models, strict=True):
+        one.keep()
+        assert one.put_back()
+        model.buffer.add_(1)
+    small, large = kept
     assert not large.put_back()
     assert small.put_back()
-    assert model.small.tolist() == [0, 0, 0]
+    assert models[0].buffer.tolist() == [0, 0, 0]
+    models[0].buffer = models[0].buffer + 1  # another tensor
+    assert not small.put_back()

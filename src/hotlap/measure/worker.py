@@ -32,7 +32,7 @@ class Worker:
     """One worker process. Use it as a context manager, or `close` it."""
 
     def __init__(self, *, memory_limit: int | None = None, environment: Mapping[str, str] | None = None) -> None:
-        """Start the process; `memory_limit` in bytes of resident memory, `environment` on top of ours."""
+        """Start the process; `memory_limit` in bytes that it and those it starts may hold, `environment` over ours."""
         lifeline, self._lifeline = os.pipe()
         self._report, report = os.pipe()
         self._socket, theirs = socket.socketpair()

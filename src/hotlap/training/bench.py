@@ -41,9 +41,9 @@ class Peak:
 class Bench:
     """What stays the same through one search. `deadline` is on time.monotonic's clock.
 
-    Limits are in bytes: `memory_limit` of resident memory of a process, `timing_limit` the same of each of two that
-    are timed in turn, where that is less, `peak_limit` of a training's peak (on CUDA, the device's memory). `places`
-    holds where the training data's largest example was found, once it was.
+    Limits are in bytes: `memory_limit` of what a process and those it starts hold, `timing_limit` the same of each of
+    two that are timed in turn, where that is less, `peak_limit` of a training's peak (on CUDA, the device's memory).
+    `places` holds where the training data's largest example was found, once it was.
     """
 
     target: str

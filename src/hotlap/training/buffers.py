@@ -17,7 +17,7 @@ class Buffers:
     def __init__(self, model: torch.nn.Module) -> None:
         import torch
 
-        self._own = list(model.buffers())
+        self._model, self._own = model, list(model.buffers())
         self._versions: list[int] = []
         self._kept: list[torch.Tensor] | None = None
         if sum(buffer.numel() for buffer in self._own) <= _MOST_NUMBERS:
@@ -35,9 +35,11 @@ class Buffers:
             torch._foreach_copy_(self._kept, self._own)
 
     def put_back(self) -> bool:
-        """Whether they are now what `keep` last noted."""
+        """Whether they are now what `keep` last noted. One that was assigned anew can't be."""
         import torch
 
+        if list(map(id, self._model.buffers())) != list(map(id, self._own)):
+            return False
         if self._kept is None:
             return self._versions == [buffer._version for buffer in self._own]
         if self._own:

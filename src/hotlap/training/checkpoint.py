@@ -148,8 +148,9 @@ def load_model(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> N
 
 def _prune(folder: Path, newest: int, keep_best: int | None) -> None:
     # Those of later steps than the one just written were passed over as damaged.
-    known = [(path, int(path.stem.rpartition("-")[2])) for path in _paths(folder, "step")]
-    later, steps = ([path for path, step in known if (step > newest) is past] for past in (True, False))
+    steps = _paths(folder, "step")
+    later = [path for path in steps if int(path.stem.rpartition("-")[2]) > newest]
+    steps = steps[: len(steps) - len(later)]
     kept_best = {f"best-{keep_best:08d}.json"} if keep_best is not None else set()
     # A best that an older kept checkpoint counts on stays as well: it says so itself.
     for path in steps[-_KEPT:]:

@@ -33,8 +33,7 @@ loss that balances classes over the batch, with a weight of 0.01, makes a differ
 def in_two(settings: Settings, examples: int | None) -> Settings | None:
     """Settings that compute a step of a few rows in two passes, in fp32; None where there are not two rows."""
     rows = min(_ROWS, settings.batch_size, examples or _ROWS)
-    plain = replace(settings, trim=False, precision="fp32", workers=0, pin=False, compile=False, checkpointing=False)
-    return replace(plain, batch_size=rows, micro_batch=(rows + 1) // 2) if rows > 1 else None
+    return replace(settings.for_comparing(), batch_size=rows, micro_batch=(rows + 1) // 2) if rows > 1 else None
 
 
 def why_not(parts: Parts, whole: Source, cut: Source) -> str | None:

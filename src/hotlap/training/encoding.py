@@ -26,6 +26,15 @@ def encode(value: Any, prefix: str) -> tuple[Json, dict[str, torch.Tensor]]:
     return _encode(value, prefix, tensors), tensors
 
 
+def can_be_kept(value: Any) -> bool:
+    """Whether `encode` takes it."""
+    try:
+        encode(value, "")
+    except InputError:
+        return False
+    return True
+
+
 def decode(value: Json, tensors: Mapping[str, torch.Tensor]) -> Any:
     """What `encode` was given."""
     if isinstance(value, list):

@@ -8,7 +8,7 @@ from typing import Any
 from hotlap.core import Json
 from hotlap.errors import InputError
 from hotlap.training.at_once import AtOnce
-from hotlap.training.encoding import encode
+from hotlap.training.encoding import can_be_kept
 from hotlap.training.order import derived_seed, windows_in
 from hotlap.training.probing import plain_values
 from hotlap.training.reading import MicroBatch, Window, count_rows, loss_weight
@@ -35,7 +35,8 @@ class BatchesSource:
         self._rank, self._world = rank, world
         self._fresh, self._kept = True, None
         self._first = self._values()
-        self._begun: dict[str, Any] | None = None
+        self._begun: dict[str, Any] = {}
+        self._ended = False
         self.examples: int | None = None
         self.warnings: tuple[str, ...] = ()
         if getattr(batches, "persistent_workers", False):
@@ -51,7 +52,9 @@ class BatchesSource:
     def epoch(self, number: int, first: int) -> Iterator[Window]:
         """The windows of an epoch; those before `first` are read and left, unless a state brought them back."""
         window = first if self._brought_back(first) else 0
-        self._begun = self._values()
+        if self._ended and window:
+            return
+        self._begun, self._ended = self._values(), False
         iterator = self._iterator(number)
         count = window * self._settings.accumulation
         while True:
@@ -67,7 +70,7 @@ class BatchesSource:
             if group and window >= first:
                 yield self._window(group, number, window)
             if len(group) < self._settings.accumulation:
-                self._begun = None
+                self._ended = True
                 return
             window += 1
 
@@ -76,14 +79,14 @@ class BatchesSource:
         """Whether the iterable has a state of its own, which is past every window that was given."""
         return self._own_state() is not None
 
-    def state(self) -> Json:
-        """The iterable's own state, where it has one that can be kept. Else those of its own numbers that have changed,
-        as they were when the epoch in work began; None where none have.
+    def state(self, *, within_epoch: bool) -> Json:
+        """The iterable's own state, where it has one that can be kept. Else those of its own numbers that have changed:
+        as they are, or within an epoch as they were when that began; None where none have.
         """
         own = self._own_state()
         if own is not None:
-            return {"own": own}
-        now = self._values() if self._begun is None else self._begun
+            return {"own": own, "ended": within_epoch and self._ended}
+        now = self._begun if within_epoch else self._values()
         changed = {name: value for name, value in now.items() if self._first.get(name) != value}
         return {"values": changed} if changed else None
 
@@ -95,11 +98,7 @@ class BatchesSource:
             return None
         with running("training"):
             found = self._batches.state_dict()
-        try:
-            encode(found, "")
-        except InputError:
-            return None
-        return found
+        return found if can_be_kept(found) else None
 
     def check_at_once(self) -> AtOnce:
         """They are read as they come."""
@@ -118,8 +117,9 @@ class BatchesSource:
         if kept is None:
             return False
         if "own" in kept:
+            self._ended = kept["ended"]
             # What is its own iterator is made anew for each epoch.
-            if first or not hasattr(self._batches, "__next__"):
+            if (first and not self._ended) or not self._is_an_iterator():
                 with running("training"):
                     self._batches.load_state_dict(kept["own"])
             return True
@@ -136,15 +136,20 @@ class BatchesSource:
         return {"batches": self._batches} | ({} if dataset is None else {"dataset": dataset})
 
     def _values(self) -> dict[str, Any]:
-        """Their own numbers and texts, by owner and name."""
+        """Their own numbers and texts, by owner and name; none of what is made anew for each epoch."""
+        if self._is_an_iterator():
+            return {}
         return {f"{owner}.{name}": v for owner, one in self._owners().items() for name, v in plain_values(one).items()}
+
+    def _is_an_iterator(self) -> bool:
+        """Whether it is its own iterator, which can be gone through once only."""
+        return hasattr(self._batches, "__next__")
 
     def _iterator(self, epoch: int) -> Iterator[Any]:
         seed = self._settings.seed
         seed_generators(seed, "data", epoch)
         assert self._workload.training is not None
-        # What is its own iterator can be gone through once only.
-        if not self._fresh and hasattr(self._batches, "__next__"):
+        if not self._fresh and self._is_an_iterator():
             with running("training"):
                 self._batches = self._workload.training()
         self._fresh = False

@@ -47,8 +47,11 @@ class Source(Protocol):
         """The windows of an epoch from `first` on. Epochs are asked for in order."""
         ...
 
-    def state(self) -> Json:
-        """What an iterable needs, besides epoch and window, to be taken up again; None if nothing."""
+    def state(self, *, within_epoch: bool) -> Json:
+        """What an iterable needs, besides epoch and window, to be taken up again; None if nothing.
+
+        within_epoch: that is after a window of an epoch, else between two.
+        """
         ...
 
     def check_at_once(self) -> AtOnce:
@@ -100,7 +103,7 @@ class _ByPlace:
                 self._reading = self._start(number, first)
             yield self._reading.next()
 
-    def state(self) -> Json:
+    def state(self, *, within_epoch: bool) -> Json:
         """Nothing: epoch and window say it all."""
         return None
 

@@ -160,10 +160,12 @@ class Loop:
     def _keep_good_state(self) -> str:
         """Save the state before the step that failed, unless its passes have changed what can't be put back."""
         parts = self._parts
-        undone = self._buffers.put_back() and not parts.attributes.names()
+        # What is kept takes all of them, where they share the weights.
+        (changed,) = parts.processes.sums(float(not self._buffers.put_back() or bool(parts.attributes.names())))
         tensors = [whole(value) for value in checkpoint.model_tensors(parts.model).values()]
-        if undone and all_finite(tensors) and not parts.source.ahead:
+        if not changed and all_finite(tensors) and not parts.source.ahead:
             self._save()
+            parts.processes.wait()
             return f"the state after step {self.position.step} is kept in {parts.checkpoints}"
         if checkpoint.newest(parts.checkpoints)[0] is None:
             return "there was no checkpoint before it"
@@ -258,7 +260,7 @@ class Loop:
             parts.optimizer,
             scaler=parts.stepper.scaler,
             average=parts.average,
-            loader=parts.source.state(),
+            loader=parts.source.state(within_epoch=self.position.window > 0),
             examples=parts.source.examples,
             attributes=parts.attributes,
         )

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hotlap.core import Device
 from hotlap.errors import InputError, TrainingStopped
@@ -89,23 +89,21 @@ class Processes:
         """Each value summed over all processes."""
         if self._alone:
             return list(values)
-        import torch
-        from torch import distributed
-
-        total = torch.tensor(values, dtype=torch.float64, device=self._device())
-        distributed.all_reduce(total)
-        return [float(value) for value in total.tolist()]
+        return self._reduced(values, "SUM")
 
     def most(self, count: int) -> int:
         """The largest of all processes' counts."""
         if self._alone:
             return count
+        return int(self._reduced((count,), "MAX")[0])
+
+    def _reduced(self, values: Sequence[float], operation: Literal["SUM", "MAX"]) -> list[float]:
         import torch
         from torch import distributed
 
-        largest = torch.tensor(count, device=self._device())
-        distributed.all_reduce(largest, distributed.ReduceOp.MAX)
-        return int(largest)
+        made = torch.tensor(values, dtype=torch.float64, device=self._device())
+        distributed.all_reduce(made, getattr(distributed.ReduceOp, operation))
+        return [float(value) for value in made.tolist()]
 
     def gathered(self, value: Any) -> list[Any]:
         """The plain value of each process, in the order of ranks."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hotlap.core import Json
-from hotlap.errors import LoaderDied, TrainingStopped
+from hotlap.errors import TrainingStopped
 from hotlap.training import preparing
 from hotlap.training.processes import Processes
 from hotlap.training.run import make_parts, train_model
@@ -74,8 +74,6 @@ def full(state: dict[str, Any], *, target: str, settings: Json, seed: int, folde
         trained = train_model(
             load_target(target), chosen, _fresh(folder), Processes(chosen.device), resume=False, tell=lines.append
         )
-    except LoaderDied:
-        raise
     except TrainingStopped:
         return {"score": None, "scores": [], "score_seconds": [], **_of_lines(lines, diverged=True)}
     scores, seconds, spent = list[float](), list[float](), 0.0

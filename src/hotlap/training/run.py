@@ -79,7 +79,7 @@ def train_model(
         opened = open_workload(loaded, needs=_NEEDS, command="train")
         check_trimming(opened, settings, processes)
         if settings.early_stop is not None:
-            validation.check_there_is(opened, settings, "selection")
+            validation.check_both_parts(opened, settings)
         kept = _kept(folder, warnings) if resume else None
         parts = make_parts(opened, settings, folder, processes, tell)
         finished = False
@@ -157,8 +157,7 @@ def _check(loaded: Loaded, settings: Settings) -> None:
 
 def trimming_of(opened: Opened, settings: Settings, processes: Processes) -> trimming.Trimmed:
     """What cutting off padding changes, by real batches of this workload in fp32."""
-    plain = replace(settings, trim=False, precision="fp32", workers=0, pin=False, compile=False, checkpointing=False)
-    apart = processes.apart()
+    plain, apart = settings.for_comparing(), processes.apart()
     parts = [make_parts(opened, replace(plain, trim=trim), Path(), apart, lambda event: None) for trim in (False, True)]
     return trimming.check(parts[0], parts[1], processes)
 

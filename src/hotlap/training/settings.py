@@ -88,6 +88,11 @@ class Settings:
         """The most examples in one forward pass of one process."""
         return min(self.micro_batch or self.batch_size, self.batch_size)
 
+    def for_comparing(self) -> Settings:
+        """With steps as plain as can be, in fp32: what one change makes of them shows in their last digits."""
+        plain: Any = {"trim": False, "precision": "fp32", "compile": False, "checkpointing": False}
+        return replace(self, **plain, workers=0, pin=False)
+
     def to_json(self) -> Json:
         """As `settings.json` holds it."""
         return asdict(self)

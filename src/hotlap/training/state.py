@@ -12,7 +12,7 @@ from hotlap.training import checkpoint
 from hotlap.training.attributes import Attributes
 from hotlap.training.averaging import Average
 from hotlap.training.checkpoint import Checkpoint
-from hotlap.training.encoding import decode, encode
+from hotlap.training.encoding import can_be_kept, decode, encode
 from hotlap.training.preparing import to_device_of, trainable
 from hotlap.training.processes import put, whole
 
@@ -93,7 +93,7 @@ def capture(
     if average is not None:
         tensors |= {_AVERAGE + name: whole(value) for name, value in average.tensors.items()}
     loader_json, loader_tensors = encode(loader, _LOADER)
-    others = {key: value for key, value in optimizer.state.items() if isinstance(key, str)}
+    others = {key: value for key, value in optimizer.state.items() if isinstance(key, str) and can_be_kept(value)}
     groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     optimizer_json, optimizer_tensors = encode({"groups": groups, "state": kept, "others": others}, _VALUES)
     attributes_json, attributes_tensors = attributes.capture()
@@ -183,7 +183,7 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, model: torch.nn.Module,
         name, _, key = place.rpartition(":")
         optimizer.state[parameters[name]][key] = to_device_of(parameters[name], value)
     for key, value in values.get("others", {}).items():
-        optimizer.state[key] = value
+        optimizer.state[key] = to_device_of(next(iter(parameters.values())), value)
 
 
 def _under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

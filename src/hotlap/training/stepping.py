@@ -22,6 +22,8 @@ from hotlap.workload.workload import Outputs, Workload
 if TYPE_CHECKING:
     import torch
 
+_LEAST_SCALE = 2.0**-24
+"""The least number of fp16: where gradients overflow although they are scaled down by that, no scale helps."""
 _GROWTH_STEPS = 2000
 """As torch.amp.GradScaler: after so many steps without an overflow the scale is doubled."""
 
@@ -74,7 +76,7 @@ class Stepper:
         """Compute the window and move the weights. `total` is its weight over all processes.
 
         Raises NotFinite, before the weights are touched, where the loss or the gradients are NaN or infinite; with
-        fp16 such gradients skip the step instead, and count once the scale is below 1.
+        fp16 such gradients skip the step instead, and count once the scale is below _LEAST_SCALE.
         """
         if not self._looked_at:
             check_axes(window.micro_batches[0].inputs, self._workload)
@@ -89,8 +91,8 @@ class Stepper:
                 self.optimizer.step()
             return Stepped(loss=loss, gradient_norm=norm, skipped=False)
         skipped = not math.isfinite(norm)
-        if skipped and self.scaler.get_scale() < 1:
-            raise NotFinite(what="gradients", value=norm, micro_batch=None)  # No scale is small enough.
+        if skipped and self.scaler.get_scale() < _LEAST_SCALE:
+            raise NotFinite(what="gradients", value=norm, micro_batch=None)
         with running("optimizer"):
             self.scaler.step(self.optimizer)
         self.scaler.update()

@@ -31,7 +31,7 @@ HOPELESS = 3.0
 BUDGET_SPENT = "the budget was spent"
 _INTERRUPTED = "the tuning was interrupted"
 _SURE_GAIN = math.expm1(1.645 * math.sqrt(2) * statistics.BETWEEN_PROCESS_SD)
-"""Two single starts of the same thing are further apart than this 1 time in 20."""
+"""Of two single starts of the same thing the second is faster than the first by more than this 1 time in 20."""
 _MOST_CONFIRMED = 2
 
 
@@ -177,13 +177,17 @@ def _skipped_because(change: Change, taken: Set[str], loading_share: float) -> s
 def _screened(bench: Bench, own: Own, settings: Settings, least: float, until: float) -> dict[str, Any]:
     """A set-up in turn with the baseline's process; it passes where it is `least` times as fast.
 
-    What has no answer by `until` (on time.monotonic's clock) is given up.
+    What has no answer by `until` (on time.monotonic's clock) is given up, but for a block of steps begun before that.
     """
-    baseline, seconds = own.settings, max(1.0, min(LOAD_SECONDS, until - time.monotonic()))
+    baseline = own.settings
+
+    def left() -> float:
+        return max(1.0, min(LOAD_SECONDS, until - time.monotonic()))
+
     try:
-        with bench.hold(settings, seconds=seconds) as (worker,):
+        with bench.hold(settings, seconds=left()) as (worker,):
             hopeless = HOPELESS * settings.batch_size / baseline.batch_size
-            blocks = replace(SCREENING, hopeless=hopeless, timeout=seconds)
+            blocks = replace(SCREENING, hopeless=hopeless, timeout=left())
             measured, _ = pairs.measure(own.worker, worker, blocks)
             start = per_example(measured, baseline, settings)
             held = worker.call(f"{TIMING}:held", timeout=LOAD_SECONDS)
@@ -253,7 +257,7 @@ def _of_the_own() -> Iterator[None]:
     except OutOfMemory as error:
         raise Refusal(
             f"the workload's own set-up ran out of memory when it was timed: {told(error)}. Two trainings are held "
-            "side by side for that, each in half of the memory; give a smaller batch_size, or more memory"
+            "side by side for that, and share the memory; give a smaller batch_size, or more memory"
         ) from error
     except (CandidateFailed, LoaderDied) as error:
         raise Refusal(f"the workload's own set-up can't be timed here: {told(error)}") from error

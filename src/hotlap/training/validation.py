@@ -21,13 +21,15 @@ if TYPE_CHECKING:
     import torch
 
 
-_LIMITS = Limits(max_examples=100_000_000)
+_LIMITS = Limits(max_examples=10_000_000)
 """Past that `evaluation` counts as endless."""
 
 
-def check_there_is(opened: Opened, settings: Settings, role: Role) -> None:
-    """Raise WorkloadError where `evaluation` has no example of that role."""
-    if next(roles.evaluation_rows(opened, role, seed=settings.seed, limits=_LIMITS), None) is None:
+def check_both_parts(opened: Opened, settings: Settings) -> None:
+    """Raise WorkloadError where `evaluation` has no example to choose a stop by, or none to score the result."""
+    parts: tuple[Role, ...] = ("selection", "confirmation")
+    found = (next(roles.evaluation_rows(opened, part, seed=settings.seed, limits=_LIMITS), None) for part in parts)
+    if any(one is None for one in found):
         raise WorkloadError(
             "settings: early_stop needs examples to stop by, and others to score the result; `evaluation` has too "
             "few, or batches that can't be cut: give more examples, or smaller batches"

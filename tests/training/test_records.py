@@ -1,9 +1,11 @@
 """What a run notes reaches the file in time, without a write for each step."""
 
+import os
 from pathlib import Path
 
 import pytest
 
+from hotlap.errors import OutputError
 from hotlap.training import records
 from hotlap.training.records import Records
 
@@ -47,6 +49,7 @@ class Lost:
 
     def __init__(self, when: str) -> None:
         self._when = when
+        self.ended: list[bool] = []
 
     def __call__(self, folder: Path, name: str, settings: object) -> "Lost":
         self._ask("begin")
@@ -56,6 +59,7 @@ class Lost:
         self._ask("add")
 
     def close(self, finished: bool) -> None:
+        self.ended.append(finished)
         self._ask("close")
 
     def _ask(self, what: str) -> None:
@@ -65,7 +69,8 @@ class Lost:
 
 @pytest.mark.parametrize("when", ["begin", "add", "close"])
 def test_a_chart_that_fails_is_a_warning(when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "_CHARTS", {"json": Lost(when)})
+    lost = Lost(when)
+    monkeypatch.setattr(records, "_CHARTS", {"json": lost})
     made = Records(tmp_path, size=0, name="rows", settings={})
     made.add({"step": 1, "loss": 0.5})
     made.add({"step": 2, "loss": 0.5})
@@ -73,6 +78,37 @@ def test_a_chart_that_fails_is_a_warning(when: str, tmp_path: Path, monkeypatch:
     (warning,) = made.warnings
     assert warning.startswith("json has not all of the run: ConnectionError: nobody there")
     assert len((tmp_path / "metrics.jsonl").read_bytes().splitlines()) == 2
+    assert lost.ended == {"begin": [], "add": [False], "close": [True]}[when]
+
+
+def test_charts_end_also_where_the_file_can_t_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chart = Lost("never")
+    monkeypatch.setattr(records, "_CHARTS", {"json": chart})
+    monkeypatch.setattr(records, "_FLUSH_SECONDS", 1e9)
+    made = Records(tmp_path, size=0, name="rows", settings={})
+    made.add({"step": 1, "loss": 0.5})
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, made._file.fileno())
+    os.close(full)
+    with pytest.raises(OutputError, match="No space left on device"):
+        made.close()
+    assert chart.ended == [False]
+
+
+def test_a_run_of_mlflow_that_fails_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    def lost(*_: object, **__: object) -> None:
+        raise ConnectionError("nobody there")
+
+    for call in ("log_params", "log_metrics"):
+        with monkeypatch.context() as patch:
+            patch.setattr(mlflow, call, lost)
+            made = Records(tmp_path, size=0, name="rows", settings={})
+            made.add({"step": 1, "loss": 0.5})
+            assert mlflow.active_run() is None
+            made.close()
 
 
 def test_mlflow_is_told_how_a_run_ended_also_within_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

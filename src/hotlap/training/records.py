@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +72,13 @@ class Records:
         try:
             self._file.close()
         except OSError as error:
+            finished = False
             raise self._failed(error) from error
-        for found, chart in list(self._charts.items()):
-            with self._going_on(found):
-                chart.close(finished)
+        finally:
+            for found in list(self._charts):
+                chart = self._charts.pop(found)  # closed twice, MLflow would end the run around this one too
+                with self._going_on(found):
+                    chart.close(finished)
 
     @contextmanager
     def _going_on(self, chart: str) -> Iterator[None]:
@@ -83,7 +86,9 @@ class Records:
         try:
             yield
         except Exception as error:  # noqa: BLE001 - whatever a server's own client raises
-            self._charts.pop(chart, None)
+            if (failed := self._charts.pop(chart, None)) is not None:
+                with suppress(Exception):
+                    failed.close(False)
             self.warnings.append(f"{chart} has not all of the run: {describe(error)}")
 
     def _failed(self, error: OSError) -> OutputError:
@@ -123,7 +128,12 @@ class _MLflow:
                 mlflow.set_tracking_uri(f"sqlite:///{(folder / 'mlflow' / 'mlflow.db').absolute()}")
             mlflow.set_experiment(name)
             mlflow.start_run(run_name=folder.name)
-        mlflow.log_params(settings)
+        try:
+            mlflow.log_params(settings)
+        except Exception:
+            with suppress(Exception):
+                self.close(False)
+            raise
 
     def add(self, step: int, numbers: dict[str, float]) -> None:
         self._mlflow.log_metrics(numbers, step=step, synchronous=False)

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hotlap.errors import InputError, OutputError
-from hotlap.training.memory.timeline import Timeline, watch
+from hotlap.training.memory.timeline import Timeline, open_lines, watch, write_line
 from hotlap.training.memory.use import alive
 
 
@@ -55,6 +57,22 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"memory.jsonl can't be written: No space left on device; make room"):
         timeline.__exit__(None, None, None)
     assert timeline._file.closed
+
+
+def test_a_line_that_finds_no_room_leaves_no_half_of_it(tmp_path: Path) -> None:
+    """A limit on the size of files stands for a disk that is full."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with open_lines(tmp_path / "memory.jsonl") as file:
+        write_line(file, "first")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file.tell() + 3, before[1]))
+        try:
+            with pytest.raises(OutputError, match=r"memory.jsonl can't be written: File too large; make room"):
+                write_line(file, "second")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        write_line(file, "third")
+    assert (tmp_path / "memory.jsonl").read_text() == '"first"\n"third"\n'
 
 
 def test_watching_ends_with_the_process() -> None:

@@ -124,8 +124,15 @@ def open_lines(path: Path) -> IO[bytes]:
 
 
 def write_line(file: IO[bytes], value: Json) -> None:
-    """One whole line, at once, so that whoever reads along sees no half one. Raises OutputError where it can't be."""
+    """One whole line, at once, so that whoever reads along sees no half one. Raises OutputError where it can't be, and
+    takes back what of the line was written.
+    """
+    line, start = json.dumps(value).encode() + b"\n", file.tell()
     try:
-        file.write(json.dumps(value).encode() + b"\n")
+        while line:
+            line = line[file.write(line) :]
     except OSError as error:
+        with suppress(OSError):
+            file.seek(start)
+            file.truncate()
         raise OutputError(f"{file.name} can't be written: {error.strerror}; make room, or give another file") from error

@@ -212,6 +212,23 @@ def test_what_cant_be_materialized_is_said(
         features.open(copy).materialize(views, start=start, end=end)
 
 
+def test_a_disabled_view_is_left_out_and_refused_by_name(copy: Path) -> None:
+    path = copy / "data/registry.db"
+    held: Any = registry.read(path)
+    for view in held.feature_views:
+        view.spec.disabled = view.spec.name == "trips"
+    path.write_bytes(held.SerializeToString())
+    told = features.open(copy).materialize(end=END)
+    assert sorted(told["views"]) == ["scores", "weather"]
+    with pytest.raises(InputError, match="view trips is disabled; `feast feature-views enable trips` lets it be mat"):
+        features.open(copy).materialize(["trips"], end=END)
+    for view in held.feature_views:
+        view.spec.disabled = True
+    path.write_bytes(held.SerializeToString())
+    with pytest.raises(InputError, match=r"no views with online=True are registered; disabled is \w+, \w+, \w+; def"):
+        features.open(copy).materialize(end=END)
+
+
 def test_a_source_whose_values_are_of_another_type_is_named(copy: Path) -> None:
     path = copy / "data/trips.parquet"
     pl.read_parquet(path).with_columns(rate=pl.lit("fast")).write_parquet(path)

@@ -190,11 +190,15 @@ def _chosen(store: Store, names: list[str] | None) -> list[Any]:
             raise InputError(f"view {name} is left out: {store.left_out[name]}")
         if name not in views:
             raise InputError(f"no view {name}; there are {', '.join(sorted(views)) or 'none'}")
+        if not views[name].enabled:
+            raise InputError(f"view {name} is disabled; `feast feature-views enable {name}` lets it be materialized")
         if not views[name].online:
             raise InputError(f"view {name} has online=False; set it in its definition, and apply")
-    chosen = [views[name] for name in names] if names else [one for one in views.values() if one.online]
+    chosen = [views[name] for name in names] if names else [one for one in views.values() if one.online and one.enabled]
     if not chosen:
         why = f"; left out is {', '.join(store.left_out)}" if store.left_out else ""
+        disabled = [name for name, one in views.items() if not one.enabled]
+        why += f"; disabled is {', '.join(disabled)}" if disabled else ""
         raise InputError(
             f"{store.repo}: no views {'with online=True ' if views else ''}are registered{why}; define them, and run "
             "`hotlap features apply`"
@@ -326,8 +330,8 @@ def _within(view: View, window: Window, joins: list[str]) -> tuple[pl.LazyFrame,
 
 def _identity(store: Store, view: Any, life: str) -> str:
     """A digest of what shares depend on: definition, source files, versions, and the store that they were written to,
-    which loses them where its `life` is another. A table that no file holds may change
-    between two runs, so that what is left of one is not taken up.
+    which loses them where its `life` is another. A table that no file holds may change between two runs, so that what
+    is left of one is not taken up.
     """
     from feast.infra.offline_stores.file_source import FileSource
 

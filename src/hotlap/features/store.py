@@ -192,10 +192,10 @@ class Store:
     ) -> Json:
         """Write each key's newest row from the views' sources into the online store.
 
-        views: their names; default all that are online. start, end: the event times to take, both included; UTC where
-        they have no zone. Without `start`: from where the last materialization ended, or else the view's time to live
-        before `end`, or all; rows that were created since then count too, however late they came. end: default now.
-        progress: called with a view, how many shares of its keys are through, and how many there are.
+        views: their names; default all that are online and enabled. start, end: the event times to take, both included;
+        UTC where they have no zone. Without `start`: from where the last materialization ended, or else the view's time
+        to live before `end`, or all; rows that were created since then count too, however late they came. end: default
+        now. progress: called with a view, how many shares of its keys are through, and how many there are.
 
         An older row never replaces a newer one, so that running it again, late or twice does no harm. A run that was
         killed goes on where it was. Memory holds one share of the rows at a time. Gives for each view `rows`, `start`,

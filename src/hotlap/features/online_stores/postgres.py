@@ -100,17 +100,20 @@ class Postgres:
         self._asked(run)
 
     def life(self, view: Any, table: str) -> str:
-        """The mark."""
+        """The mark, and the file that the server keeps the table in: a dump that is restored has the mark too."""
         own = sql.Identifier(table)
         keep = sql.SQL("INSERT INTO {} (entity_key, feature_name, value) VALUES (%s, '', %s) ON CONFLICT DO NOTHING")
-        find = sql.SQL("SELECT value FROM {} WHERE entity_key = %s AND feature_name = ''")
+        find = sql.SQL(
+            "SELECT pg_relation_filenode(tableoid), value FROM {} WHERE entity_key = %s AND feature_name = ''"
+        )
 
         def run(again: bool) -> Any:
             with self._pool.connection(fresh=again) as connection:
                 connection.execute(keep.format(own), [MARK, uuid.uuid4().bytes])
                 return connection.execute(find.format(own), [MARK]).fetchone()
 
-        return bytes(self._asked(run)[0]).hex()
+        file, mark = self._asked(run)
+        return f"{file} {bytes(mark).hex()}"
 
     def _asked(self, run: Any) -> Any:
         try:

@@ -116,8 +116,7 @@ class Redis:
             for number, (head, tail) in requests.items()
             for key in keys[number]
         ]
-        message = b"".join(commands)
-        replies = self._reach.asked(partial(self._answered, message, len(commands)), self._place, _DOWN, _REFUSED)
+        replies = self._asked_for(*commands)
         columns, start = {}, 0
         for number in requests:
             columns[number] = zip(*replies[start : start + len(keys[number])], strict=True)
@@ -147,20 +146,17 @@ class Redis:
                 numbers = (b"%d" % event, b"%d" % created, b"%d" % self._keep_seconds)
                 parts = (key + self._project, stamp, made, *numbers, stamp, _stamp(event), *pairs)
                 commands.append(_packed(b"EVALSHA", _SHA, b"1", *parts))
-            message, count = b"".join(commands), len(commands)
-            self._reach.asked(partial(self._answered, message, count), self._place, _DOWN, _REFUSED)
+            self._asked_for(*commands)
 
     def clear(self, view: Any, table: str, features: list[str]) -> None:
         """The view's fields in every hash of the project; what other views have in them stays."""
         fields = [*_fields(self._name(view), features), f"_ct:{self._name(view)}".encode()]
         cursor = b"0"
         while True:
-            command = _packed(b"SCAN", cursor, b"COUNT", b"%d" % _BATCH)
-            ((cursor, keys),) = self._reach.asked(partial(self._answered, command, 1), self._place, _DOWN, _REFUSED)
+            ((cursor, keys),) = self._asked_for(_packed(b"SCAN", cursor, b"COUNT", b"%d" % _BATCH))
             own = [key for key in keys if _project(key) == self._project]
-            message = b"".join(_packed(b"HDEL", key, *fields) for key in own)
             if own:
-                self._reach.asked(partial(self._answered, message, len(own)), self._place, _DOWN, _REFUSED)
+                self._asked_for(*(_packed(b"HDEL", key, *fields) for key in own))
             if cursor == b"0":
                 break
         self._asked_for(_packed(b"DEL", self._mark(view)))
@@ -183,17 +179,14 @@ class Redis:
         return key
 
     def _asked_for(self, *commands: bytes) -> list[Any]:
-        ask = partial(self._answered, b"".join(commands), len(commands))
+        ask = partial(self._exchange, b"".join(commands), len(commands))
         return self._reach.asked(ask, self._place, _DOWN, _REFUSED)
 
     def _name(self, view: Any) -> str:
         name: str = compute_versioned_name(view, self._versioned)
         return name
 
-    def _answered(self, message: bytes, replies: int, again: bool) -> list[Any]:
-        return self._exchange(message, replies)
-
-    def _exchange(self, message: bytes, replies: int) -> list[Any]:
+    def _exchange(self, message: bytes, replies: int, again: bool) -> list[Any]:
         with self._connected() as connection:
             connection.send_packed_command([message])
             return [connection.read_response(disable_decoding=True) for _ in range(replies)]

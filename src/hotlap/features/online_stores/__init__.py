@@ -58,7 +58,9 @@ _WAYS_OUT = {
 _SECRET = ("password", "token", "secret", "access_key", "api_key")
 """Parts of the names of settings that no message tells."""
 MARK = b"hotlap:life"
-"""The key of the mark that `life` keeps. No entity's key begins so: that is the number of its parts."""
+"""The key of the mark that `life` keeps. No entity's key begins so: that is the number of its parts. In Redis the key
+begins with the names of the view's keys, and this follows where an entity's values would.
+"""
 _Result = TypeVar("_Result")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from hotlap.features import times
 from hotlap.features.online_stores import MARK, Answer, Ask, Reach, Rows
-from hotlap.features.online_stores.sqlite import Sqlite, _Connection, path_of, quoted, sliced
+from hotlap.features.online_stores.sqlite import Connection, Sqlite, path_of, quoted, sliced
 
 _CACHE_KIB = 32_768
 """Of each connection, as far as pages are read: SQLite's own 2 MiB send most lookups to the system."""
@@ -38,7 +38,7 @@ class Embedded(Sqlite):
             found[row[0]][row[1]] = row
         return [_answer(ask, keys[ask.keys], rows) for ask, rows in zip(asks, found, strict=True)]
 
-    def _connect(self) -> _Connection:
+    def _connect(self) -> Connection:
         connection = super()._connect()
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         return connection
@@ -53,12 +53,11 @@ class Embedded(Sqlite):
         super().clear(view, table_name(table), features)
 
     def life(self, view: Any, table: str) -> str:
-        """As in Feast's layout; the mark stands where rows have an event time."""
-        own = quoted(table_name(table))
-        mark = (MARK, secrets.randbits(62))
-        self._written(f"INSERT OR IGNORE INTO {own} (entity_key, event) VALUES (?, ?)", [mark])
-        ((kept,),) = self._rows([(f"SELECT event FROM {own} WHERE entity_key = ?", [MARK])])
-        return f"{self._file()} {kept}"
+        return super().life(view, table_name(table))
+
+    def _mark_row(self) -> dict[str, Any]:
+        """The mark stands where rows have an event time."""
+        return {"entity_key": MARK, "event": secrets.randbits(62)}
 
 
 def table_name(table: str) -> str:

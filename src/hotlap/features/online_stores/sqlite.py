@@ -110,10 +110,16 @@ class Sqlite:
 
     def life(self, view: Any, table: str) -> str:
         """The mark, and the file: an older copy with the same mark may have taken its place."""
-        own = quoted(table)
-        self._written(f"INSERT OR IGNORE INTO {own} (entity_key, feature_name, value) VALUES (?, ?, ?)", [_mark()])
-        ((mark,),) = self._rows([(f"SELECT value FROM {own} WHERE entity_key = ?", [MARK])])
-        return f"{self._file()} {mark.hex()}"
+        own, mark = quoted(table), self._mark_row()
+        *_, drawn = mark
+        places = ", ".join("?" * len(mark))
+        self._written(f"INSERT OR IGNORE INTO {own} ({', '.join(mark)}) VALUES ({places})", [tuple(mark.values())])
+        ((kept,),) = self._rows([(f"SELECT {drawn} FROM {own} WHERE entity_key = ?", [MARK])])
+        return f"{self._file()} {kept!r}"
+
+    def _mark_row(self) -> dict[str, Any]:
+        """A row with a new mark: values by their columns, the one that is drawn at random last."""
+        return {"entity_key": MARK, "feature_name": "", "value": uuid.uuid4().bytes}
 
     def _asked(self, run: Callable[[bool], _Result]) -> _Result:
         def tried(again: bool) -> _Result:
@@ -129,7 +135,7 @@ class Sqlite:
 
         return self._reach.asked(tried, self._place, (sqlite3.OperationalError,))
 
-    def _connect(self) -> _Connection:
+    def _connect(self) -> Connection:
         file = self._file()
         if file is None:
             raise InputError(f"online store {self._path}: no such file; run `hotlap features apply` and `materialize`")
@@ -138,7 +144,7 @@ class Sqlite:
             timeout=self._reach.timeout_s,
             isolation_level=None,
             check_same_thread=False,
-            factory=_Connection,
+            factory=Connection,
         )
         connection.file = file
         connection.create_function("hotlap_number", 1, lambda text: stored(microseconds(text)), deterministic=True)
@@ -153,7 +159,7 @@ class Sqlite:
         return found.st_dev, found.st_ino
 
 
-class _Connection(sqlite3.Connection):
+class Connection(sqlite3.Connection):
     """`file`: what it was opened on."""
 
     file: tuple[int, int]
@@ -203,10 +209,6 @@ def quoted(name: str) -> str:
 def _number(column: str) -> str:
     """A time's column as stores have it now; old ones hold text, which to SQLite is more than any number."""
     return f"CASE typeof({column}) WHEN 'text' THEN hotlap_number({column}) ELSE {column} END"
-
-
-def _mark() -> tuple[bytes, str, bytes]:
-    return MARK, "", uuid.uuid4().bytes
 
 
 def microseconds(event: int | str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -53,16 +54,23 @@ rules = {"clicks": pa.DataFrameSchema({"clicked": pa.Column(pl.Int64, pa.Check.g
 """
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    (tmp_path / "data").mkdir()
+@pytest.fixture(scope="module")
+def applied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("applied")
+    (folder / "data").mkdir()
     first = pl.DataFrame({"driver_id": [1, 2], "at": [START] * 2, "made": [START] * 2, "n": [10, 20]})
-    first.write_parquet(tmp_path / "data/clicks.parquet")
+    first.write_parquet(folder / "data/clicks.parquet")
     kinds = {"small": pl.Int32, "flag": pl.Boolean, "share": pl.Float32}
     pl.DataFrame({"city": ["007"], "at": [START], "small": [1], "flag": [True], "share": [0.5]}).cast(
         kinds  # type: ignore[arg-type]
-    ).write_parquet(tmp_path / "data/kinds.parquet")
-    return features.open(repository.write(tmp_path, more=VIEW + KINDS, rows=50))
+    ).write_parquet(folder / "data/kinds.parquet")
+    return repository.write(folder, more=VIEW + KINDS, rows=50)
+
+
+@pytest.fixture
+def store(applied: Path, tmp_path: Path) -> Store:
+    """Of a repository of its own, since to apply one takes seconds."""
+    return features.open(shutil.copytree(applied, tmp_path, dirs_exist_ok=True))
 
 
 @pytest.fixture(params=["redis", "postgres"])

@@ -75,3 +75,17 @@ def test_what_cannot_be_seeded_is_left_out() -> None:
 
 def test_a_long_list_is_not_gone_through() -> None:
     assert own_generators(Holder(list(range(100_000)))) == []
+
+
+class Touchy:
+    """Says what it is only with a complaint, as torch.distributed.reduce_op does."""
+
+    @property
+    def __class__(self):
+        raise AssertionError("asked for its class")
+
+
+def test_what_stands_beside_a_function_is_not_asked_what_it_is() -> None:
+    module = {"touchy": Touchy(), "beside": random.Random(5)}
+    exec("def function(): ...", module)
+    assert own_generators(Holder(module["function"])) == [module["beside"]]

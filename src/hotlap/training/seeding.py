@@ -95,16 +95,21 @@ def _inside(one: Any, kinds: tuple[type, ...]) -> Iterator[Any]:
         yield from (one.__self__, getattr(one, "__func__", None))
     elif isinstance(one, types.GeneratorType) and one.gi_frame is not None:
         yield from one.gi_frame.f_locals.values()
-        yield from (value for value in one.gi_frame.f_globals.values() if isinstance(value, kinds))
+        yield from _of_kinds(one.gi_frame.f_globals, kinds)
     elif isinstance(one, types.FunctionType):
         yield from (cell.cell_contents for cell in one.__closure__ or () if _is_filled(cell))
         # Of a module only what is a generator itself: all that it imports would be half the world.
-        yield from (value for value in one.__globals__.values() if isinstance(value, kinds))
+        yield from _of_kinds(one.__globals__, kinds)
     else:
         yield from getattr(one, "__dict__", {}).values()
         yield from (getattr(one, name, None) for name in _slots_of(one))
         methods = (getattr(type(one), name, None) for name in ("__getitem__", "__getitems__", "__iter__", "__call__"))
         yield from (method for method in methods if isinstance(method, types.FunctionType))
+
+
+def _of_kinds(variables: Mapping[str, Any], kinds: tuple[type, ...]) -> list[Any]:
+    """By their types alone: some module's objects answer isinstance with a warning, torch.distributed's among them."""
+    return [value for value in list(variables.values()) if issubclass(type(value), kinds)]
 
 
 def _slots_of(one: Any) -> Iterator[str]:

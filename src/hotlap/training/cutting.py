@@ -7,13 +7,12 @@ up and takes no mean, functions that draw or take batch statistics, buffers that
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hotlap.errors import WorkloadError
-from hotlap.training import preparing
+from hotlap.training import comparing, preparing
 from hotlap.training.loading import Source
 from hotlap.training.reading import Window
 from hotlap.training.settings import Settings
@@ -52,8 +51,10 @@ def why_not(parts: Parts, whole: Source, cut: Source) -> str | None:
     finally:
         parts.optimizer.zero_grad(set_to_none=True)
     (loss, gradients, buffers), (other_loss, other_gradients, other_buffers) = found
-    worst = max(
-        abs(other_loss - loss) / (abs(loss) or 1.0), _apart(gradients, other_gradients), _apart(buffers, other_buffers)
+    worst = comparing.furthest(
+        comparing.of_losses(loss, other_loss),
+        comparing.of_tensors(gradients, other_gradients),
+        comparing.of_tensors(buffers, other_buffers),
     )
     if worst <= TOLERANCE:
         return None
@@ -69,27 +70,8 @@ def _computed(
     window: Window = next(iter(source.epoch(0, 0)))
     source.close()
     loss = parts.stepper.gradients(window, sum(one.weight for one in window.micro_batches) or 1.0)
-    return loss, [_gradient(one) for one in parts.model.parameters()], _copies(parts.model.buffers())
-
-
-def _gradient(parameter: torch.nn.Parameter) -> torch.Tensor:
-    import torch
-
-    if parameter.grad is None:
-        return torch.zeros((), device=parameter.device)
-    return parameter.grad.to_dense() if parameter.grad.is_sparse else parameter.grad
+    return loss, comparing.gradients_of(parts.model), _copies(parts.model.buffers())
 
 
 def _copies(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
     return [one.detach().clone() for one in tensors]
-
-
-def _apart(some: list[torch.Tensor], others: list[torch.Tensor]) -> float:
-    """How far all together are apart, relative to their norm."""
-    squares = sum(_square(one) for one in some)
-    apart = sum(_square(one.double() - other.double()) for one, other in zip(some, others, strict=True))
-    return math.sqrt(apart / squares if squares else apart)
-
-
-def _square(tensor: torch.Tensor) -> float:
-    return float(tensor.double().square().sum())

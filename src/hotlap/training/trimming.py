@@ -8,14 +8,13 @@ the gradients ignore such columns is not assumed but tried, on real batches, bef
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from hotlap.errors import WorkloadError
-from hotlap.training import preparing
+from hotlap.training import comparing, preparing
 from hotlap.training.reading import MicroBatch, Window
 from hotlap.workload.workload import Workload
 
@@ -127,21 +126,11 @@ def _difference(plain: Parts, other: Parts, window: Window) -> float:
         return 0.0
     before = plain.stepper.gradients(window, weight)
     after = other.stepper.gradients(window, weight)
-    found = (abs(after - before) / (abs(before) or 1.0), _gradients_difference(plain.model, other.model))
-    return math.inf if any(map(math.isnan, found)) else max(found)
+    return comparing.furthest(comparing.of_losses(before, after), _gradients_difference(plain.model, other.model))
 
 
 def _gradients_difference(plain: torch.nn.Module, other: torch.nn.Module) -> float:
-    import torch
-
-    def gradient(one: torch.nn.Parameter) -> torch.Tensor:
-        return torch.zeros_like(one) if one.grad is None else one.grad
-
-    pairs = zip(plain.parameters(), other.parameters(), strict=True)
-    both = [(gradient(a), gradient(b)) for a, b in pairs if a.grad is not None or b.grad is not None]
-    norm = torch.nn.utils.get_total_norm([a for a, _ in both])
-    apart = torch.nn.utils.get_total_norm([a - b for a, b in both])
-    return float(apart / norm) if float(norm) else float(apart)
+    return comparing.of_tensors(comparing.gradients_of(plain), comparing.gradients_of(other))
 
 
 def _without_randomness(model: torch.nn.Module) -> None:

@@ -24,6 +24,7 @@ from hotlap.features.entities import EVENT, in_utc
 from hotlap.features.job import plain
 from hotlap.features.offline import view_of
 from hotlap.features.on_demand import polars_kind
+from hotlap.features.online_stores import hidden
 
 if TYPE_CHECKING:
     from hotlap.features.request import Stored
@@ -172,16 +173,11 @@ class OtherOffline:
         except ImportError as error:
             raise MissingExtra(f"offline store {self.name} needs {error.name}, which is not installed") from error
         except Exception as error:  # noqa: BLE001 - whatever the store's own client raises
-            told = self._hidden(" ".join(str(error).split()))[:400] or "no reason given"
+            own = self.store.feast.config.offline_store
+            told = hidden(own, " ".join(str(error).split()), _SECRET)[:400] or "no reason given"
             down = isinstance(error, ConnectionError) or type(error).__name__ in _DOWN
             kind = StoreDown if down else InputError
             raise kind(f"offline store {self.name}, {what}: {type(error).__name__}: {told}") from None
-
-    def _hidden(self, text: str) -> str:
-        for name, value in vars(self.store.feast.config.offline_store).items():
-            if isinstance(value, str) and value and any(word in name for word in _SECRET):
-                text = text.replace(value, "***")
-        return text
 
 
 def other(store: Store) -> OtherOffline | None:

@@ -184,10 +184,10 @@ class Reach:
         raise StoreDown(f"online store {place} does not answer; asked {times_}: {told}") from None
 
 
-def hidden(online_store: Any, text: str) -> str:
-    """The text without what the store's configuration keeps secret."""
-    secrets = [value for name, value in vars(online_store).items() if any(word in name for word in _SECRET)]
-    for part in str(getattr(online_store, "connection_string", "")).split(","):
+def hidden(store: Any, text: str, words: tuple[str, ...] = _SECRET) -> str:
+    """The text without what a store's configuration keeps secret: settings with one of `words` in their names."""
+    secrets = [value for name, value in vars(store).items() if any(word in name for word in words)]
+    for part in str(getattr(store, "connection_string", "")).split(","):
         name, _, value = part.partition("=")
         secrets += [value.strip('"')] if name.strip() in ("password", "username") else []
     for secret in secrets:

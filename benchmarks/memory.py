@@ -48,12 +48,14 @@ BF16 = {"precision": "bf16"}
 LAST = {"layout": "channels_last"}
 ALL = {"precision": "bf16", "layout": "channels_last", "fused": True, "ema": 0.999, "clip": 1.0}
 TWO = {"batch_size": 128, "micro_batch": 64}
+KEPT = {"keep_memory": True}
 CASES = (
     Case(name="resnet18-64", workload="resnet18_64", batches=(48, 128)),
     Case(name="resnet18-64 bf16, channels_last, fused, EMA", workload="resnet18_64", batches=(48, 128), settings=ALL),
     Case(name="resnet18-64 SGD with momentum", workload="resnet18_64_momentum", batches=(48, 128)),
     Case(name="resnet18-224", workload="resnet18_224", batches=(16, 96)),
     Case(name="resnet18-224 channels_last", workload="resnet18_224", batches=(16, 96), settings=LAST),
+    Case(name="resnet18-64 kept memory", workload="resnet18_64", batches=(48, 128), settings=KEPT),
     Case(name="conv1d", workload="conv1d", batches=(48, 96)),
     Case(name="unet", workload="unet", batches=(16, 96)),
     Case(name="unet bf16, channels_last, fused, EMA", workload="unet", batches=(16, 96), settings=ALL),
@@ -62,8 +64,10 @@ CASES = (
     Case(name="lstm", workload="lstm", batches=(48, 128)),
     Case(name="lstm two passes a step", workload="lstm", batches=(96,), settings=TWO),
     Case(name="lstm bf16", workload="lstm", batches=(48, 128), settings=BF16),
+    Case(name="lstm kept memory", workload="lstm", batches=(48, 128), settings=KEPT),
     Case(name="minilm-64", workload="minilm_64", batches=(48, 96)),
     Case(name="minilm-64 bf16, EMA", workload="minilm_64", batches=(48, 96), settings={**BF16, "ema": 0.999}),
+    Case(name="minilm-64 kept memory", workload="minilm_64", batches=(48, 96), settings=KEPT),
     Case(name="minilm-128", workload="minilm_128", batches=(16, 96)),
 )
 

@@ -312,6 +312,19 @@ def test_numbers_that_are_not_finite_while_the_usual_set_up_is_timed(tmp_path: P
         hotlap.train(target, out=tmp_path / "out", settings={"fused": True, "micro_batch": 8}, **GIVEN)
 
 
+@pytest.mark.slow
+def test_memory_that_is_kept_changes_no_byte(tmp_path: Path) -> None:
+    """In a process of its own, where it can't be undone."""
+    target, out = trainable.write(tmp_path, "rows"), tmp_path / "out"
+    train = [sys.executable, "-m", "hotlap", "train", target, "--out", str(out), "--device", "cpu", "--threads", "1"]
+    subprocess.run([*train, "--quiet", "--set", "keep_memory=true"], check=True)
+    hotlap.train(target, out=tmp_path / "plain", **GIVEN)
+    assert (out / "model.safetensors").read_bytes() == (tmp_path / "plain" / "model.safetensors").read_bytes()
+    told = json.loads((out / "result.json").read_text())
+    assert told["best"]["name"] == "fp32, kept memory"
+    assert told["baseline"]["name"] == "fp32"
+
+
 def test_a_full_disk_leaves_what_there_was_and_says_so(tmp_path: Path) -> None:
     target, out = trainable.write(tmp_path, "rows"), tmp_path / "out"
     train = shlex.join([sys.executable, "-m", "hotlap", "train", target, "--out", str(out), "--device", "cpu"])

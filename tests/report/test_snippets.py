@@ -23,6 +23,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from hotlap.report.snippets import snippets
+from hotlap.training import heap
 from hotlap.training.reading import MicroBatch
 from hotlap.training.recompute import recompute_layers, repeated_layers
 from hotlap.training.settings import Settings
@@ -31,7 +32,7 @@ from hotlap.training.trimming import trimmed
 LOOPS = ("pytorch", "lightning", "accelerate")
 IMAGES: dict[str, Any] = {
     "precision": "bf16", "layout": "channels_last", "compile": True, "fused": True, "batch_size": 32, "micro_batch": 8,
-    "workers": 2, "prefetch": 3,
+    "workers": 2, "prefetch": 3, "keep_memory": True,
 }  # fmt: skip
 TEXTS: dict[str, Any] = {"trim": True, "foreach": True, "checkpointing": True}
 AT_ONCE: dict[str, Any] = {"at_once": True, "workers": 1, "batch_size": 16}
@@ -326,6 +327,8 @@ def test_each_setting_is_said() -> None:
             "memory_format=torch.channels_last",
         ):
             assert words in code
+        for option, value in heap.KEEPING.values():
+            assert f"_c_library.mallopt({option}, {value})" in code
         for words in ("model.compile()", "fused=True", "torch.set_num_threads(1)"):
             assert words in code
     cuda = snippets(Settings(**CUDA).to_json())

@@ -12,6 +12,7 @@ STUDY: dict[str, Any] = {
     "images": True, "fused": True, "foreach": True, "optimizer": "AdamW", "in_passes": {"reason": None},
     "repeated": 3, "locked": [],
     "trim": {"reason": None},
+    "kept_memory": {"reason": None},
     "at_once": {"reason": None},
 }  # fmt: skip
 
@@ -24,8 +25,8 @@ def by_name(settings: Settings | None = None, *, compiler: bool = True, **study:
 def test_all_is_tried_where_all_makes_sense() -> None:
     tried = [name for name, change in by_name().items() if change.reason is None]
     assert tried == [
-        "trimmed padding", "bf16", "channels_last", "fused optimizer", "batches read at once", "1 loader process",
-        "2 loader processes", "4 batches read ahead", "passes of 32", "passes of 16", "compile",
+        "trimmed padding", "bf16", "channels_last", "fused optimizer", "kept memory", "batches read at once",
+        "1 loader process", "2 loader processes", "4 batches read ahead", "passes of 32", "passes of 16", "compile",
     ]  # fmt: skip
 
 
@@ -41,6 +42,7 @@ def test_bf16_comes_last_where_the_cpu_has_no_arithmetic_for_it() -> None:
         ({"trim": {"reason": "the model looks at it"}}, "trimmed padding", "the model looks at it"),
         ({"images": False}, "channels_last", "no weight has 4 axes"),
         ({"fused": False, "optimizer": "NAdam"}, "fused optimizer", "NAdam has no fused form"),
+        ({"kept_memory": {"reason": "no mallopt"}}, "kept memory", "no mallopt"),
         ({"locked": ["workers"]}, "1 loader process", "`training` gives batches of its own"),
         ({"locked": ["micro_batch"]}, "passes of 32", "`training` gives batches of its own"),
         ({"in_passes": {"reason": "layers with randomness"}}, "passes of 32", "layers with randomness"),

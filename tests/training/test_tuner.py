@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,6 +27,7 @@ from hotlap.training.tuner import Own, climbed, least_ratio, tune
 STUDY: dict[str, Any] = {
     "bf16_arithmetic": True, "images": False, "fused": True, "foreach": False, "optimizer": "AdamW",
     "in_passes": {"reason": None}, "repeated": 0, "locked": [], "trim": {"reason": "no"}, "at_once": {"reason": "no"},
+    "kept_memory": {"reason": "no"},
 }  # fmt: skip
 COSTS = Costs(load=0.0, timed=0.0, peak=0.0)
 FUSED = Change(name="fused optimizer", settings={"fused": True})
@@ -38,6 +40,10 @@ def bench(folder: Path, *, add: str = "", seconds: float = 300.0, **limits: Any)
         target=trainable.write(folder, "rows", add=add), study=STUDY, memory_limit=4 * 2**30, work=folder,
         deadline=time.monotonic() + seconds, compiler=False, other_batch_sizes=False, tell=lambda event: None, **limits,
     )  # fmt: skip
+
+
+def held(loading_share: float, *, peak: float = 1e9) -> dict[str, float]:
+    return {"loading_share": loading_share, "peak_memory_bytes": peak}
 
 
 @contextmanager
@@ -97,7 +103,7 @@ Rows.__getitem__ = _last
 def test_a_loader_process_that_ends_is_a_failed_row(tmp_path: Path) -> None:
     search = bench(tmp_path, add=LOADER_DIES)
     with own_of(search) as own:
-        bests, (row,) = climbed(search, own, [LOADER], 0.01, 0.9, COSTS)
+        bests, (row,) = climbed(search, own, [LOADER], 0.01, held(0.9), COSTS)
     assert bests == [own.settings]
     assert row["status"] == "failed"
     assert row["reason"] == "a loader process ended by itself, most often for want of memory"
@@ -126,7 +132,7 @@ workload = dataclasses.replace(workload, loss=failing)
 def test_a_failure_of_the_own_process_is_no_candidates(tmp_path: Path, times: int) -> None:
     search = bench(tmp_path, add=f"TIMES = {times}\n{OWN_FAILS}")
     with own_of(search) as own:
-        _, rows = climbed(search, own, [BF16, FUSED], 9.0, 0.0, COSTS)
+        _, rows = climbed(search, own, [BF16, FUSED], 9.0, held(0.0), COSTS)
     if times == 1:
         assert [row["status"] for row in rows] == ["rejected", "rejected"]
     else:
@@ -148,7 +154,7 @@ workload = dataclasses.replace(workload, model=Slow)
 """
     search = bench(tmp_path, add=add)
     with own_of(search) as own:
-        _, rows = climbed(search, own, [LOADER, BF16, LOADER], 0.01, 0.001, COSTS)
+        _, rows = climbed(search, own, [LOADER, BF16, LOADER], 0.01, held(0.001), COSTS)
     assert [row["status"] for row in rows[:2]] == ["skipped", "passed"]
     assert rows[2]["status"] != "skipped"
 
@@ -190,5 +196,18 @@ def test_what_has_no_answer_in_time_is_left_untried(tmp_path: Path) -> None:
     with own_of(search) as own:
         # Loading takes longer than what is left until the confirmation.
         costs = Costs(load=0.0, timed=0.0, peak=search.deadline - time.monotonic() - 0.2)
-        _, (row,) = climbed(search, own, [FUSED], 0.01, 0.0, costs)
+        _, (row,) = climbed(search, own, [FUSED], 0.01, held(0.0), costs)
     assert (row["status"], row["reason"]) == ("skipped", "the budget was spent")
+
+
+@pytest.mark.slow
+def test_what_takes_too_much_memory_is_not_taken(tmp_path: Path) -> None:
+    kept = Change(name="kept memory", settings={"keep_memory": True}, most_memory=1.25)
+    search = bench(tmp_path)
+    with own_of(search) as own:
+        _, (row,) = climbed(search, own, [kept], -0.9, held(0.0), COSTS)
+        bests, (other,) = climbed(search, own, [kept], -0.9, held(0.0, peak=1e6), COSTS)
+    assert row["status"] == "passed"
+    assert bests == [own.settings]
+    assert other["status"] == "rejected"
+    assert re.fullmatch(r"it takes \d+\.\d\d times the memory, and 1.25 times is the most .*", other["reason"])

@@ -31,8 +31,8 @@ _SETTINGS, _RESULT = "settings.json", "result.json"
 _PLACES = ("batch_size", "accumulation", "seed")
 """What a position in the data depends on: a resumed run can't change it."""
 _SPEED = (
-    "precision", "layout", "compile", "trim", "at_once", "fused", "foreach", "micro_batch", "checkpointing", "workers",
-    "prefetch", "pin",
+    "precision", "layout", "compile", "trim", "at_once", "keep_memory", "fused", "foreach", "micro_batch",
+    "checkpointing", "workers", "prefetch", "pin",
 )  # fmt: skip
 """What makes a step faster or slower."""
 
@@ -171,6 +171,7 @@ def describe(settings: Settings, *, beside: Settings | None = None) -> str:
     words += ["trimmed padding"] if settings.trim else []
     words += ["batches read at once"] if settings.at_once else []
     words += [name for name in ("compile", "fused", "foreach", "checkpointing") if getattr(settings, name)]
+    words += ["kept memory"] if settings.keep_memory else []
     if settings.examples_a_pass < settings.batch_size:
         words.append(f"micro-batches of {settings.examples_a_pass}")
     words += [f"{settings.workers} loader process{'es' if settings.workers > 1 else ''}"] if settings.workers else []

@@ -9,6 +9,13 @@ def call(model, inputs):
     return model(*inputs) if isinstance(inputs, (tuple, list)) else model(inputs)
 """
 
+KEPT_MEMORY = """\
+_c_library = ctypes.CDLL(None)  # glibc: what tensors free stays with the process, see mallopt(3)
+_c_library.mallopt(-1, -1)  # M_TRIM_THRESHOLD
+_c_library.mallopt(-4, 0)  # M_MMAP_MAX
+_c_library.mallopt(-8, 1)  # M_ARENA_MAX
+"""
+
 IN_FP32 = '''\
 def in_fp32(outputs):
     """Outputs for the loss: tensors in half precision widened."""

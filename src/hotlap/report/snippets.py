@@ -167,6 +167,7 @@ def _imports(plan: _Plan, helpers: list[str], framework: str = "") -> list[str]:
     names += ["Dataset", "Subset", "default_convert"] if settings["at_once"] else []
     again = settings["checkpointing"]
     return [
+        *(["import ctypes"] if settings["keep_memory"] else []),
         "from collections.abc import Mapping",
         *(["from contextlib import contextmanager, nullcontext", "from functools import partial"] if again else []),
         "",
@@ -179,6 +180,7 @@ def _imports(plan: _Plan, helpers: list[str], framework: str = "") -> list[str]:
         "",
         *_yours(plan),
         *([f"torch.set_num_threads({settings['threads']})"] if settings["device"] == "cpu" else []),
+        *(parts.KEPT_MEMORY.splitlines() if settings["keep_memory"] else []),
     ]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from hotlap.errors import InputError, WorkloadError
-from hotlap.training import recompute
+from hotlap.training import heap, recompute
 from hotlap.training.seeding import seed_generators
 from hotlap.training.settings import Settings
 from hotlap.workload.opened import load_weights
@@ -28,6 +28,8 @@ def prepare_model(loaded: Loaded, settings: Settings) -> torch.nn.Module:
     """
     import torch
 
+    if settings.keep_memory and settings.device == "cpu":
+        heap.keep_memory()
     seed_generators(settings.seed, "model")
     with running("model"):
         model = loaded.workload.model()

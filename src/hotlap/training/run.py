@@ -153,6 +153,8 @@ def _check(loaded: Loaded, settings: Settings) -> None:
         raise InputError("settings: early_stop needs a score to stop by: give the workload `evaluation` and `score`")
     if settings.pin and settings.device == "cpu":
         raise InputError("settings: pin=true is for copies to a CUDA device; leave it out on the CPU")
+    if settings.keep_memory and settings.device != "cpu":
+        raise InputError("settings: keep_memory=true is for tensors on the CPU; leave it out on CUDA")
 
 
 def trimming_of(opened: Opened, settings: Settings, processes: Processes) -> trimming.Trimmed:

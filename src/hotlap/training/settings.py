@@ -30,6 +30,7 @@ class Settings:
     precision: bf16 and fp16 are autocast, weights stay fp32. layout: of 4-D weights and inputs.
     trim: columns that are padding in every row of a batch are cut off, where that changes nothing.
     at_once: the Dataset is indexed once for a batch, with an array, where that gives the same bits.
+    keep_memory: what tensors free on the CPU stays with the process, for as long as it lives (`heap`).
     fused: the optimizer's one-kernel form; foreach: that of one call for all parameters.
     checkpointing: recompute each repeated layer's activations.
     clip: largest norm of all gradients. ema: decay of an average of the weights, which is then what is kept.
@@ -47,6 +48,7 @@ class Settings:
     compile: bool = False
     trim: bool = False
     at_once: bool = False
+    keep_memory: bool = False
     fused: bool = False
     foreach: bool = False
     checkpointing: bool = False

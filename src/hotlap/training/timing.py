@@ -16,7 +16,7 @@ from typing import Any
 from hotlap.core import Json, to_json
 from hotlap.errors import WorkloadError
 from hotlap.machine.facts import facts
-from hotlap.training import cutting, preparing
+from hotlap.training import cutting, heap, preparing
 from hotlap.training.loop import Parts
 from hotlap.training.memory.use import fields, kibibytes
 from hotlap.training.memory.work import peak_bytes
@@ -62,12 +62,17 @@ def study(state: dict[str, Any], *, target: str, settings: Json, whole_batches: 
         "at_once": to_json(parts.source.check_at_once()),
         "optimizer": type(parts.optimizer).__name__,
         "in_passes": {"reason": in_passes},
+        "kept_memory": {"reason": _why_not_kept(chosen)},
         "repeated": len(repeated_layers(parts.model)),
         "locked": list(parts.source.locked),
         "examples": parts.source.examples,
         "parameters": sum(one.numel() for one in parts.model.parameters()),
         "warnings": list(opened.warnings),
     }
+
+
+def _why_not_kept(settings: Settings) -> str | None:
+    return heap.why_not() if settings.device == "cpu" else "tensors lie on the device, which keeps what they free"
 
 
 def _why_not_in_passes(opened: Opened, parts: Parts, settings: Settings, processes: Processes) -> str | None:

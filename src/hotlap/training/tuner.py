@@ -61,7 +61,7 @@ def tune(bench: Bench, usual: Settings) -> Found:
             loading_share=baseline_held["loading_share"],
             other_batch_sizes=bench.other_batch_sizes,
         )
-        bests, rows = climbed(bench, own, tried, floor, baseline_held["loading_share"], costs)
+        bests, rows = climbed(bench, own, tried, floor, baseline_held, costs)
     found = Found(
         baseline=baseline,
         best=baseline,
@@ -115,18 +115,18 @@ class Own:
 
 
 def climbed(
-    bench: Bench, own: Own, tried: Sequence[Change], floor: float, loading_share: float, costs: Costs
+    bench: Bench, own: Own, tried: Sequence[Change], floor: float, held: Json, costs: Costs
 ) -> tuple[list[Settings], list[dict[str, Any]]]:
     """Each change upon the best so far: what was best in turn, from the baseline on, and a row for each change.
 
-    `loading_share` is the baseline's. Interrupted, it tries nothing more, and what is best by then goes on to be
-    confirmed.
+    `held` is what `timing.held` gave of the baseline. Interrupted, it tries nothing more, and what is best by then goes
+    on to be confirmed.
     """
     bests, ratio, interrupted = [own.settings], 1.0, False
     rows, taken = list[dict[str, Any]](), set[str]()
     left = bench.deadline - time.monotonic()
     for change in tried:
-        reason = _skipped_because(change, taken, loading_share) or own.given_up
+        reason = _skipped_because(change, taken, held["loading_share"]) or own.given_up
         if reason is None and interrupted:
             reason = _INTERRUPTED
         if reason is None and time.monotonic() > bench.deadline - kept_for_confirming(left, costs):
@@ -141,9 +141,10 @@ def climbed(
             until = bench.deadline - costs.confirming
             began = time.monotonic()
             row |= _screened(bench, own, settings, least_ratio(change, ratio, floor), until)
+            row |= _too_much_memory(change, row, held)
             if row["status"] == "passed":
                 bests.append(settings)
-                ratio, loading_share = row["speedup"]["estimate"], row["loading_share"]
+                ratio, held = row["speedup"]["estimate"], row
                 costs = replace(costs, load=max(costs.load, time.monotonic() - began - costs.timed))
                 taken.add(change.name)
             rows.append(row)
@@ -172,6 +173,15 @@ def _skipped_because(change: Change, taken: Set[str], loading_share: float) -> s
     if reason is None and change.upon and not taken & set(change.upon):
         reason = f"{' and '.join(change.upon)} brought nothing"
     return reason
+
+
+def _too_much_memory(change: Change, row: Mapping[str, Any], held: Json) -> Json:
+    """What becomes of a row that passed, where it takes too much more memory than what was held without the change."""
+    times = row.get("peak_memory_bytes", 0) / held["peak_memory_bytes"] if row["status"] == "passed" else 0.0
+    if times <= change.most_memory:
+        return {}
+    reason = f"it takes {times:.2f} times the memory, and {change.most_memory:g} times is the most that it may"
+    return {"status": "rejected", "reason": reason}
 
 
 def _screened(bench: Bench, own: Own, settings: Settings, least: float, until: float) -> dict[str, Any]:

@@ -32,6 +32,14 @@ def test_holes_count() -> None:
     assert peak > count * size + 50 * 250_000
 
 
+def test_what_stays_with_the_process_is_counted() -> None:
+    """Blocks that come and go beside one that stays: mapped each on its own, they take what lives at most."""
+    sizes = [100 * MB, 1 * MB, 120 * MB]
+    events = [1, 2, -1, 3, -2, -3]
+    assert 121 * MB <= replayed(events, sizes) < 123 * MB
+    assert 221 * MB <= replayed(events, sizes, kept=True) < 223 * MB
+
+
 @settings(max_examples=15)
 @given(st.lists(st.integers(1, 4 * MB), min_size=1, max_size=20))
 def test_never_less_than_what_lives(sizes: list[int]) -> None:

@@ -16,6 +16,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from statistics import linear_regression, median
 
@@ -24,6 +25,7 @@ from hotlap.errors import InputError, OutOfMemory
 from hotlap.machine.facts import facts
 from hotlap.measure.worker import Worker
 from hotlap.search.setting import start_worker
+from hotlap.training import heap
 from hotlap.training.memory.traces import Trace, from_arrays, live_peak, scaled
 from hotlap.training.settings import Settings
 from hotlap.workload.target import target_of
@@ -230,12 +232,16 @@ def _sizes(seen: Observation, batch: int) -> tuple[list[int], int]:
 def _footprint(seen: Observation, events: Sequence[int], sizes: Sequence[int]) -> int:
     if seen.settings.device == "cuda":
         return live_peak(events, sizes, _CUDA_GRANULE)
-    return round(median(replayed(events, sizes, freed_first=first) for first in _FREED_FIRST))
+    kept = seen.settings.keep_memory
+    return round(median(replayed(events, sizes, freed_first=first, kept=kept) for first in _FREED_FIRST))
 
 
-def replayed(events: Sequence[int], sizes: Sequence[int], *, freed_first: int = 0) -> int:
-    """Bytes that the C library takes from the system for a trace, at the most; see `replay.py`."""
-    given = array("q", [len(sizes), freed_first, *sizes, *events]).tobytes()
+def replayed(events: Sequence[int], sizes: Sequence[int], *, freed_first: int = 0, kept: bool = False) -> int:
+    """Bytes that the C library takes from the system for a trace, at the most; see `replay.py`. `kept`: with
+    `keep_memory`.
+    """
+    options = list(heap.KEEPING.values()) if kept else []
+    given = array("q", [len(sizes), freed_first, len(options), *chain(*options), *sizes, *events]).tobytes()
     command = [sys.executable, "-I", "-S", str(_REPLAY)]
     return int(subprocess.run(command, input=given, capture_output=True, check=True).stdout)
 

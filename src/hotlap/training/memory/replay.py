@@ -5,8 +5,8 @@ is allocated, so that memory which would not fit is never used: what counts is t
 takes for its heap and for mapped blocks (`mallinfo2`, glibc). Tensors are not packed as tightly as their sum says:
 holes are left between them, and how many depends on the order in which they come and go.
 
-Stdin: two int64 (the number of sizes; bytes that are allocated and freed first), the sizes, then the events of
-`traces.Trace`. Stdout: the peak in bytes.
+Stdin, in int64: the number of sizes, bytes that are allocated and freed first, the number of options that mallopt is
+called with, then these with their values, the sizes, and the events of `traces.Trace`. Stdout: the peak in bytes.
 """
 
 import array
@@ -29,9 +29,12 @@ class Information(ctypes.Structure):
 def main() -> None:
     numbers = array.array("q")
     numbers.frombytes(sys.stdin.buffer.read())
-    count, first = numbers[0], numbers[1]
-    sizes, events = numbers[2 : 2 + count], numbers[2 + count :]
+    count, first, pairs = numbers[:3]
+    options, numbers = numbers[3 : 3 + 2 * pairs], numbers[3 + 2 * pairs :]
+    sizes, events = numbers[:count], numbers[count:]
     library = ctypes.CDLL(None)
+    for index in range(0, len(options), 2):
+        library.mallopt(options[index], options[index + 1])
     library.mallinfo2.restype = Information
     library.malloc.restype = ctypes.c_void_p
     library.free.argtypes = [ctypes.c_void_p]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ import pytest
 import torch
 import trainable
 
+from hotlap.core import Start
 from hotlap.errors import Refusal, WorkloadError
+from hotlap.measure import pairs, statistics
 from hotlap.measure import timing as blocks
 from hotlap.measure.statistics import BETWEEN_PROCESS_SD
 from hotlap.training import timing
@@ -22,7 +25,7 @@ from hotlap.training.bench import Bench
 from hotlap.training.confirming import Costs
 from hotlap.training.set_ups import Change
 from hotlap.training.settings import Settings
-from hotlap.training.tuner import Own, climbed, least_ratio, tune
+from hotlap.training.tuner import SCREENING, Own, climbed, least_ratio, timed, tune
 
 STUDY: dict[str, Any] = {
     "bf16_arithmetic": True, "images": False, "fused": True, "foreach": False, "optimizer": "AdamW",
@@ -211,3 +214,26 @@ def test_what_takes_too_much_memory_is_not_taken(tmp_path: Path) -> None:
     assert bests == [own.settings]
     assert other["status"] == "rejected"
     assert re.fullmatch(r"it takes \d+\.\d\d times the memory, and 1.25 times is the most .*", other["reason"])
+
+
+@pytest.mark.parametrize(
+    ("usual", "spoiled", "tries"), [(0.01, 1, 2), (0.01, 0, 1), (0.01, 9, 3), (0.3, 9, 1)],
+    ids=["once", "never", "always", "as much as usual"],
+)  # fmt: skip
+def test_what_something_else_spoiled_is_timed_again(
+    usual: float, spoiled: int, tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The blocks of each try are drawn, so that nothing hangs on what runs here."""
+    draw, starts = np.random.default_rng(0), list[Start]()
+
+    def measure(*given: Any) -> tuple[Start, float]:
+        spread = 0.6 - 0.1 * len(starts) if len(starts) < spoiled else 0.01
+        drawn = np.exp(draw.normal(0.0, spread, (2, 6)))
+        starts.append(Start(baseline_ms=tuple(drawn[0]), candidate_ms=tuple(drawn[1])))
+        return starts[-1], 0.0
+
+    monkeypatch.setattr(pairs, "measure", measure)
+    own: Any = SimpleNamespace(worker=None, usual_spread=usual)
+    found = timed(own, own, SCREENING, time.monotonic() + 60)
+    assert len(starts) == tries
+    assert found == min(starts, key=statistics.block_spread)

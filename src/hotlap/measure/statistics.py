@@ -181,8 +181,14 @@ def start_ratio(start: Start) -> float:
 
 
 @lru_cache(maxsize=4096)
-def _block_spread(start: Start) -> float:
+def block_spread(start: Start) -> float:
+    """`block_spreads` of one start."""
     return float(block_spreads(*_times(start)))
+
+
+def was_disturbed(start: Start, usual: float = 0.0) -> bool:
+    """Whether something else spoiled a single start, where such starts have the block spread `usual` else."""
+    return block_spread(start) > max(_DISTURBED_SPREAD, _DISTURBED_FACTOR * usual)
 
 
 def screening(start: Start, *, between_processes: float = BETWEEN_PROCESS_SD, confidence: float = 0.95) -> Interval:
@@ -196,7 +202,7 @@ def screening(start: Start, *, between_processes: float = BETWEEN_PROCESS_SD, co
     if pairs < 4:
         raise ValueError(f"screening needs at least four pairs of blocks, not {pairs}")
     orders = 1 / math.ceil(pairs / 2) + 1 / (pairs // 2)
-    of_blocks = _block_spread(start) ** 2 * _MEDIAN_VARIANCE * orders / 4
+    of_blocks = block_spread(start) ** 2 * _MEDIAN_VARIANCE * orders / 4
     variance = between_processes**2 + of_blocks
     # The spread rests on differences within two orders, each of which has spent one mean.
     degrees = (pairs - 2) * (variance / of_blocks) ** 2 if of_blocks else math.inf
@@ -208,7 +214,7 @@ def undisturbed(starts: Sequence[Start]) -> tuple[Start, ...]:
     """The starts that count: those in which nothing else ran that made the blocks of one start differ wildly."""
     if not starts:
         return ()
-    out = disturbed(np.array([_block_spread(start) for start in starts]))
+    out = disturbed(np.array([block_spread(start) for start in starts]))
     return tuple(start for start, is_out in zip(starts, out, strict=True) if not is_out)
 
 

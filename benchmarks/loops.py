@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hotlap.core import Json
+from hotlap.machine.facts import facts
 from hotlap.training import preparing
 from hotlap.training.processes import Processes
 from hotlap.training.run import train_model
@@ -71,14 +72,16 @@ def plain(given: Given, step: Step) -> None:
 
 
 def by_hand(given: Given, step: Step) -> None:
-    """The same with what somebody sets who knows how: bf16 autocast, channels_last for images, a fused optimizer."""
+    """The same with what somebody sets who knows how: bf16 autocast where the CPU has arithmetic for it, channels_last
+    for images, a fused optimizer.
+    """
     import torch
 
     model, _, loader = given.parts()
     if any(parameter.ndim == 4 for parameter in model.parameters()):
         model = model.to(memory_format=torch.channels_last)
     optimizer = preparing.prepare_optimizer(given.loaded.workload, model, Settings(fused=True))
-    loss_of = given.loaded.workload.loss
+    loss_of, half = given.loaded.workload.loss, facts().has_bf16_dot_product
 
     def layout(value: Any) -> Any:
         is_image = isinstance(value, torch.Tensor) and value.ndim == 4
@@ -87,7 +90,7 @@ def by_hand(given: Given, step: Step) -> None:
     while True:
         for inputs, targets in loader:
             optimizer.zero_grad()
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
                 outputs = call(model, layout(inputs))
             loss = loss_of(outputs.float(), targets)
             loss.backward()

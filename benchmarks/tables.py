@@ -27,7 +27,14 @@ from tables_optimize import (
     skipped_words,
 )
 from tables_statistics import noise_table, noise_words, simulation_set_up, simulation_table, simulation_words
-from tables_training import TRAINED, memory_parts, readme_training, training_parts, tuner_parts
+from tables_training import (
+    TRAINED,
+    memory_parts,
+    readme_training,
+    training_parts,
+    training_parts_in_fp32,
+    tuner_parts,
+)
 from wording import Json
 
 __all__ = ("BEGIN", "END", "MODELS", "main_table", "page", "with_table", "write_pages")
@@ -47,6 +54,7 @@ def page(
     offline: Json | None = None,
     tuner: Sequence[Json] = (),
     memory: Json | None = None,
+    in_fp32: Sequence[Json] = (),
 ) -> str:
     """The whole of docs/benchmarks.md."""
     parts = [
@@ -77,6 +85,8 @@ def page(
         ]
     if training:
         parts += training_parts(training)
+    if in_fp32:
+        parts += training_parts_in_fp32(in_fp32)
     if tuner:
         parts += tuner_parts(tuner)
     if memory:
@@ -114,8 +124,9 @@ def read(file: Path) -> Json | None:
     return json.loads(file.read_text()) if file.is_file() else None
 
 
-def _trained(results: Path) -> list[str]:
-    return [name for name in TRAINED if (results / "training" / f"{name}.json").is_file()]
+def _trained(folder: Path) -> list[Json]:
+    files = [folder / f"{name}.json" for name in TRAINED]
+    return [json.loads(file.read_text()) for file in files if file.is_file()]
 
 
 def write_pages(results: Path, *, check: bool = False) -> list[Path]:
@@ -124,8 +135,8 @@ def write_pages(results: Path, *, check: bool = False) -> list[Path]:
     names = ("noise.json", "gate_simulation.json", "features_online.json", "features.json", "memory.json")
     noise, simulation, online, offline, memory = (read(results / name) for name in names)
     tuner = [json.loads(path.read_text()) for path in sorted((results / "tuner").glob("*.json"))]
-    training = [json.loads((results / "training" / f"{name}.json").read_text()) for name in _trained(results)]
-    wanted = {PAGE: page(found, noise, simulation, training, online, offline, tuner, memory)}
+    training, in_fp32 = (_trained(results / folder) for folder in ("training", "training-no-bf16"))
+    wanted = {PAGE: page(found, noise, simulation, training, online, offline, tuner, memory, in_fp32)}
     if README.is_file() and found:
         lines = [readme_training(training), readme_features(offline, online) if offline and online else ""]
         parts = [readme_table(found), "\n".join(filter(None, lines)), readme_about(found)]

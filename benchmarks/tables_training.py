@@ -42,6 +42,17 @@ def training_parts(found: Sequence[Json]) -> list[str]:
     return [*parts, training_provenance(found)]
 
 
+def training_parts_in_fp32(found: Sequence[Json]) -> list[str]:
+    """The same on a CPU that has no bf16 arithmetic, where only steps are timed."""
+    return [
+        "### On a CPU without bf16 arithmetic",
+        "The same, where the loop tuned by hand stays in fp32.",
+        training_table(found),
+        training_means(found),
+        training_provenance(found),
+    ]
+
+
 def _compared(case: Json, baseline: str, candidate: str) -> Json:
     """The speedup of one pair of loops."""
     pairs = case["comparisons"]

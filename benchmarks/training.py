@@ -1,14 +1,15 @@
 """hotlap's training beside Lightning, Accelerate, a plain loop and one tuned by hand, in turn on the same machine.
 
-    python benchmarks/training.py                  every case; one file each in results/training/
+    python benchmarks/training.py                  every case; one file each in results/training/, or
+                                                   training-no-bf16/ where the CPU has no bf16 arithmetic
     python benchmarks/training.py vit mlp          these alone
     python benchmarks/training.py --list           the cases
 
 For each model: `hotlap tune` searches within its budget. Then all loops run in processes of their own and are timed
 step by step in turn, loading included, over several restarts: Lightning and Accelerate at their defaults, the plain
-loop twice (what a thing against itself shows is the noise), the loop tuned by hand (bf16 autocast, channels_last for
-images, a fused optimizer), `hotlap train` with the workload's own settings, and with the tuner's. For `score` cases
-Lightning and hotlap with the tuner's settings train from the start until a score is reached, with several seeds.
+loop twice (what a thing against itself shows is the noise), the loop tuned by hand (bf16 autocast where the CPU has
+arithmetic for it, channels_last for images, a fused optimizer), `hotlap train` with the workload's own settings, and
+with the tuner's. For `score` cases Lightning and hotlap with the tuner's settings train from the start until a score is reached, with several seeds.
 Cases that have a result are kept unless `--again` is given. Exit code 3 where hotlap's loop costs more than 2% over
 the plain one, or its tuned set-up is behind the one tuned by hand.
 """
@@ -37,7 +38,8 @@ from hotlap.search.setting import start_worker
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-RESULTS = HERE / "results" / "training"
+RESULTS = HERE / "results" / ("training" if facts.facts().has_bf16_dot_product else "training-no-bf16")
+"""A CPU without bf16 arithmetic has a table of its own."""
 VERSIONS = ("hotlap", "torch", "pytorch-lightning", "accelerate", "numpy", "transformers")
 LOAD_SECONDS, REACH_SECONDS = 600.0, 3600.0
 WARM_STEPS = 3

@@ -212,6 +212,10 @@ def test_training_is_told_side_by_side(tables: ModuleType) -> None:
     assert "2.31x over Lightning and 1.17x over the loop tuned by hand, which is 1.97x over Lightning" in text
     assert "| small ResNet on digits | 0.97 | 3 | 91.0 | 31.0 | 2.90x" in text
     assert "6 starts" in text
+    assert "without bf16" not in text
+    beside = tables.page([], in_fp32=[steps])
+    assert "### On a CPU without bf16 arithmetic" in beside
+    assert "| small ViT | 64 | 123 | **2.31x (2.19 to 2.43)** | 2.22x" in beside
 
 
 def test_the_committed_pages_are_what_the_committed_results_make(tables: ModuleType) -> None:

@@ -9,7 +9,8 @@ For each model: `hotlap tune` searches within its budget. Then all loops run in 
 step by step in turn, loading included, over several restarts: Lightning and Accelerate at their defaults, the plain
 loop twice (what a thing against itself shows is the noise), the loop tuned by hand (bf16 autocast where the CPU has
 arithmetic for it, channels_last for images, a fused optimizer), `hotlap train` with the workload's own settings, and
-with the tuner's. For `score` cases Lightning and hotlap with the tuner's settings train from the start until a score is reached, with several seeds.
+with the tuner's. For `score` cases Lightning and hotlap with the tuner's settings train from the start until a score
+is reached, with several seeds.
 Cases that have a result are kept unless `--again` is given. Exit code 3 where hotlap's loop costs more than 2% over
 the plain one, or its tuned set-up is behind the one tuned by hand.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from dataclasses import replace
@@ -14,6 +15,7 @@ from hotlap.core import Json
 from hotlap.errors import TrainingStopped
 from hotlap.training import preparing
 from hotlap.training.processes import Processes
+from hotlap.training.records import CHARTS
 from hotlap.training.run import make_parts, train_model
 from hotlap.training.schedule import rate_factor
 from hotlap.training.settings import Settings
@@ -69,6 +71,7 @@ def full(state: dict[str, Any], *, target: str, settings: Json, seed: int, folde
     `score_before` is that of the first weights on the same examples. Raises LoaderDied.
     """
     chosen = replace(Settings(**settings), seed=seed)
+    os.environ[CHARTS] = "none"  # They are kept for a judgement only.
     lines: list[Json] = []
     try:
         trained = train_model(

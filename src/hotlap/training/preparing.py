@@ -47,7 +47,7 @@ def prepare_model(loaded: Loaded, settings: Settings) -> torch.nn.Module:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.to(settings.device)
     if settings.checkpointing:
-        recompute.recompute_layers(model)
+        recompute.recompute_layers(model, compiled=settings.compile)
     return model
 
 

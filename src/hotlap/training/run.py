@@ -65,11 +65,13 @@ def train_model(
     resume: bool,
     tell: Tell,
     stop: Stop | None = None,
+    ready: Callable[[], None] = lambda: None,
 ) -> Trained:
     """Train as the settings say and write checkpoints, `metrics.jsonl` and `model.safetensors` into `folder`.
 
-    With `resume` it goes on from the newest whole checkpoint there. `stop` may ask it to end. Raises InputError for
-    what the user can mend before any step, TrainingStopped and loop.Interrupted with all saved.
+    With `resume` it goes on from the newest whole checkpoint there. `stop` may ask it to end, `ready` is called by the
+    process that writes once nothing stands in the way of the first step. Raises InputError for what the user can mend
+    before any step, TrainingStopped and loop.Interrupted with all saved.
     """
     check_fields(loaded, _NEEDS, "train")
     _check(loaded, settings)
@@ -96,6 +98,8 @@ def train_model(
             times = _Times(tell)
             tell({"event": "phase", "phase": "training"})
             loop = Loop(replace(parts, tell=times), position, stop or Stop())
+            if processes.writes:
+                ready()
             end = loop.run()
             tell({"event": "phase", "phase": "scoring the trained model"})
             score = loop.score_of_result()

@@ -15,10 +15,10 @@ from hotlap.core import Json
 from hotlap.errors import InputError, WorkloadError
 from hotlap.training.at_once import AtOnce, check
 from hotlap.training.iterables import BATCHES_LOCK, BatchesSource, check_shares, is_known_loader
-from hotlap.training.order import Slot, derived_seed, slots, windows_in
+from hotlap.training.order import Slot, slots, windows_in
 from hotlap.training.probing import changing, draws
 from hotlap.training.reading import Reader, Window, Windows, collate
-from hotlap.training.seeding import own_generators, reseed, seed_generators
+from hotlap.training.seeding import own_generators, seed_generators
 from hotlap.training.settings import Settings
 from hotlap.workload.roles import is_map_style
 from hotlap.workload.user_code import running
@@ -243,9 +243,7 @@ class LoaderSource(_ByPlace):
         if epoch == 0 and self._checked is not None:
             return self._checked
         loader, seed = self._loader, self._settings.seed
-        seed_generators(seed, "data", epoch)
-        for number, generator in enumerate(own_generators(self._sampler, loader.sampler, loader.generator)):
-            reseed(generator, derived_seed(seed, "data", epoch, number))
+        seed_generators(seed, "data", epoch, own=own_generators(self._sampler, loader.sampler, loader.generator))
         with running("training"):
             for one in _samplers(loader):
                 if hasattr(one, "set_epoch"):

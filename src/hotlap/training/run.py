@@ -21,6 +21,7 @@ from hotlap.training.loading import DatasetSource, Source, source_of
 from hotlap.training.loop import Loop, Parts, waited_enough
 from hotlap.training.processes import Processes, whole
 from hotlap.training.records import Records
+from hotlap.training.seeding import own_generators, seed_generators
 from hotlap.training.settings import Settings
 from hotlap.training.state import Position
 from hotlap.training.stepping import NotFinite, Stepper
@@ -206,6 +207,7 @@ def make_source(opened: Opened, settings: Settings, processes: Processes) -> Sou
     """The training data as windows: of a Dataset, or of an iterable's own batches."""
     workload = opened.workload
     assert workload.training is not None
+    seed_generators(settings.seed, "training", own=own_generators(workload.training))
     with running("training"):
         training = workload.training()
     source = source_of(training, workload, settings, rank=processes.rank, world=processes.world)

@@ -101,7 +101,39 @@ class Slowing(torch.optim.Optimizer):
             state["last"] = [parameter.grad.clone(), *state.get("last", [])][:3]
             parameter.add_(sum(state["last"]), alpha=-0.1 / self.steps**0.5)
 
+class Noisy(Net):
+    '''Draws by a generator of its own, deep in itself.'''
+    def __init__(self):
+        super().__init__()
+        self.layers[3].noise = {"by": torch.Generator().manual_seed(3)}
+
+    def forward(self, rows):
+        noise = torch.randn(rows.shape, generator=self.layers[3].noise["by"]) if self.training else 0
+        return self.layers(rows + 0.3 * noise)
+
+class Shaken(torch.optim.SGD):
+    '''Shakes the weights, by a generator of its own.'''
+    def __init__(self, parameters):
+        super().__init__(parameters, lr=0.1)
+        self.by = np.random.default_rng(5)
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        super().step()
+        for parameter in self.param_groups[0]["params"]:
+            parameter.add_(1e-3 * self.by.normal())
+
+class Mixing:
+    def __init__(self):
+        self.by = random.Random(6)
+
+    def __call__(self, outputs, labels):
+        return functional.cross_entropy(outputs * self.by.uniform(0.5, 1.5), labels)
+
 drawn_here = np.random.default_rng(4)
+
+def mixed(outputs, labels):
+    return functional.cross_entropy(outputs + 0.3 * torch.from_numpy(drawn_here.normal(size=3)).float(), labels)
 
 def batches():
     for _ in range(10):
@@ -114,6 +146,10 @@ KINDS = {
     "an optimizer with values of its own": {"optimizer": Slowing},
     "a rate that is a tensor": {"optimizer": lambda p: torch.optim.SGD(p, lr=torch.tensor(0.1))},
     "a generator function": {"training": batches},
+    "a model that draws": {"model": Noisy},
+    "a loss that draws": {"loss": Mixing()},
+    "an optimizer that draws": {"optimizer": Shaken},
+    "batches and a loss drawn by one generator": {"training": batches, "loss": mixed},
 }
 workload = dataclasses.replace(workload, **KINDS["GIVEN"])
 """
@@ -220,6 +256,10 @@ def test_every_kind_of_training_goes_on_exactly(kind: str, tmp_path: Path, monke
         ("an optimizer with values of its own", None),
         ("a rate that is a tensor", None),
         ("a generator function", None),
+        ("a model that draws", None),
+        ("a loss that draws", None),
+        ("an optimizer that draws", None),
+        ("batches and a loss drawn by one generator", None),
     ],
 )
 def test_what_user_classes_keep_is_kept(

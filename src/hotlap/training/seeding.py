@@ -10,6 +10,8 @@ from typing import Any
 
 from hotlap.training.order import derived_seed
 
+_METHODS = ("__getitem__", "__getitems__", "__iter__", "__call__", "forward", "step")
+"""Those of a Dataset, a sampler, an iterable, a function, a module and an optimizer that draw."""
 _MOST_LOOKED_AT = 10_000
 """Objects; a list of a million numbers is not gone through."""
 
@@ -121,9 +123,11 @@ def _inside(one: Any, kinds: tuple[type, ...]) -> Iterator[Any]:
         # Of a module only what is a generator itself: all that it imports would be half the world.
         yield from _of_kinds(one.__globals__, kinds)
     else:
-        yield from getattr(one, "__dict__", {}).values()
+        # A module has a dozen attributes of torch's that most often are empty.
+        values = getattr(one, "__dict__", {}).values()
+        yield from (value for value in values if not isinstance(value, dict | set) or value)
         yield from (getattr(one, name, None) for name in _slots_of(one))
-        methods = (getattr(type(one), name, None) for name in ("__getitem__", "__getitems__", "__iter__", "__call__"))
+        methods = (getattr(type(one), name, None) for name in _METHODS)
         yield from (method for method in methods if isinstance(method, types.FunctionType))
 
 

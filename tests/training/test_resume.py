@@ -123,12 +123,50 @@ class Shaken(torch.optim.SGD):
         for parameter in self.param_groups[0]["params"]:
             parameter.add_(1e-3 * self.by.normal())
 
+class Warming(nn.Module):
+    '''Rises with its calls, and is scaled by running statistics of its own.'''
+    def __init__(self):
+        super().__init__()
+        self.count, self.norm = 0, nn.BatchNorm1d(3, affine=False)
+
+    def forward(self, outputs, labels):
+        self.count += 1
+        self.norm(outputs.detach())
+        rise = min(1, self.count / 30) / self.norm.running_var.sum()
+        return rise * functional.cross_entropy(outputs, labels)
+
+warming, counted = Warming(), 0
+
+def counting(outputs, labels):
+    global counted
+    counted += 1
+    return functional.cross_entropy(outputs, labels) / counted
+
 class Mixing:
     def __init__(self):
         self.by = random.Random(6)
 
     def __call__(self, outputs, labels):
         return functional.cross_entropy(outputs * self.by.uniform(0.5, 1.5), labels)
+
+def scheduled(parameters):
+    optimizer = torch.optim.SGD(parameters, lr=0.1)
+    later = torch.optim.lr_scheduler.StepLR(optimizer, 3, 0.5)
+    rise = torch.optim.lr_scheduler.LinearLR(optimizer, 0.1, 1.0, 8)
+    scheduler = torch.optim.lr_scheduler.SequentialLR(optimizer, [rise, later], [8])
+    optimizer.register_step_post_hook(lambda *_: scheduler.step())
+    return optimizer
+
+class Lowering(torch.optim.SGD):
+    '''Lowers its own rate: by a scheduler that it has, and by hand.'''
+    def __init__(self, parameters):
+        super().__init__(parameters, lr=0.1)
+        self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(self, 20)
+
+    def step(self, closure=None):
+        super().step()
+        self.scheduler.step()
+        self.param_groups[0]["lr"] *= 0.99
 
 drawn_here = np.random.default_rng(4)
 
@@ -146,6 +184,11 @@ KINDS = {
     "an optimizer with values of its own": {"optimizer": Slowing},
     "a rate that is a tensor": {"optimizer": lambda p: torch.optim.SGD(p, lr=torch.tensor(0.1))},
     "a generator function": {"training": batches},
+    "a loss that is a module": {"loss": warming},
+    "a loss that calls a module": {"loss": lambda outputs, labels: warming(outputs, labels)},
+    "a loss that counts in a variable": {"loss": counting},
+    "a scheduler that hangs on the optimizer": {"optimizer": scheduled},
+    "an optimizer that lowers its rate": {"optimizer": Lowering},
     "a model that draws": {"model": Noisy},
     "a loss that draws": {"loss": Mixing()},
     "an optimizer that draws": {"optimizer": Shaken},
@@ -256,6 +299,11 @@ def test_every_kind_of_training_goes_on_exactly(kind: str, tmp_path: Path, monke
         ("an optimizer with values of its own", None),
         ("a rate that is a tensor", None),
         ("a generator function", None),
+        ("a loss that is a module", None),
+        ("a loss that calls a module", None),
+        ("a loss that counts in a variable", None),
+        ("a scheduler that hangs on the optimizer", None),
+        ("an optimizer that lowers its rate", None),
         ("a model that draws", None),
         ("a loss that draws", None),
         ("an optimizer that draws", None),
@@ -265,14 +313,18 @@ def test_every_kind_of_training_goes_on_exactly(kind: str, tmp_path: Path, monke
 def test_what_user_classes_keep_is_kept(
     kind: str, told: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = trainable.write(tmp_path, "rows", add=KEEPS.replace("GIVEN", kind))
+    def target(name: str) -> str:
+        """A file of its own, since one that has run in this process is not run again."""
+        (tmp_path / f"{name}_file").mkdir()
+        return trainable.write(tmp_path / f"{name}_file", "rows", add=KEEPS.replace("GIVEN", kind))
+
     given: dict[str, Any] = {"settings": {"checkpoint_seconds": 0, "epochs": 2}, "threads": 1, "device": "cpu"}
-    whole = hotlap.train(target, out=tmp_path / "whole", **given)
+    whole = hotlap.train(target("whole"), out=tmp_path / "whole", **given)
     with monkeypatch.context() as patch:
         stop_after(patch, 7 * (10 + 6))
         with pytest.raises(Stop):
-            hotlap.train(target, out=tmp_path / "out", **given)
-    result = hotlap.train(target, out=tmp_path / "out", resume=True, **given)
+            hotlap.train(target("stopped"), out=tmp_path / "out", **given)
+    result = hotlap.train(target("resumed"), out=tmp_path / "out", resume=True, **given)
     assert 10 < result["training"]["resumed_from_step"] < 20
     assert weights(tmp_path / "out") == weights(tmp_path / "whole")
     for one in (whole, result):

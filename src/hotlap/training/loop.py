@@ -161,7 +161,7 @@ class Loop:
         """Save the state before the step that failed, unless its passes have changed what can't be put back."""
         parts = self._parts
         # What is kept takes all of them, where they share the weights.
-        (changed,) = parts.processes.sums(float(not self._buffers.put_back() or bool(parts.attributes.names())))
+        (changed,) = parts.processes.sums(float(not self._buffers.put_back() or parts.attributes.changed_by_passes()))
         tensors = [whole(value) for value in checkpoint.model_tensors(parts.model).values()]
         if not changed and all_finite(tensors) and not parts.source.ahead:
             self._save()

@@ -87,7 +87,7 @@ def train_model(
         try:
             check_at_once(parts)
             warnings += [*preparing.cutting_warnings(parts.model, settings, processes.world), *parts.source.warnings]
-            warnings += preparing.optimizer_warnings(parts.optimizer)
+            warnings += [*preparing.optimizer_warnings(parts.optimizer), *parts.attributes.warnings]
             position = _restore(parts, kept) if kept else Position(first_score=_first_score(parts))
             preparing.compile_model(parts.model, settings)
             if processes.writes:
@@ -194,7 +194,7 @@ def make_parts(opened: Opened, settings: Settings, folder: Path, processes: Proc
         optimizer=optimizer,
         stepper=Stepper(model, workload, optimizer, settings, processes),
         average=Average(model, settings.ema) if settings.ema is not None else None,
-        attributes=Attributes(model, optimizer),
+        attributes=Attributes(model, optimizer, loss=workload.loss, loss_weight=workload.loss_weight),
         source=source,
         processes=processes,
         records=None,

@@ -199,6 +199,35 @@ workload = dataclasses.replace(workload, **KINDS["GIVEN"])
 """What training changes outside weights and what torch's own optimizers keep."""
 
 
+SCORED = """
+import dataclasses, pathlib
+
+class Asked(Net):
+    '''In training its outputs depend on how often it was scored.'''
+    def __init__(self):
+        super().__init__()
+        self.asked = 0
+        self.register_buffer("seen", torch.zeros(6))
+
+    def forward(self, rows):
+        if not self.training:
+            self.asked += 1
+            self.seen += rows.mean(0)
+            return self.layers(rows)
+        return self.layers(rows - self.seen) / (1 + self.asked)
+
+def left():
+    for number, batch in enumerate(evaluation()):
+        if number == 2 and pathlib.Path(LEAVE).exists() and pathlib.Path(OUT, "metrics.jsonl").exists():
+            pathlib.Path(LEAVE).unlink()
+            raise KeyboardInterrupt
+        yield batch
+
+workload = dataclasses.replace(workload, model=Asked, evaluation=left)
+"""
+"""A scoring that is left the first time."""
+
+
 TIMES = ("ms", "examples_per_second", "memory_bytes")
 
 
@@ -329,6 +358,19 @@ def test_what_user_classes_keep_is_kept(
     assert weights(tmp_path / "out") == weights(tmp_path / "whole")
     for one in (whole, result):
         assert any(told in warning for warning in one["warnings"]) if told else not one["warnings"]
+
+
+def test_a_scoring_that_was_left_counts_once(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"settings": {"epochs": 2}, "threads": 1, "device": "cpu"}
+    add = SCORED.replace("LEAVE", repr(str(tmp_path / "leave"))).replace("OUT", repr(str(tmp_path / "out")))
+    target = trainable.write(tmp_path, "rows", add=add)
+    hotlap.train(target, out=tmp_path / "whole", **given)
+    (tmp_path / "leave").touch()
+    with pytest.raises(KeyboardInterrupt):
+        hotlap.train(target, out=tmp_path / "out", **given)
+    hotlap.train(target, out=tmp_path / "out", resume=True, **given)
+    assert weights(tmp_path / "out") == weights(tmp_path / "whole")
+    assert steps(tmp_path / "out") == steps(tmp_path / "whole")
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hotlap.core import Json
@@ -64,6 +65,19 @@ class Attributes:
     def _changed(self) -> dict[str, _Encoded]:
         """Those that are others now."""
         return {place: encoded for place, encoded in self._now() if not _same(encoded, self._first.get(place))}
+
+    @contextmanager
+    def undone_if_left(self) -> Iterator[None]:
+        """Where a request ends what is done within the block, all are again what they were before it."""
+        before = {place: copy.deepcopy(encoded) for place, encoded in self._now()}
+        try:
+            yield
+        except KeyboardInterrupt:
+            now = dict(self._now())
+            others = {place: encoded for place, encoded in before.items() if not _same(encoded, now.get(place))}
+            tensors = {name: tensor for _, found in others.values() for name, tensor in found.items()}
+            self.restore({place: json_of for place, (json_of, _) in others.items()}, tensors)
+            raise
 
     def restore(self, kept: Json, tensors: Mapping[str, torch.Tensor]) -> None:
         """Put back what `capture` gave; what the class no longer has is left out."""

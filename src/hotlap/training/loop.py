@@ -213,9 +213,11 @@ class Loop:
         sharded = parts.stepper.sharded
         found, left = None, False
         if parts.processes.writes or sharded:
+            # A scoring that was left is done again from its beginning.
+            undone = self._buffers.undone_if_left(), parts.attributes.undone_if_left()
             try:
                 # What takes all processes none of them can leave.
-                with self._kept_weights(), nullcontext() if sharded else self._stop.at_once():
+                with self._kept_weights(), undone[0], undone[1], nullcontext() if sharded else self._stop.at_once():
                     found = validation.score(parts.opened, parts.model, parts.settings, role)
             except KeyboardInterrupt:
                 if sharded:

@@ -25,7 +25,7 @@ SLOW = trainable.slow_rows(0.0005)
 
 LOADERS = """
 import dataclasses
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sampler
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 drawn_here = np.random.RandomState(5)
@@ -49,6 +49,17 @@ class Stream(IterableDataset):
         for index in range(worker.id if worker else 0, 150, worker.num_workers if worker else 1):
             yield data[index]
 
+class Counted(Sampler):
+    '''Another order in each epoch, by its own count.'''
+    epoch = 0
+
+    def __len__(self):
+        return 150
+
+    def __iter__(self):
+        self.epoch += 1
+        return iter(np.random.RandomState(self.epoch).permutation(150).tolist())
+
 common = {"batch_size": 8, "num_workers": 2}
 KINDS = {
     "stateful": lambda: StatefulDataLoader(Rows(150, 3), shuffle=True, **common),
@@ -56,6 +67,7 @@ KINDS = {
     "own": lambda: DataLoader(Own(), batch_size=8, shuffle=True, generator=torch.Generator().manual_seed(9)),
     "stream": lambda: DataLoader(Stream(), **common),
     "stateful stream": lambda: StatefulDataLoader(Stream(), **common),
+    "counted": lambda: DataLoader(Rows(150, 3), batch_sampler=BatchSampler(Counted(), 8, drop_last=False)),
     "own dataset": Own,
 }
 workload = dataclasses.replace(workload, training=KINDS["GIVEN"])
@@ -303,7 +315,7 @@ def test_killed_at_random_moments(case: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["stateful", "plain", "own", "stream", "stateful stream", "own dataset"])
+@pytest.mark.parametrize("kind", ["stateful", "plain", "own", "counted", "stream", "stateful stream", "own dataset"])
 def test_every_kind_of_training_goes_on_exactly(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = trainable.write(tmp_path, "rows", add=LOADERS.replace("GIVEN", kind))
     given: dict[str, Any] = {"settings": {"checkpoint_seconds": 0, "epochs": 2}, "threads": 1, "device": "cpu"}

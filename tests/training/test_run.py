@@ -172,14 +172,19 @@ def test_an_interrupt_while_weights_change_places_keeps_the_models_own(
     assert (out / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
 
 
+BROKEN = """
+import dataclasses, itertools
+calls = {calls}
+def loss(outputs, labels):
+    found = functional.cross_entropy(outputs, labels)
+    return found * float('nan') if {number} == 14 else found
+workload = dataclasses.replace(workload, loss=loss)
+"""
+
+
 def test_a_step_that_is_not_finite_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = (
-        "\nimport dataclasses\ncalls = []\ndef loss(outputs, labels):\n    calls.append(1)\n"
-        "    found = functional.cross_entropy(outputs, labels)\n"
-        "    return found * float('nan') if len(calls) == 14 else found\n"
-        "workload = dataclasses.replace(workload, loss=loss)\n"
-    )
-    target, out = trainable.write(tmp_path, "rows", add=broken), tmp_path / "out"
+    add = BROKEN.format(calls="itertools.count(1)", number="next(calls)")
+    target, out = trainable.write(tmp_path, "rows", add=add), tmp_path / "out"
     with pytest.raises(TrainingStopped, match="the state after step 13 is kept"):
         hotlap.train(target, out=out, **GIVEN)
     whole = trainable.write(tmp_path, "rows")
@@ -187,6 +192,13 @@ def test_a_step_that_is_not_finite_leaves_no_trace(tmp_path: Path, monkeypatch: 
     one, other = (load_file(folder / CHECKPOINTS / "step-00000013.safetensors") for folder in (out, tmp_path / "whole"))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_step_that_is_not_finite_and_counted_in_the_loss_is_not_kept(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows", add=BROKEN.format(calls="[]", number="calls.append(1) or len(calls)"))
+    with pytest.raises(TrainingStopped, match="the last checkpoint before it is kept"):
+        hotlap.train(target, out=tmp_path / "out", **GIVEN)
+    assert not (tmp_path / "out" / CHECKPOINTS / "step-00000013.safetensors").exists()
 
 
 def test_fp16_gradients_that_are_never_finite_stop_the_run(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ class Loop:
         """Save the state before the step that failed, unless its passes have changed what can't be put back."""
         parts = self._parts
         # What is kept takes all of them, where they share the weights.
-        (changed,) = parts.processes.sums(float(not self._buffers.put_back() or bool(parts.attributes.names())))
+        (changed,) = parts.processes.sums(float(not self._buffers.put_back() or parts.attributes.changed_by_passes()))
         tensors = [whole(value) for value in checkpoint.model_tensors(parts.model).values()]
         if not changed and all_finite(tensors) and not parts.source.ahead:
             self._save()
@@ -213,9 +213,11 @@ class Loop:
         sharded = parts.stepper.sharded
         found, left = None, False
         if parts.processes.writes or sharded:
+            # A scoring that was left is done again from its beginning.
+            undone = self._buffers.undone_if_left(), parts.attributes.undone_if_left()
             try:
                 # What takes all processes none of them can leave.
-                with self._kept_weights(), nullcontext() if sharded else self._stop.at_once():
+                with self._kept_weights(), undone[0], undone[1], nullcontext() if sharded else self._stop.at_once():
                     found = validation.score(parts.opened, parts.model, parts.settings, role)
             except KeyboardInterrupt:
                 if sharded:

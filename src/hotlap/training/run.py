@@ -21,6 +21,7 @@ from hotlap.training.loading import DatasetSource, Source, source_of
 from hotlap.training.loop import Loop, Parts, waited_enough
 from hotlap.training.processes import Processes, whole
 from hotlap.training.records import Records, charts_wanted
+from hotlap.training.seeding import own_generators, seed_generators
 from hotlap.training.settings import Settings
 from hotlap.training.state import Position
 from hotlap.training.stepping import NotFinite, Stepper
@@ -88,7 +89,7 @@ def train_model(
         try:
             check_at_once(parts)
             warnings += [*preparing.cutting_warnings(parts.model, settings, processes.world), *parts.source.warnings]
-            warnings += preparing.optimizer_warnings(parts.optimizer)
+            warnings += [*preparing.optimizer_warnings(parts.optimizer), *parts.attributes.warnings]
             position = _restore(parts, kept) if kept else Position(first_score=_first_score(parts))
             preparing.compile_model(parts.model, settings)
             if processes.writes:
@@ -198,7 +199,7 @@ def make_parts(opened: Opened, settings: Settings, folder: Path, processes: Proc
         optimizer=optimizer,
         stepper=Stepper(model, workload, optimizer, settings, processes),
         average=Average(model, settings.ema) if settings.ema is not None else None,
-        attributes=Attributes(model, optimizer),
+        attributes=Attributes(model, optimizer, loss=workload.loss, loss_weight=workload.loss_weight),
         source=source,
         processes=processes,
         records=None,
@@ -211,6 +212,7 @@ def make_source(opened: Opened, settings: Settings, processes: Processes) -> Sou
     """The training data as windows: of a Dataset, or of an iterable's own batches."""
     workload = opened.workload
     assert workload.training is not None
+    seed_generators(settings.seed, "training", own=own_generators(workload.training))
     with running("training"):
         training = workload.training()
     source = source_of(training, workload, settings, rank=processes.rank, world=processes.world)

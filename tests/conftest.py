@@ -15,7 +15,8 @@ settings.load_profile("hotlap")
 
 @pytest.fixture(autouse=True, scope="session")
 def own_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """No test reads or writes the user's keys and caches."""
+    """No test reads or writes the user's keys and caches, and none draws charts unasked."""
     home = tmp_path_factory.mktemp("home")
     os.environ["HOTLAP_HOME"] = str(home)
+    os.environ["HOTLAP_CHARTS"] = "none"  # MLflow takes seconds to import; its own tests ask for it.
     return home

@@ -106,6 +106,22 @@ def test_own_scores_that_nothing_can_be_judged_by(tmp_path: Path, scores: tuple[
         proof_trial._judge(own, [{"score": 0.5}, {"score": 0.5}], plan, 1)
 
 
+def scored(before: float, after: float) -> list[Json]:
+    return [{"score": after + 0.0001 * seed, "score_before": before + 0.0001 * seed} for seed in range(5)]
+
+
+def test_what_learns_nothing_does_not_pass_where_the_own_score_hardly_rises(tmp_path: Path) -> None:
+    own, nothing_learnt = scored(0.900, 0.915), scored(0.900, 0.908)
+    plan = replace(planned(tmp_path, "full"), margin=None)
+    words = r"score rose by 0\.0150 only, .* where 0\.0100 is allowed; give a --prove-margin of at most 0\.00\d+ or"
+    with pytest.raises(proof_trial._NoJudgement, match=words):
+        proof_trial._judge(own, nothing_learnt, plan, 1)
+    assert proof_trial._judge(own, own, replace(plan, margin=0.007), 1).answer == "as good"
+    assert proof_trial._judge(own, scored(0.9, 0.9), replace(plan, margin=0.007), 1).answer == "worse"
+    with pytest.raises(proof_trial._NoJudgement, match=r"rose by -0\.0100 only.*; give the workload more epochs"):
+        proof_trial._judge(scored(0.9, 0.89), scored(0.9, 0.89), plan, 1)
+
+
 def runs(first: float, last: float, spread: float = 0.001) -> list[Json]:
     """Five seeds of 100 steps whose loss falls evenly."""
     draw = np.random.default_rng(int(1000 * last))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hotlap.errors import OutputError
+from hotlap.errors import InputError, OutputError
 from hotlap.training import records
 from hotlap.training.records import Records
 
@@ -71,6 +71,7 @@ class Lost:
 def test_a_chart_that_fails_is_a_warning(when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lost = Lost(when)
     monkeypatch.setattr(records, "_CHARTS", {"json": lost})
+    monkeypatch.delenv("HOTLAP_CHARTS")
     made = Records(tmp_path, size=0, name="rows", settings={})
     made.add({"step": 1, "loss": 0.5})
     made.add({"step": 2, "loss": 0.5})
@@ -84,6 +85,7 @@ def test_a_chart_that_fails_is_a_warning(when: str, tmp_path: Path, monkeypatch:
 def test_charts_end_also_where_the_file_can_t_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chart = Lost("never")
     monkeypatch.setattr(records, "_CHARTS", {"json": chart})
+    monkeypatch.delenv("HOTLAP_CHARTS")
     monkeypatch.setattr(records, "_FLUSH_SECONDS", 1e9)
     made = Records(tmp_path, size=0, name="rows", settings={})
     made.add({"step": 1, "loss": 0.5})
@@ -95,9 +97,46 @@ def test_charts_end_also_where_the_file_can_t_be_written(tmp_path: Path, monkeyp
     assert chart.ended == [False]
 
 
+def test_tensorboard_gets_each_number_of_each_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setenv("HOTLAP_CHARTS", "tensorboard")
+    made = Records(tmp_path, size=0, name="rows", settings={"seed": 1})
+    made.add({"step": 1, "loss": 0.5, "rate": 0.1})
+    made.add({"step": 2, "loss": 0.25, "rate": None})
+    made.close()
+    assert not made.warnings
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(one.step, one.value) for one in events.Scalars("loss")] == [(1, 0.5), (2, 0.25)]
+    assert [one.step for one in events.Scalars("rate")] == [1]
+    assert events.Tags()["tensors"] == ["settings/text_summary"]
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [("none", []), (" tensorboard ", ["tensorboard"]), ("mlflow,tensorboard", ["mlflow", "tensorboard"]),
+     ("", ["tensorboard", "mlflow"])],
+)  # fmt: skip
+def test_which_charts_are_wanted(given: str, wanted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOTLAP_CHARTS", given)
+    assert records.charts_wanted() == wanted
+
+
+def test_charts_that_there_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOTLAP_CHARTS", "wandb")
+    with pytest.raises(InputError, match="HOTLAP_CHARTS names 'wandb'; give tensorboard, mlflow, with commas, or none"):
+        records.charts_wanted()
+    monkeypatch.setattr(records.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setenv("HOTLAP_CHARTS", "mlflow")
+    with pytest.raises(InputError, match="HOTLAP_CHARTS names mlflow, which is not installed"):
+        records.charts_wanted()
+
+
 def test_a_run_of_mlflow_that_fails_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mlflow = pytest.importorskip("mlflow")
+    import mlflow
+
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("HOTLAP_CHARTS", "mlflow")
 
     def lost(*_: object, **__: object) -> None:
         raise ConnectionError("nobody there")
@@ -112,8 +151,10 @@ def test_a_run_of_mlflow_that_fails_is_ended(tmp_path: Path, monkeypatch: pytest
 
 
 def test_mlflow_is_told_how_a_run_ended_also_within_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mlflow = pytest.importorskip("mlflow")
+    import mlflow
+
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("HOTLAP_CHARTS", "mlflow")
     Records(tmp_path, size=0, name="rows", settings={}).close(finished=False)
     (alone,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
     assert alone.info.status == "FAILED"

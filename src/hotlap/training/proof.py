@@ -36,7 +36,8 @@ HEAD, TAIL = 0.1, 1 / 3
 """The first share of a run's examples, whose loss is that of weights that learnt little yet, and the last, which is
 judged."""
 LEAST_FALL = 2.0
-"""The own loss must fall by so many margins for a judgement: what learns half as much is then worse by a whole one."""
+"""The own loss must fall, or the own score rise, by so many margins for a judgement: what learns half as much is then
+worse by a whole one."""
 LONGEST_STEPS = 400
 """Of a short run: more seeds show more than longer runs."""
 _LEAST_STEPS = 30

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from dataclasses import replace
@@ -14,6 +15,7 @@ from hotlap.core import Json
 from hotlap.errors import TrainingStopped
 from hotlap.training import preparing
 from hotlap.training.processes import Processes
+from hotlap.training.records import CHARTS
 from hotlap.training.run import make_parts, train_model
 from hotlap.training.schedule import rate_factor
 from hotlap.training.settings import Settings
@@ -65,17 +67,19 @@ def short(state: dict[str, Any], *, target: str, settings: Json, seed: int, exam
 def full(state: dict[str, Any], *, target: str, settings: Json, seed: int, folder: str) -> Json:
     """Train to the end. The score after each epoch, and the seconds of training until then; the loss as in `short`.
 
-    `score` is on examples that chose nothing; None where the workload has no evaluation, or the run diverged. Raises
-    LoaderDied.
+    `score` is on examples that chose nothing; None where the workload has no evaluation, or the run diverged.
+    `score_before` is that of the first weights on the same examples. Raises LoaderDied.
     """
     chosen = replace(Settings(**settings), seed=seed)
+    os.environ[CHARTS] = "none"  # They are kept for a judgement only.
     lines: list[Json] = []
     try:
         trained = train_model(
             load_target(target), chosen, _fresh(folder), Processes(chosen.device), resume=False, tell=lines.append
         )
     except TrainingStopped:
-        return {"score": None, "scores": [], "score_seconds": [], **_of_lines(lines, diverged=True)}
+        nothing: Json = {"score": None, "score_before": None, "scores": [], "score_seconds": []}
+        return {**nothing, **_of_lines(lines, diverged=True)}
     scores, seconds, spent = list[float](), list[float](), 0.0
     for line in lines:
         if line["event"] == "step":
@@ -83,7 +87,13 @@ def full(state: dict[str, Any], *, target: str, settings: Json, seed: int, folde
         elif line["event"] == "score":
             scores.append(line["score"])
             seconds.append(spent)
-    return {"score": trained.score, "scores": scores, "score_seconds": seconds, **_of_lines(lines, diverged=False)}
+    return {
+        "score": trained.score,
+        "score_before": trained.score_before,
+        "scores": scores,
+        "score_seconds": seconds,
+        **_of_lines(lines, diverged=False),
+    }
 
 
 def _opened(state: dict[str, Any], target: str, settings: Settings) -> Opened:

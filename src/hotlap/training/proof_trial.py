@@ -227,11 +227,28 @@ def _check_fall(own: Sequence[Json], margin: float, plan: Plan) -> None:
     )
 
 
+def _check_rise(own: Sequence[Json], margin: float) -> None:
+    """Raise _NoJudgement where the own score rises so little that what learns nothing might pass."""
+    rise = float(np.mean([run["score"] - run["score_before"] for run in own]))
+    if rise >= proof.LEAST_FALL * margin:
+        return
+    smallest = math.floor(10_000 * max(0.0, rise) / proof.LEAST_FALL) / 10_000
+    ways = [f"a --prove-margin of at most {smallest}"] if smallest else []
+    ways.append("the workload more epochs")
+    raise _NoJudgement(
+        f"the own set-up's score rose by {rise:.4f} only, and what learns nothing might pass where {margin:.4f} is "
+        f"allowed; give {' or '.join(ways)}"
+    )
+
+
 def _judge(own: Sequence[Json], tuned: Sequence[Json], plan: Plan, tried: int) -> Judged:
     if _unit(own) == "score":
         margin = _score_margin(own, plan)
         differences = [a["score"] - b["score"] if b["score"] is not None else math.inf for a, b in _pairs(own, tuned)]
-        return proof.judge(differences, margin=margin, tried=tried)
+        judged = proof.judge(differences, margin=margin, tried=tried)
+        if judged.answer != "worse":
+            _check_rise(own, margin)
+        return judged
     margin = math.log1p(proof.LOSS_MARGIN if plan.margin is None else plan.margin)
     _check_losses(own, plan)
     judged = proof.judge(proof.log_ratios(_tails(own), _tails(tuned)), margin=margin, tried=tried)

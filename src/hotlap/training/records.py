@@ -1,4 +1,7 @@
-"""What a run notes as it goes: one JSON line a step, and TensorBoard and MLflow where they are installed."""
+"""What a run notes as it goes: one JSON line a step, and TensorBoard and MLflow where they are installed.
+
+`HOTLAP_CHARTS` names those that are wanted, with commas between them, or says `none`; unset: all that are installed.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from hotlap.core import Json
-from hotlap.errors import OutputError
+from hotlap.errors import InputError, OutputError
 from hotlap.workload.user_code import describe
 
+CHARTS = "HOTLAP_CHARTS"
 _CHARTED = ("loss", "rate", "gradient_norm", "examples_per_second", "score")
 
 
@@ -37,10 +41,9 @@ class Records:
             raise self._failed(error) from error
         self.warnings: list[str] = []
         self._charts: dict[str, Any] = {}
-        for found, make in _CHARTS.items():
-            if importlib.util.find_spec(found):
-                with self._going_on(found):
-                    self._charts[found] = make(folder, name, settings)
+        for found in charts_wanted():
+            with self._going_on(found):
+                self._charts[found] = _CHARTS[found](folder, name, settings)
 
     def add(self, line: Json) -> None:
         """Note one line, which has a `step`."""
@@ -93,6 +96,23 @@ class Records:
 
     def _failed(self, error: OSError) -> OutputError:
         return OutputError(f"{self._path} can't be written ({error.strerror}); make room and go on with --resume")
+
+
+def charts_wanted() -> list[str]:
+    """The packages that a run is drawn with. Raises InputError where HOTLAP_CHARTS names one that there is not."""
+    given = os.environ.get(CHARTS, "").strip()
+    if given == "none":
+        return []
+    installed = [name for name in _CHARTS if importlib.util.find_spec(name)]
+    if not given:
+        return installed
+    names = [name.strip() for name in given.split(",") if name.strip()]
+    for name in names:
+        if name not in _CHARTS:
+            raise InputError(f"{CHARTS} names {name!r}; give {', '.join(_CHARTS)}, with commas, or none")
+        if name not in installed:
+            raise InputError(f"{CHARTS} names {name}, which is not installed; install it, or leave it out")
+    return names
 
 
 class _TensorBoard:

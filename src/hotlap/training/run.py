@@ -20,7 +20,7 @@ from hotlap.training.iterables import BatchesSource
 from hotlap.training.loading import DatasetSource, Source, source_of
 from hotlap.training.loop import Loop, Parts, waited_enough
 from hotlap.training.processes import Processes, whole
-from hotlap.training.records import Records
+from hotlap.training.records import Records, charts_wanted
 from hotlap.training.settings import Settings
 from hotlap.training.state import Position
 from hotlap.training.stepping import NotFinite, Stepper
@@ -149,6 +149,7 @@ def median_step_ms(loaded: Loaded, settings: Settings, processes: Processes) -> 
 
 
 def _check(loaded: Loaded, settings: Settings) -> None:
+    charts_wanted()
     if settings.early_stop is not None and loaded.workload.evaluation is None:
         raise InputError("settings: early_stop needs a score to stop by: give the workload `evaluation` and `score`")
     if settings.pin and settings.device == "cpu":

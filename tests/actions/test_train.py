@@ -50,6 +50,7 @@ def test_it_writes_all_that_is_promised(trained: tuple[str, Path, Any]) -> None:
     assert [line["step"] for line in lines if "loss" in line] == list(range(1, 81))
     assert len([line for line in lines if "score" in line]) == 8
     assert sorted(path.name for path in (out / "checkpoints").iterdir())[-1] == "step-00000080.safetensors"
+    assert not (out / "work").exists()
 
 
 def test_it_learns(trained: tuple[str, Path, Any]) -> None:

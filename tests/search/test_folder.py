@@ -79,6 +79,14 @@ def test_a_second_run_is_refused_while_the_first_lives(tmp_path: Path) -> None:
     make(out, force=True).close()
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+def test_work_stays_only_for_a_run_that_takes_it_up(keeps: bool, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, resume=False, force=False, keeps_work=keeps)
+    (folder.work / "part").write_text("")
+    folder.close()
+    assert (tmp_path / "work" / "part").exists() == folder.work.exists() == keeps
+
+
 def test_resume_wants_a_run(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="there is no run in"):
         make(tmp_path / "none", resume=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -16,9 +15,9 @@ from hotlap.core import Device, Json
 from hotlap.errors import OutputError
 from hotlap.machine.facts import Machine, facts
 from hotlap.report.schema import read_result, write_result
-from hotlap.search.folder import RunFolder, check_keeps, write_whole
+from hotlap.search.folder import RunFolder, check_keeps
 from hotlap.training.processes import Processes, share_of
-from hotlap.training.settings import Settings, read_settings, settings_for
+from hotlap.training.settings import Settings, read_settings, settings_for, write_settings
 from hotlap.training.stopping import Stop
 from hotlap.workload.features import to_ask
 from hotlap.workload.target import Loaded, load_target, target_of
@@ -73,7 +72,9 @@ def train(
     with stop.heeded():
         if force:
             check_keeps(folder, loaded.weights)
-        lock = RunFolder(folder, resume=resume, force=force, begun=_SETTINGS) if processes.writes else None
+        lock = None
+        if processes.writes:
+            lock = RunFolder(folder, resume=resume, force=force, begun=_SETTINGS, keeps_work=False)
         try:
             with processes.together():
                 processes.wait()
@@ -93,7 +94,6 @@ def train(
             finally:
                 stop.over()
                 if lock is not None:
-                    shutil.rmtree(lock.work, ignore_errors=True)
                     lock.close()
 
 
@@ -249,14 +249,14 @@ def _begin(
 
 
 def _note(path: Path, loaded: Loaded, settings: Settings, processes: int, *, threads_chosen: bool) -> None:
-    noted = {
-        "target": loaded.target,
-        "workload_digest": loaded.digest,
-        "settings": settings.to_json(),
-        "processes": processes,
-        "threads_chosen": threads_chosen,
-    }
-    write_whole(path, json.dumps(noted, indent=1).encode() + b"\n")
+    write_settings(
+        path,
+        settings,
+        target=loaded.target,
+        digest=loaded.digest,
+        threads_chosen=threads_chosen,
+        processes=processes,
+    )
 
 
 def _recorded_ms(path: Path, position: Position) -> float:

@@ -36,11 +36,19 @@ class RunFolder:
     """`--out`, locked for as long as the process lives. The lock goes when the process does, however it ends.
 
     `begun` is the file that tells a run from an empty folder: it is written first. `resume`: None for a command that
-    can't take up a run.
+    can't take up a run. `keeps_work`: whether `work` stays as it is for a run that takes this one up.
     """
 
-    def __init__(self, path: Path, *, resume: bool | None, force: bool, begun: str = "journal.jsonl") -> None:
-        self.path, self._begun = path, path / begun
+    def __init__(
+        self,
+        path: Path,
+        *,
+        resume: bool | None,
+        force: bool,
+        begun: str = "journal.jsonl",
+        keeps_work: bool = True,
+    ) -> None:
+        self.path, self._begun, self._keeps_work = path, path / begun, keeps_work
         if resume and force:
             raise OutputError("--resume takes up a run and --force starts it over; give one of them")
         try:
@@ -86,6 +94,8 @@ class RunFolder:
 
     def close(self) -> None:
         """Let another run have it. One that this run made and in which nothing was begun is taken away."""
+        if not self._keeps_work:
+            shutil.rmtree(self.work, ignore_errors=True)
         if self._new and not (self._begun.exists() and self._begun.stat().st_size):
             shutil.rmtree(self.path, ignore_errors=True)
         _held.discard(self._lock)

@@ -121,7 +121,13 @@ def _train(
             warnings = [*warnings, "the workload's own set-up gave numbers that are not finite, and was not timed"]
     features = stored_features(to_ask(loaded.workload, loaded.file)) if processes.writes else None
     trained = train_model(loaded, settings, folder, processes, resume=resume, tell=tell, stop=stop)
-    step_ms = trained.step_ms or _recorded_ms(folder / "metrics.jsonl", trained.position)
+    step_ms, rows = trained.step_ms, trained.rows_a_step
+    if step_ms is None:
+        step_ms, rows = _recorded(folder / "metrics.jsonl", trained.position)
+    elif trained.own_batches and trained.resumed_from is not None and processes.writes:
+        _, rows = _recorded(folder / "metrics.jsonl", trained.position)  # The last steps of an epoch may be short.
+    # A DataLoader of the user's has a batch size of its own.
+    batch = round(rows or 0) if trained.own_batches else settings.batch_size
     figures = {"threads": settings.threads, "parameters": trained.parameters, "bytes": trained.bytes}
     best = trained.position.best
     result = {
@@ -129,7 +135,7 @@ def _train(
         "kind": "train",
         "workload": loaded.name,
         "device": settings.device,
-        "batch": settings.batch_size,
+        **({"batch": batch} if batch else {}),
         "machine": machine.to_json(),
         "baseline": {"name": describe(usual), "precision": "fp32", "median_ms": baseline_ms or step_ms, **figures},
         "best": {
@@ -259,11 +265,15 @@ def _note(path: Path, loaded: Loaded, settings: Settings, processes: int, *, thr
     )
 
 
-def _recorded_ms(path: Path, position: Position) -> float:
-    """The median time of a step, of the lines that earlier processes of this run wrote; the mean without them."""
+def _recorded(path: Path, position: Position) -> tuple[float, float | None]:
+    """The median time of a step and the median of its examples, of the lines that earlier processes of this run wrote;
+    without them the mean time, and no examples.
+    """
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    found = [line["ms"] for line in lines if "ms" in line]
-    return float(median(found)) if found else 1000 * position.seconds / max(1, position.step)
+    steps = [line for line in lines if "ms" in line]
+    if not steps:
+        return 1000 * position.seconds / max(1, position.step), None
+    return float(median(line["ms"] for line in steps)), float(median(line["examples"] for line in steps))
 
 
 def _nobody(event: Json) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -16,9 +15,9 @@ from hotlap.core import Device, Json
 from hotlap.errors import OutputError
 from hotlap.machine.facts import Machine, facts
 from hotlap.report.schema import read_result, write_result
-from hotlap.search.folder import RunFolder, check_keeps, write_whole
+from hotlap.search.folder import RunFolder, check_keeps
 from hotlap.training.processes import Processes, share_of
-from hotlap.training.settings import Settings, read_settings, settings_for
+from hotlap.training.settings import Settings, read_settings, settings_for, write_settings
 from hotlap.training.stopping import Stop
 from hotlap.workload.features import to_ask
 from hotlap.workload.target import Loaded, load_target, target_of
@@ -73,7 +72,9 @@ def train(
     with stop.heeded():
         if force:
             check_keeps(folder, loaded.weights)
-        lock = RunFolder(folder, resume=resume, force=force, begun=_SETTINGS) if processes.writes else None
+        lock = None
+        if processes.writes:
+            lock = RunFolder(folder, resume=resume, force=force, begun=_SETTINGS, keeps_work=False)
         try:
             with processes.together():
                 processes.wait()
@@ -93,7 +94,6 @@ def train(
             finally:
                 stop.over()
                 if lock is not None:
-                    shutil.rmtree(lock.work, ignore_errors=True)
                     lock.close()
 
 
@@ -121,7 +121,13 @@ def _train(
             warnings = [*warnings, "the workload's own set-up gave numbers that are not finite, and was not timed"]
     features = stored_features(to_ask(loaded.workload, loaded.file)) if processes.writes else None
     trained = train_model(loaded, settings, folder, processes, resume=resume, tell=tell, stop=stop)
-    step_ms = trained.step_ms or _recorded_ms(folder / "metrics.jsonl", trained.position)
+    step_ms, rows = trained.step_ms, trained.rows_a_step
+    if step_ms is None:
+        step_ms, rows = _recorded(folder / "metrics.jsonl", trained.position)
+    elif trained.own_batches and trained.resumed_from is not None and processes.writes:
+        _, rows = _recorded(folder / "metrics.jsonl", trained.position)  # The last steps of an epoch may be short.
+    # A DataLoader of the user's has a batch size of its own.
+    batch = round(rows or 0) if trained.own_batches else settings.batch_size
     figures = {"threads": settings.threads, "parameters": trained.parameters, "bytes": trained.bytes}
     best = trained.position.best
     result = {
@@ -129,7 +135,7 @@ def _train(
         "kind": "train",
         "workload": loaded.name,
         "device": settings.device,
-        "batch": settings.batch_size,
+        **({"batch": batch} if batch else {}),
         "machine": machine.to_json(),
         "baseline": {"name": describe(usual), "precision": "fp32", "median_ms": baseline_ms or step_ms, **figures},
         "best": {
@@ -249,21 +255,25 @@ def _begin(
 
 
 def _note(path: Path, loaded: Loaded, settings: Settings, processes: int, *, threads_chosen: bool) -> None:
-    noted = {
-        "target": loaded.target,
-        "workload_digest": loaded.digest,
-        "settings": settings.to_json(),
-        "processes": processes,
-        "threads_chosen": threads_chosen,
-    }
-    write_whole(path, json.dumps(noted, indent=1).encode() + b"\n")
+    write_settings(
+        path,
+        settings,
+        target=loaded.target,
+        digest=loaded.digest,
+        threads_chosen=threads_chosen,
+        processes=processes,
+    )
 
 
-def _recorded_ms(path: Path, position: Position) -> float:
-    """The median time of a step, of the lines that earlier processes of this run wrote; the mean without them."""
+def _recorded(path: Path, position: Position) -> tuple[float, float | None]:
+    """The median time of a step and the median of its examples, of the lines that earlier processes of this run wrote;
+    without them the mean time, and no examples.
+    """
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    found = [line["ms"] for line in lines if "ms" in line]
-    return float(median(found)) if found else 1000 * position.seconds / max(1, position.step)
+    steps = [line for line in lines if "ms" in line]
+    if not steps:
+        return 1000 * position.seconds / max(1, position.step), None
+    return float(median(line["ms"] for line in steps)), float(median(line["examples"] for line in steps))
 
 
 def _nobody(event: Json) -> None:

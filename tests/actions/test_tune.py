@@ -180,6 +180,13 @@ def test_a_proof_is_planned_by_the_batches_that_a_loader_gives(tmp_path: Path) -
     assert tune._result(best, {**STUDY, "locked": []}, facts(), time.monotonic(), None)["batch"] == 64
 
 
+@pytest.mark.parametrize(("steps", "examples"), [(20, 20 * 50 * 3), (None, None)])
+def test_a_training_is_as_long_as_its_sampler_says(steps: int | None, examples: int | None) -> None:
+    own = found(replace(OWN, epochs=3), rows=50)
+    study = {**STUDY, "examples": 100_000, "steps": steps}
+    assert tune._all_examples(replace(own, baseline=replace(OWN, epochs=3)), study) == examples
+
+
 def test_another_batch_size_alone_is_a_change(tmp_path: Path) -> None:
     result = tune._result(found(replace(OWN, batch_size=128)), STUDY, facts(), time.monotonic(), None)
     assert result["baseline"]["name"] == "fp32"

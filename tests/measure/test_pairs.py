@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,10 +39,31 @@ def test_slow_blocks_are_fewer(sides: tuple[Worker, Worker], enough_seconds: flo
     assert 0 <= overhead <= 1
 
 
-@pytest.mark.parametrize(("hopeless", "pairs"), [(5.0, 2), (100_000.0, 4)])
-def test_a_hopeless_candidate_is_timed_twice(sides: tuple[Worker, Worker], hopeless: float, pairs: int) -> None:
+@pytest.mark.parametrize(("hopeless", "pairs"), [(5.0, 3), (100_000.0, 4)])
+def test_a_hopeless_candidate_is_timed_three_times(sides: tuple[Worker, Worker], hopeless: float, pairs: int) -> None:
     """It takes some hundred times as long here."""
     baseline, candidate = sides
     candidate.call("slow:hold", timeout=30.0)
     start, _ = measure(baseline, candidate, Blocks(pairs=4, seconds=0.0, hopeless=hopeless))
     assert len(start.baseline_ms) == len(start.candidate_ms) == pairs
+
+
+class Scripted:
+    """A worker whose blocks take what is given, in turn."""
+
+    def __init__(self, *ms: float) -> None:
+        self._ms = list(ms)
+
+    def call(self, *_: Any, **__: Any) -> Any:
+        return {"timed_seconds": 0.0, "times_ms": [self._ms.pop(0)]}
+
+    def pause(self) -> None:
+        """Nothing to stop."""
+
+
+def test_one_stall_makes_no_candidate_hopeless() -> None:
+    """The first two blocks of a candidate are neighbours."""
+    baseline: Any = Scripted(10.0, 10.0, 10.0, 10.0)
+    candidate: Any = Scripted(90.0, 90.0, 9.0, 9.0)
+    start, _ = measure(baseline, candidate, Blocks(pairs=4, seconds=0.0, hopeless=3.0))
+    assert start.candidate_ms == (90.0, 90.0, 9.0, 9.0)

@@ -90,6 +90,14 @@ def test_one_that_does_not_is_not(name):
     assert reason in source(training).check_at_once().reason
 
 
+def test_one_that_takes_no_array_is_not_read_row_by_row():
+    asked = []
+    found = source(Asked(lambda index: (asked.append(index), (NUMBERS[int(index)], CLASSES[int(index)]))[1]))
+    asked.clear()
+    assert "does not take an array of indices" in found.check_at_once().reason
+    assert [len(index) for index in asked] == [8]
+
+
 def test_loader_processes_and_smaller_passes_read_the_same():
     training = TensorDataset(NUMBERS, CLASSES)
     plain, other = batches(training, micro_batch=3), batches(training, micro_batch=3, at_once=True, workers=1)

@@ -108,12 +108,58 @@ workload = Workload(
 def test_what_has_no_room_for_whole_batches_is_known_by_a_few_rows(tmp_path: Path) -> None:
     target, settings = trainable.write(tmp_path, "tokens", add=LARGE), Settings(threads=1, batch_size=256)
     study = studied(target, settings, memory_limit=TOO_LITTLE, work=tmp_path)
-    assert study["trim"]["reason"] == "memory ran out when it was checked on whole batches"
+    assert study["trim"]["reason"].startswith("the check of it failed: used 0.")
     assert study["in_passes"]["reason"] is None
     with pytest.raises(
         Refusal, match=r"fits the memory: opening the workload used 0\.\d GiB of memory, more than its limit"
     ):
         studied(target, settings, memory_limit=50 * 2**20, work=tmp_path)
+
+
+CRASHES = """
+import ctypes, time
+_row = Rows.__getitem__
+def _native(self, index):
+    if isinstance(index, np.ndarray):
+        ctypes.string_at(0)
+    return _row(self, index)
+Rows.__getitem__ = _native
+"""
+"""As a native reader may that takes no array."""
+
+
+@pytest.mark.slow
+def test_a_check_that_crashes_is_a_reason_and_the_others_are_made(tmp_path: Path) -> None:
+    target, settings = trainable.write(tmp_path, "rows", add=CRASHES), Settings(threads=1, batch_size=16)
+    study = studied(target, settings, memory_limit=ENOUGH, work=tmp_path)
+    assert study["at_once"]["reason"].startswith("the check of it failed: killed by SIGSEGV")
+    assert "batch statistics" in study["in_passes"]["reason"]
+    assert study["trim"]["reason"]
+    assert (study["examples"], study["steps"]) == (150, 10)
+
+
+NOTED = """
+def noted(outputs, labels):
+    with open(__file__ + ".rows", "a") as file:
+        file.write(f"{len(labels)} ")
+    return functional.cross_entropy(outputs, labels)
+import dataclasses
+workload = dataclasses.replace(workload, loss=noted)
+"""
+
+
+@pytest.mark.slow
+def test_no_batch_is_larger_than_the_data_and_a_peak_is_looked_for_once(tmp_path: Path) -> None:
+    target, settings = trainable.write(tmp_path, "rows", add=NOTED), Settings(threads=1, batch_size=20_000)
+    search = replace(bench(tmp_path, "", ENOUGH), target=target, study={"examples": 150})
+    peak = search.peak(settings)
+    rows = (tmp_path / "rows_workload.py.rows").read_text()
+    assert set(rows.split()) == {"150"}
+    # Loader processes hold nothing there, and come on top.
+    assert search.peak(replace(settings, workers=2, prefetch=4), beside=1000).bytes == peak.bytes + 1000
+    assert (tmp_path / "rows_workload.py.rows").read_text() == rows
+    with pytest.raises(OutOfMemory, match="more than its limit"):
+        replace(search, peak_limit=peak.bytes + 10).peak(settings, beside=11)
 
 
 @pytest.mark.slow

@@ -37,6 +37,34 @@ def test_starts_go_on_until_the_noise_floor_is_passed() -> None:
     assert starts_wanted([], 0.05, spent=True) == 4
 
 
+LOADERS_HOLD = """
+from torch.utils.data import get_worker_info
+_light = Rows.__getitem__
+def _heavy(self, index):
+    if get_worker_info() is not None and not hasattr(self, "held"):
+        self.held = bytearray(b"x" * 500_000_000)
+    return _light(self, index)
+Rows.__getitem__ = _heavy
+"""
+
+
+@pytest.mark.slow
+def test_loader_processes_count_for_the_limit_of_the_largest_batch(tmp_path: Path) -> None:
+    own = Settings(threads=1, batch_size=16)
+    bench = Bench(
+        target=trainable.write(tmp_path, "rows", add=LOADERS_HOLD), study={}, memory_limit=None, work=tmp_path,
+        deadline=time.monotonic() + 60, compiler=False, other_batch_sizes=False, tell=lambda event: None,
+    )  # fmt: skip
+    limited = replace(bench, peak_limit=bench.peak(own).bytes + 400_000_000)
+    found = Found(
+        baseline=own, best=own, rows=[], noise_floor=0.5, starts=(), speedup=None, baseline_ms=1.0, baseline_held={},
+        best_held={},
+    )  # fmt: skip
+    settled = settle(limited, found, replace(own, workers=1))
+    assert "it failed when it was to be confirmed: used" in settled.dropped_because
+    assert "more than its limit" in settled.dropped_because
+
+
 @pytest.mark.slow
 def test_where_the_best_fails_the_one_before_it_is_confirmed(tmp_path: Path) -> None:
     phases: list[Any] = []

@@ -74,7 +74,9 @@ workload = dataclasses.replace(
 def reason(folder: Path, add: str) -> Any:
     settings = Settings(threads=torch.get_num_threads(), batch_size=16).to_json()
     target = trainable.write(folder, "rows", add=add)
-    return timing.study({}, target=target, settings=settings, whole_batches=False)["in_passes"]["reason"]
+    state: dict[str, Any] = {}
+    timing.study(state, target=target, settings=settings)
+    return timing.check_in_passes(state)["reason"]
 
 
 @pytest.mark.parametrize("add", ["", WEIGHTED])

@@ -140,6 +140,36 @@ def test_what_learns_nothing_does_not_pass_where_the_own_loss_hardly_falls(tmp_p
         proof_trial._judge(nothing_learnt, own, planned(tmp_path, "full"), 1)
 
 
+@pytest.mark.parametrize(
+    ("kind", "last", "reason"),
+    [
+        ("short", -0.5, "losses above 0 of the workload's own set-up; --prove full compares scores"),
+        ("full", -0.5, "losses above 0 of the workload's own set-up; give the workload `evaluation` and `score`"),
+        ("full", np.inf, "a training with the workload's own set-up diverged, which leaves nothing to compare with"),
+    ],
+)
+def test_own_losses_that_nothing_can_be_judged_by(tmp_path: Path, kind: Kind, last: float, reason: str) -> None:
+    own = [{"losses": np.linspace(1.0, -1.0, 20), "examples": np.full(20, 16), "score": None}]
+    own[0]["losses"][-1] = last
+    with pytest.raises(proof_trial._NoJudgement) as raised:
+        proof_trial._judge(own, own, planned(tmp_path, kind), 1)
+    assert str(raised.value).endswith(reason)
+
+
+BELOW_0 = (
+    "workload = replace(workload, evaluation=None, score=None, loss=lambda outputs, labels: -(outputs**2).mean())\n"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_losses_that_leave_no_ratio_are_told_after_one_pair(tmp_path: Path) -> None:
+    own, tuned = (side(tmp_path, name, BELOW_0, epochs=1) for name in ("own", "tuned"))
+    (trial,) = judge_in_turn(own, [tuned], planned(tmp_path, "full"))
+    assert "give the workload `evaluation` and `score`" in trial.reason
+    assert len(trial.own) == len(trial.tuned) == 1
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_no_step_at_all_does_not_pass_for_a_small_one(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hotlap.training.settings import Settings
 STUDY: dict[str, Any] = {
     "bf16_arithmetic": True,
     "images": True, "fused": True, "foreach": True, "optimizer": "AdamW", "in_passes": {"reason": None},
-    "repeated": 3, "locked": [],
+    "repeated": 3, "locked": [], "examples": 1000,
     "trim": {"reason": None},
     "kept_memory": {"reason": None},
     "at_once": {"reason": None},
@@ -92,6 +92,34 @@ def test_other_batch_sizes_are_tried_where_asked_for_and_their_rate_is_proposed(
     assert "Usual for SGD: 4 times the rate (linearly" in (proposal(own, best, "SGD") or "")
     assert "Usual for AdamW: 2 times the rate (with the square root" in (proposal(own, best, "AdamW") or "")
     assert proposal(own, own, "SGD") is None
+
+
+def test_a_batch_size_that_the_data_does_not_give_is_not_tried() -> None:
+    found = {c.name: c for c in changes(STUDY, Settings(batch_size=256), compiler=True, other_batch_sizes=True)}
+    assert found["batch size 512"].reason is None
+    assert found["batch size 1024"].reason == "the data has 1,000 examples only"
+    locked = {**STUDY, "examples": None, "locked": ["batch_size"]}
+    last = changes(locked, Settings(), compiler=True, other_batch_sizes=True)[-2]
+    assert "batches of its own" in (last.reason or "")
+
+
+def test_smaller_passes_are_smaller_than_those_there_are() -> None:
+    def passes(settings: Settings) -> list[str]:
+        return [name for name in by_name(settings) if name.startswith("passes of")]
+
+    assert passes(Settings(batch_size=64, micro_batch=32)) == ["passes of 16", "passes of 8"]
+    assert passes(Settings(batch_size=20_000)) == ["passes of 500", "passes of 250"]
+    assert "passes of 500" in [change.name for change in thriftier(STUDY, Settings(batch_size=20_000))][1]
+    assert "checkpointing" in by_name()
+    assert "checkpointing" not in by_name(Settings(checkpointing=True))
+
+
+def test_what_may_take_memory_is_marked() -> None:
+    found = changes(STUDY, Settings(), compiler=True, other_batch_sizes=True)
+    assert [change.name for change in found if change.holds_more] == [
+        "kept memory", "1 loader process", "2 loader processes", "4 batches read ahead", "batch size 128",
+        "batch size 256",
+    ]  # fmt: skip
 
 
 def test_a_proof_falls_back_to_the_own_number_format() -> None:

@@ -24,3 +24,14 @@ def test_a_step_has_the_rows_that_were_read(add: str, rows: int, tmp_path: Path)
     timing.hold(state, target=trainable.write(tmp_path, "rows", add=add), settings=Settings().to_json())
     state["call"]()
     assert timing.held(state)["rows_a_step"] == rows
+
+
+@pytest.mark.parametrize(("batch_size", "rows"), [(64, 64), (200, 150)], ids=["two whole steps", "one short step"])
+def test_an_epochs_short_last_step_is_not_timed(batch_size: int, rows: int, tmp_path: Path) -> None:
+    """Else a step of another batch size would be compared with one of other rows than it says: 150 examples here."""
+    state: dict[str, Any] = {}
+    settings = Settings(batch_size=batch_size).to_json()
+    timing.hold(state, target=trainable.write(tmp_path, "rows"), settings=settings)
+    for _ in range(5):
+        state["call"]()
+    assert set(state["call"].rows) == {rows}

@@ -21,8 +21,8 @@ class Blocks:
     """How long to time: `pairs` of neighbouring blocks, each about `seconds` long.
 
     Where calls are so slow that `enough_seconds` have passed, `least_pairs` of them do: what two starts differ by is
-    more than what further blocks of one could make surer. A candidate whose first two blocks both take `hopeless` times
-    as long as the baseline's is not timed further.
+    more than what further blocks of one could make surer. A candidate whose first three blocks all take `hopeless`
+    times as long as the baseline's is not timed further; two of them are neighbours, which one stall may spoil.
     """
 
     pairs: int
@@ -57,7 +57,7 @@ def measure(baseline: Worker, candidate: Worker, blocks: Blocks) -> tuple[Start,
                 worker.pause()
                 timed += answer["timed_seconds"]
                 medians[is_candidate].append(float(np.median(answer["times_ms"])))
-            if index == 1 and min(medians[True]) > blocks.hopeless * max(medians[False]):
+            if index == 2 and min(medians[True]) > blocks.hopeless * max(medians[False]):
                 break
     finally:
         baseline.pause()

@@ -56,11 +56,11 @@ def check(one_by_one: Reads, at_once: Reads, slots: Iterable[Slot]) -> AtOnce:
     for slot in slots:
         if len(slot.indices) < 2:
             continue
-        together, alone = at_once[slot][1], one_by_one[slot][1]
+        together = at_once[slot][1]
         if isinstance(together, Failed):
             reason = f"the Dataset does not take an array of indices: {together.sentence}"
             return AtOnce(examples=compared, reason=reason)
-        if not _same(together, alone):
+        if not _same(together, one_by_one[slot][1]):
             reason = "indexed with an array, the Dataset gives other values than row by row"
             return AtOnce(examples=compared, reason=reason)
         compared += len(slot.indices)

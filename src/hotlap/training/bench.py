@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,14 @@ FAILURES = (CandidateFailed, InputError, LoaderDied)
 """What one set-up may fail of, which is a row and never the end of a search."""
 _PEAK_STEPS = 3
 """The first step makes the optimizer's state, and the heap is full after the third."""
+_CHECKS: Mapping[str, Mapping[str, Json]] = {
+    "in_passes": {},
+    "trim": {"kept": 1.0, "difference": 0.0},
+    "at_once": {"examples": 0},
+}
+"""By name, what is said of one that failed beside its reason."""
+_CHECK_SECONDS = 120.0
+"""A check ends by itself after ten seconds and the batch that it is at."""
 _LONGEST = 300
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
@@ -43,7 +51,8 @@ class Bench:
 
     Limits are in bytes: `memory_limit` of what a process and those it starts hold, `timing_limit` the same of each of
     two that are timed in turn, where that is less, `peak_limit` of a training's peak (on CUDA, the device's memory).
-    `places` holds where the training data's largest example was found, once it was.
+    `places` holds where the training data's largest example was found, once it was, and `peaks` what was found of the
+    memory of set-ups without loader processes.
     """
 
     target: str
@@ -57,6 +66,7 @@ class Bench:
     timing_limit: int | None = None
     peak_limit: int | None = None
     places: list[Json] = field(default_factory=list)
+    peaks: dict[Settings, Peak] = field(default_factory=dict)
 
     @contextmanager
     def hold(self, *chosen: Settings, seconds: float = LOAD_SECONDS) -> Iterator[list[Worker]]:
@@ -76,9 +86,20 @@ class Bench:
                 worker.pause()
             yield workers
 
-    def peak(self, settings: Settings) -> Peak:
+    def peak(self, settings: Settings, *, beside: int = 0) -> Peak:
         """The most that a process holds which trains on batches as large as the epoch's largest, optimizer's state
-        and all. Raises OutOfMemory where that is more than it may."""
+        and all, with what loader processes hold `beside` it. Raises OutOfMemory where that is more than it may."""
+        size = min(settings.batch_size, self.study.get("examples") or settings.batch_size)
+        alone = replace(settings, batch_size=size, workers=0, prefetch=Settings().prefetch, at_once=False, trim=False)
+        if alone not in self.peaks:
+            self.peaks[alone] = self._peak(alone)
+        found, limit = self.peaks[alone], self.peak_limit
+        held = found.bytes + beside
+        if limit and held > limit:
+            raise OutOfMemory(f"used {held / 2**30:.1f} GiB of memory, more than its limit of {limit / 2**30:.1f} GiB")
+        return replace(found, bytes=held)
+
+    def _peak(self, settings: Settings) -> Peak:
         given, began = settings.to_json(), time.monotonic()
         with start_worker(settings.threads, self.memory_limit, self.work) as worker, memory_told():
             known = self.places[-1] if self.places else None
@@ -88,12 +109,9 @@ class Bench:
             batch = opened["rows"] or settings.examples_a_pass
             arguments = {"settings": given, "batch": batch, "steps": _PEAK_STEPS}
             found = worker.call(f"{_MEMORY}:run_steps", timeout=LOAD_SECONDS, **arguments)
-        held, limit = int(found["peak_bytes"]), self.peak_limit
-        if limit and held > limit:
-            raise OutOfMemory(f"used {held / 2**30:.1f} GiB of memory, more than its limit of {limit / 2**30:.1f} GiB")
         saved = opened["look_seconds"] if opened["place"] else 0.0
         return Peak(
-            bytes=held,
+            bytes=int(found["peak_bytes"]),
             seconds=time.monotonic() - began - saved,
             looked_at=opened["looked_at"],
             whole=opened["whole"],
@@ -101,19 +119,35 @@ class Bench:
 
 
 def studied(target: str, settings: Settings, *, memory_limit: int | None, work: Path) -> Json:
-    """What `timing.study` finds, in a process of `memory_limit` bytes; less where whole batches take more than that.
+    """What `timing.study` and the checks of the data find, in a process of `memory_limit` bytes.
 
-    Raises Refusal where a few rows do, too.
+    A check that fails, or takes more memory than that, is the reason not to try what it is of. Raises Refusal where
+    opening the workload takes more.
     """
-    last = ""
-    for whole_batches in (True, False):
-        arguments = {"target": target, "settings": settings.to_json(), "whole_batches": whole_batches}
-        try:
-            with start_worker(settings.threads, memory_limit, work) as worker, memory_told():
-                return worker.call(f"{TIMING}:study", timeout=LOAD_SECONDS, **arguments)
-        except OutOfMemory as error:
-            last = told(error)
-    raise Refusal(f"no set-up of the same result fits the memory: opening the workload {last}; allow more")
+    found: dict[str, Json] = {}
+    while True:
+        with start_worker(settings.threads, memory_limit, work) as worker:
+            study = _opened(worker, target, settings)
+            try:
+                for name in [one for one in _CHECKS if one not in found]:
+                    with memory_told():
+                        found[name] = worker.call(f"{TIMING}:check_{name}", timeout=_CHECK_SECONDS)
+                return {**study, **found}
+            except CandidateFailed as error:
+                found[name] = {**_CHECKS[name], "reason": f"the check of it failed: {told(error)}"}
+
+
+def _opened(worker: Worker, target: str, settings: Settings) -> dict[str, Json]:
+    try:
+        with memory_told():
+            found: dict[str, Json] = worker.call(
+                f"{TIMING}:study", timeout=LOAD_SECONDS, target=target, settings=settings.to_json()
+            )
+    except OutOfMemory as error:
+        raise Refusal(
+            f"no set-up of the same result fits the memory: opening the workload {told(error)}; allow more"
+        ) from error
+    return found
 
 
 @contextmanager

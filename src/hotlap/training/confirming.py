@@ -128,7 +128,7 @@ def _confirmed(bench: Bench, found: Found, best: Settings) -> tuple[list[Start],
     The best's memory on the epoch's largest batch comes first: what is found holds for a whole epoch.
     """
     bench.tell({"event": "phase", "phase": "the memory of the best"})
-    peak_bytes = bench.peak(best).bytes
+    bench.peak(best)
     starts: list[Start] = []
     held: Json = None
     while look := starts_wanted(starts, found.noise_floor, spent=time.monotonic() > bench.deadline):
@@ -138,5 +138,6 @@ def _confirmed(bench: Bench, found: Found, best: Settings) -> tuple[list[Start],
                 measured, _ = pairs.measure(first, second, CONFIRMING)
                 starts.append(per_example(measured, found.baseline, best))
                 held = second.call(f"{TIMING}:held", timeout=LOAD_SECONDS)
-    held["peak_memory_bytes"] = max(held["peak_memory_bytes"], peak_bytes)
+            peak_bytes = bench.peak(best, beside=held["loading_bytes"]).bytes
+            held["peak_memory_bytes"] = max(held["peak_memory_bytes"], peak_bytes)
     return starts, held

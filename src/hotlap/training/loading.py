@@ -128,6 +128,13 @@ class DatasetSource(_ByPlace):
         self._generators = own_generators(dataset)
         self._draws = draws(dataset, self._generators)
 
+    def leave_out_short_steps(self) -> None:
+        """Have every epoch end before its last step where that is short, and not the only one."""
+        assert self.examples is not None
+        whole = self.examples // self._settings.batch_size
+        if whole:
+            self.examples, self.windows = whole * self._settings.batch_size, whole
+
     def _slots(self, epoch: int, first: int, epochs: int) -> Iterator[Slot]:
         settings = self._settings
         assert self.examples is not None

@@ -168,6 +168,8 @@ def _judgement(ours: _Runs, theirs: _Runs, plan: Plan, examples: int, tried: int
             _check_seeds(ours.found)
             if _unit(ours.found) == "score":
                 _score_margin(ours.found, plan)
+            else:
+                _check_losses(ours.found, plan)
         judged = _judge(ours.found[:look], theirs.found, plan, tried)
         if judged.answer != "undecided":
             break
@@ -209,7 +211,7 @@ def _check_seeds(own: Sequence[Json]) -> None:
 
 def _check_fall(own: Sequence[Json], margin: float, plan: Plan) -> None:
     """Raise _NoJudgement where the own loss falls so little that what learns nothing might pass. margin: of the log."""
-    fall = proof.fall([proof.head_mean(run["losses"], run["examples"]) for run in own], _tails(own))
+    fall = proof.fall(_heads(own), _tails(own))
     if fall >= proof.LEAST_FALL * margin:
         return
     smallest = math.floor(1000 * math.expm1(max(0.0, fall) / proof.LEAST_FALL)) / 1000
@@ -248,13 +250,23 @@ def _judge(own: Sequence[Json], tuned: Sequence[Json], plan: Plan, tried: int) -
             _check_rise(own, margin)
         return judged
     margin = math.log1p(proof.LOSS_MARGIN if plan.margin is None else plan.margin)
-    try:
-        judged = proof.judge(proof.log_ratios(_tails(own), _tails(tuned)), margin=margin, tried=tried)
-        if judged.answer != "worse":
-            _check_fall(own, margin, plan)
-    except ValueError as error:
-        raise _NoJudgement(f"{error}; --prove full compares scores") from error
+    _check_losses(own, plan)
+    judged = proof.judge(proof.log_ratios(_tails(own), _tails(tuned)), margin=margin, tried=tried)
+    if judged.answer != "worse":
+        _check_fall(own, margin, plan)
     return judged
+
+
+def _check_losses(own: Sequence[Json], plan: Plan) -> None:
+    """Raise _NoJudgement where the own losses leave no ratio."""
+    if not all(math.isfinite(run["losses"][-1]) for run in own):
+        raise _NoJudgement("a training with the workload's own set-up diverged, which leaves nothing to compare with")
+    try:
+        losses = [*_heads(own), *_tails(own)]
+        proof.log_ratios(losses, losses)
+    except ValueError as error:
+        way = "--prove full compares scores" if plan.kind == "short" else "give the workload `evaluation` and `score`"
+        raise _NoJudgement(f"{error}; {way}") from error
 
 
 def _score_margin(own: Sequence[Json], plan: Plan) -> float:
@@ -277,6 +289,10 @@ def _pairs(own: Sequence[Json], tuned: Sequence[Json]) -> list[tuple[Json, Json]
 def _unit(runs: Sequence[Json]) -> Literal["loss", "score"]:
     """Scores are compared where trainings to the end gave them."""
     return "score" if any(run.get("score") is not None for run in runs) else "loss"
+
+
+def _heads(runs: Sequence[Json]) -> list[float]:
+    return [proof.head_mean(run["losses"], run["examples"]) for run in runs]
 
 
 def _tails(runs: Sequence[Json]) -> list[float]:

@@ -31,8 +31,8 @@ class Change:
     """A change of the set-up by name; `reason` says why it is not tried, where it is not.
 
     `upon`: names of changes; it is tried only where one of them was taken. `loading`: it speeds up what a step waits
-    for, the data. `most_memory`: it is left out where a training with it holds more than so many times what one without
-    it holds.
+    for, the data. `holds_more`: it may take memory, so that it is left out where a training then holds more than it
+    may on the epoch's largest batch. `most_memory`: so many times what the workload's own set-up holds there, at most.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Change:
     reason: str | None = None
     upon: tuple[str, ...] = ()
     loading: bool = False
+    holds_more: bool = False
     most_memory: float = math.inf
 
 
@@ -79,9 +80,15 @@ def changes(
             reason=None if study["fused"] else f"{study['optimizer']} has no fused form",
         ),
     ]
-    kept = study["kept_memory"]["reason"]
-    settings_kept = {"keep_memory": True}
-    found.append(Change(name="kept memory", settings=settings_kept, reason=kept, most_memory=_MOST_KEPT))
+    found.append(
+        Change(
+            name="kept memory",
+            settings={"keep_memory": True},
+            reason=study["kept_memory"]["reason"],
+            holds_more=True,
+            most_memory=_MOST_KEPT,
+        )
+    )
     if study["foreach"] and not study["fused"]:
         found.append(Change(name="foreach optimizer", settings={"foreach": True}))
     loading = _loading(study)
@@ -95,7 +102,8 @@ def changes(
     found += _batch_sizes(study, settings) if other_batch_sizes else []
     if not study["bf16_arithmetic"]:
         found.sort(key=lambda change: change.name == "bf16")
-    found.append(Change(name="checkpointing", reason="it saves memory, not time; tried where memory runs out"))
+    if not settings.checkpointing:
+        found.append(Change(name="checkpointing", reason="it saves memory, not time; tried where memory runs out"))
     return found
 
 
@@ -125,7 +133,7 @@ def thriftier(study: Json, settings: Settings) -> list[Change]:
     found = []
     if study["repeated"]:
         found.append(Change(name="checkpointing", settings={"checkpointing": True}))
-    size = settings.batch_size // 2
+    size = _rows_a_pass(study, settings) // 2
     while study["in_passes"]["reason"] is None and "micro_batch" not in study["locked"] and size >= 1:
         found.append(Change(name=f"passes of {size}", settings={"micro_batch": size}))
         size //= 2
@@ -144,9 +152,9 @@ def _loading(study: Json) -> list[Change]:
     names = "1 loader process", "2 loader processes"
     found = [
         Change(name="batches read at once", settings={"at_once": True}, reason=study["at_once"]["reason"]),
-        Change(name=names[0], settings={"workers": 1}, reason=reason),
-        Change(name=names[1], settings={"workers": 2}, reason=reason),
-        Change(name="4 batches read ahead", settings={"prefetch": 4}, reason=reason, upon=names),
+        Change(name=names[0], settings={"workers": 1}, reason=reason, holds_more=True),
+        Change(name=names[1], settings={"workers": 2}, reason=reason, holds_more=True),
+        Change(name="4 batches read ahead", settings={"prefetch": 4}, reason=reason, upon=names, holds_more=True),
     ]
     return [replace(change, loading=True) for change in found]
 
@@ -156,8 +164,9 @@ def _locked(knob: str, study: Json) -> str | None:
 
 
 def _smaller_passes(study: Json, settings: Settings) -> list[Change]:
-    """Half the batch a pass, then a quarter where halves were faster: a smaller pass may stay in the cache."""
-    sizes = settings.batch_size // 2, settings.batch_size // 4
+    """Half of what a pass has, then a quarter where halves were faster: a smaller pass may stay in the cache."""
+    rows = _rows_a_pass(study, settings)
+    sizes = rows // 2, rows // 4
     reason = _locked("micro_batch", study) or study["in_passes"]["reason"]
     found: list[Change] = []
     for size in sizes:
@@ -169,11 +178,21 @@ def _smaller_passes(study: Json, settings: Settings) -> list[Change]:
     return found
 
 
+def _rows_a_pass(study: Json, settings: Settings) -> int:
+    """The most examples that a pass has: a batch size may be larger than the data."""
+    return min(settings.examples_a_pass, study["examples"] or settings.examples_a_pass)
+
+
 def _batch_sizes(study: Json, settings: Settings) -> list[Change]:
-    sizes = [settings.batch_size * factor for factor in (2, 4)]
-    names = [f"batch size {size}" for size in sizes]
-    reason = _locked("batch_size", study)
-    return [
-        Change(name=names[0], settings={"batch_size": sizes[0]}, reason=reason),
-        Change(name=names[1], settings={"batch_size": sizes[1]}, reason=reason, upon=(names[0],)),
-    ]
+    found: list[Change] = []
+    for factor in (2, 4):
+        size = settings.batch_size * factor
+        reason = _locked("batch_size", study)
+        if reason is None and size > study["examples"]:
+            reason = f"the data has {study['examples']:,} examples only"
+        upon = tuple(change.name for change in found)
+        settings_changed = {"batch_size": size}
+        found.append(
+            Change(name=f"batch size {size}", settings=settings_changed, reason=reason, upon=upon, holds_more=True)
+        )
+    return found

@@ -17,6 +17,7 @@ from hotlap.core import Json, to_json
 from hotlap.errors import WorkloadError
 from hotlap.machine.facts import facts
 from hotlap.training import cutting, heap, preparing
+from hotlap.training.loading import DatasetSource
 from hotlap.training.loop import Parts
 from hotlap.training.memory.use import fields, kibibytes
 from hotlap.training.memory.work import peak_bytes
@@ -32,14 +33,10 @@ from hotlap.workload.target import load_target
 _NEEDS = ("training", "loss")
 _ENDLESS = 1_000_000
 """Epochs, so that steps never run out while they are timed."""
-_NOT_TRIMMED = {"kept": 1.0, "difference": 0.0, "reason": "memory ran out when it was checked on whole batches"}
 
 
-def study(state: dict[str, Any], *, target: str, settings: Json, whole_batches: bool = True) -> Json:
-    """What decides which set-ups make sense: facts of the model, the optimizer and the data.
-
-    whole_batches: compute some, for what can be known of them only; else a few rows at most.
-    """
+def study(state: dict[str, Any], *, target: str, settings: Json) -> Json:
+    """What decides which set-ups make sense: facts of the model, the optimizer and the data. The checks are others."""
     import torch
 
     loaded = load_target(target)
@@ -49,8 +46,7 @@ def study(state: dict[str, Any], *, target: str, settings: Json, whole_batches: 
     processes = Processes(chosen.device)
     torch.set_num_threads(chosen.threads)
     parts = make_parts(opened, chosen, Path(), processes, _nobody)
-    in_passes = None if "micro_batch" in parts.source.locked else _why_not_in_passes(opened, parts, chosen, processes)
-    trim = to_json(trimming_of(opened, chosen, processes)) if whole_batches else _NOT_TRIMMED
+    state["checked"] = opened, chosen, processes, parts
     return {
         "name": loaded.name,
         "digest": loaded.digest,
@@ -58,14 +54,12 @@ def study(state: dict[str, Any], *, target: str, settings: Json, whole_batches: 
         "images": any(parameter.ndim == 4 for parameter in parts.model.parameters()),
         "fused": preparing.has_fused_form(parts.optimizer),
         "foreach": preparing.has_foreach_form(parts.optimizer),
-        "trim": trim,
-        "at_once": to_json(parts.source.check_at_once()),
         "optimizer": type(parts.optimizer).__name__,
-        "in_passes": {"reason": in_passes},
         "kept_memory": {"reason": _why_not_kept(chosen)},
         "repeated": len(repeated_layers(parts.model)),
         "locked": list(parts.source.locked),
         "examples": parts.source.examples,
+        "steps": parts.source.windows,
         "parameters": sum(one.numel() for one in parts.model.parameters()),
         "warnings": list(opened.warnings),
     }
@@ -75,13 +69,31 @@ def _why_not_kept(settings: Settings) -> str | None:
     return heap.why_not() if settings.device == "cpu" else "tensors lie on the device, which keeps what they free"
 
 
-def _why_not_in_passes(opened: Opened, parts: Parts, settings: Settings, processes: Processes) -> str | None:
-    """Why a step can't be computed in passes with the same result; None where it can."""
+def check_in_passes(state: dict[str, Any]) -> Json:
+    """Why a step of what `study` opened can't be computed in passes with the same result; None where it can."""
+    opened, settings, processes, parts = _checked(state)
     cut = cutting.in_two(settings, parts.source.examples)
-    if cut is None:
-        return None
+    if cut is None or "micro_batch" in parts.source.locked:
+        return {"reason": None}
     whole, halves = (make_source(opened, one, processes) for one in (replace(cut, micro_batch=None), cut))
-    return cutting.why_not(parts, whole, halves)
+    return {"reason": cutting.why_not(parts, whole, halves)}
+
+
+def check_trim(state: dict[str, Any]) -> Json:
+    """What cutting off the padding of what `study` opened changes, by whole batches."""
+    opened, settings, processes, _ = _checked(state)
+    return to_json(trimming_of(opened, settings, processes))
+
+
+def check_at_once(state: dict[str, Any]) -> Json:
+    """Whether batches of what `study` opened are the same where the Dataset is indexed once for each."""
+    *_, parts = _checked(state)
+    return to_json(parts.source.check_at_once())
+
+
+def _checked(state: dict[str, Any]) -> tuple[Opened, Settings, Processes, Parts]:
+    found: tuple[Opened, Settings, Processes, Parts] = state["checked"]
+    return found
 
 
 def hold(state: dict[str, Any], *, target: str, settings: Json) -> Json:
@@ -92,6 +104,9 @@ def hold(state: dict[str, Any], *, target: str, settings: Json) -> Json:
     torch.set_num_threads(chosen.threads)
     opened = open_workload(load_target(target), needs=_NEEDS, command="tune")
     parts = make_parts(opened, chosen, Path(), Processes(chosen.device), _nobody)
+    if isinstance(parts.source, DatasetSource):
+        # With another batch size it would be another share of the steps, and the times are of whole ones.
+        parts.source.leave_out_short_steps()
     preparing.compile_model(parts.model, chosen)
     steps = Steps(parts)
     began = time.monotonic()
@@ -105,15 +120,16 @@ def hold(state: dict[str, Any], *, target: str, settings: Json) -> Json:
 
 
 def held(state: dict[str, Any]) -> Json:
-    """What the steps so far took: the share of their time spent waiting for data, the peak memory in bytes, and the
-    examples that a step has: the median of them.
+    """What the steps so far took: the share of their time spent waiting for data, the peak memory in bytes, what of
+    that loader processes hold, and the examples that a step has: the median of them.
     """
     steps: Steps = state["call"]
     # On CUDA it is the device's memory; the host's is another.
-    peak = peak_bytes(steps.device) + (_bytes_of_processes() if steps.device == "cpu" else 0)
+    beside = _bytes_of_processes() if steps.device == "cpu" else 0
     return {
         "loading_share": steps.loading / steps.whole if steps.whole else 0.0,
-        "peak_memory_bytes": peak,
+        "peak_memory_bytes": peak_bytes(steps.device) + beside,
+        "loading_bytes": beside,
         "rows_a_step": median(steps.rows),
     }
 

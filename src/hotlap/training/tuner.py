@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -19,36 +19,34 @@ from hotlap.measure import pairs, statistics
 from hotlap.measure.pairs import Blocks
 from hotlap.measure.worker import Worker
 from hotlap.search.setting import LOAD_SECONDS
-from hotlap.training.bench import FAILURES, TIMING, Bench, Peak, told
+from hotlap.training.bench import FAILURES, TIMING, Bench, told
 from hotlap.training.confirming import Costs, Found, kept_for_confirming, per_example, settle
-from hotlap.training.set_ups import Change, changes, idle, thriftier
+from hotlap.training.fitting import that_fits, too_large
+from hotlap.training.set_ups import Change, changes, idle
 from hotlap.training.settings import Settings
 from hotlap.training.stopping import EndNow
 
 SCREENING = Blocks(pairs=6, seconds=0.3, timeout=300.0, enough_seconds=4.0)
 HOPELESS = 3.0
-"""What takes so many times as long as the baseline is timed twice only."""
+"""What takes so many times as long as the baseline is timed three times only."""
 BUDGET_SPENT = "the budget was spent"
 _INTERRUPTED = "the tuning was interrupted"
 _SURE_GAIN = math.expm1(1.645 * math.sqrt(2) * statistics.BETWEEN_PROCESS_SD)
 """Of two single starts of the same thing the second is faster than the first by more than this 1 time in 20."""
-_MOST_CONFIRMED = 2
 _TRIES = 3
 """So often is timed, at the most, what something else on the machine spoils."""
 
 
 def tune(bench: Bench, usual: Settings) -> Found:
     """Search. Raises Refusal where the own set-up can't train, or no set-up of the same result fits the memory."""
-    baseline, peak, warnings = _that_fits(bench, usual)
+    baseline, peak, warnings = that_fits(bench, usual)
     bench.tell({"event": "phase", "phase": "timing the workload's own set-up against itself"})
     began = time.monotonic()
     with ExitStack() as stack:
         with _of_the_own():
             own = Own(bench, baseline, stack)
             load_seconds = time.monotonic() - began
-            began = time.monotonic()
-            floor, baseline_ms, baseline_held = _noise(bench, own, peak.bytes)
-        timed_seconds = max(0.0, time.monotonic() - began - load_seconds)
+            floor, baseline_ms, baseline_held, timed_seconds = _noise(bench, own, peak.bytes)
         costs = Costs(load=load_seconds, timed=timed_seconds, peak=peak.seconds)
         left = max(0.0, bench.deadline - time.monotonic())
         if kept_for_confirming(left, costs) > left:
@@ -76,7 +74,7 @@ def tune(bench: Bench, usual: Settings) -> Found:
         best_held=baseline_held,
         warnings=tuple(warnings),
     )
-    return settle(bench, found, *bests[:0:-1][:_MOST_CONFIRMED])
+    return settle(bench, found, *bests[:0:-1])
 
 
 class Own:
@@ -127,13 +125,14 @@ def climbed(
     on to be confirmed.
     """
     bests, ratio, interrupted = [own.settings], 1.0, False
-    rows, taken = list[dict[str, Any]](), set[str]()
+    rows: list[dict[str, Any]] = []
     left = bench.deadline - time.monotonic()
     for change in tried:
-        reason = _skipped_because(change, taken, held["loading_share"]) or own.given_up
+        reason = _skipped_because(change, rows, held["loading_share"]) or own.given_up
         if reason is None and interrupted:
             reason = _INTERRUPTED
-        if reason is None and time.monotonic() > bench.deadline - kept_for_confirming(left, costs):
+        memory_seconds = costs.peak if change.holds_more else 0.0
+        if reason is None and time.monotonic() > bench.deadline - kept_for_confirming(left, costs) - memory_seconds:
             reason = BUDGET_SPENT
         row: dict[str, Any] = {"name": change.name, "settings": dict(change.settings)}
         if reason:
@@ -142,15 +141,14 @@ def climbed(
         settings = replace(bests[-1], **change.settings)
         try:
             bench.tell({"event": "start", "name": change.name})
-            until = bench.deadline - costs.confirming
-            began = time.monotonic()
-            row |= _screened(bench, own, settings, least_ratio(change, ratio, floor), until)
-            row |= _too_much_memory(change, row, held)
+            until = bench.deadline - costs.confirming - memory_seconds
+            found, load_seconds = _screened(bench, own, settings, least_ratio(change, ratio, floor), until)
+            row |= found
+            row |= too_large(bench, own.settings, change, settings, row)
             if row["status"] == "passed":
                 bests.append(settings)
                 ratio, held = row["speedup"]["estimate"], row
-                costs = replace(costs, load=max(costs.load, time.monotonic() - began - costs.timed))
-                taken.add(change.name)
+                costs = replace(costs, load=max(costs.load, load_seconds))
             rows.append(row)
             bench.tell({"event": "done", **row})
         except EndNow:
@@ -171,25 +169,24 @@ def least_ratio(change: Change, ratio: float, floor: float) -> float:
     return ratio * (1 + (max(floor, _SURE_GAIN) if "precision" in change.settings else floor))
 
 
-def _skipped_because(change: Change, taken: Set[str], loading_share: float) -> str | None:
-    """Why a change is not tried upon those that were taken, whose steps wait such a share of their time for data."""
+def _skipped_because(change: Change, rows: Sequence[Mapping[str, Any]], loading_share: float) -> str | None:
+    """Why a change is not tried after those of `rows`, where steps wait such a share of their time for data."""
     reason = change.reason or idle(change, loading_share)
-    if reason is None and change.upon and not taken & set(change.upon):
-        reason = f"{' and '.join(change.upon)} brought nothing"
-    return reason
+    below = [row for row in rows if row["name"] in change.upon]
+    if reason or not change.upon or any(row["status"] == "passed" for row in below):
+        return reason
+    for status, what in (("rejected", "brought nothing"), ("failed", "failed")):
+        names = [row["name"] for row in below if row["status"] == status]
+        if names:
+            return f"{' and '.join(names)} {what}"
+    return str(below[0]["reason"])
 
 
-def _too_much_memory(change: Change, row: Mapping[str, Any], held: Json) -> Json:
-    """What becomes of a row that passed, where it takes too much more memory than what was held without the change."""
-    times = row.get("peak_memory_bytes", 0) / held["peak_memory_bytes"] if row["status"] == "passed" else 0.0
-    if times <= change.most_memory:
-        return {}
-    reason = f"it takes {times:.2f} times the memory, and {change.most_memory:g} times is the most that it may"
-    return {"status": "rejected", "reason": reason}
-
-
-def _screened(bench: Bench, own: Own, settings: Settings, least: float, until: float) -> dict[str, Any]:
-    """A set-up in turn with the baseline's process; it passes where it is `least` times as fast.
+def _screened(
+    bench: Bench, own: Own, settings: Settings, least: float, until: float
+) -> tuple[Mapping[str, Any], float]:
+    """The row of a set-up in turn with the baseline's process, and the seconds of loading it; it passes where it is
+    `least` times as fast.
 
     What has no answer by `until` (on time.monotonic's clock) is given up, but for a block of steps begun before that.
     """
@@ -198,42 +195,51 @@ def _screened(bench: Bench, own: Own, settings: Settings, least: float, until: f
     def left() -> float:
         return max(1.0, min(LOAD_SECONDS, until - time.monotonic()))
 
+    began = time.monotonic()
     try:
         with bench.hold(settings, seconds=left()) as (worker,):
+            load_seconds = time.monotonic() - began
             hopeless = HOPELESS * settings.batch_size / baseline.batch_size
             blocks = replace(SCREENING, hopeless=hopeless, timeout=left())
-            start = per_example(timed(own, worker, blocks, until), baseline, settings)
+            start = per_example(timed(own, worker, blocks, until)[0], baseline, settings)
             held = worker.call(f"{TIMING}:held", timeout=LOAD_SECONDS)
     except FAILURES as error:
         if isinstance(error, WorkerTimeout) and time.monotonic() > until:
-            return {"status": "skipped", "reason": BUDGET_SPENT}
+            return {"status": "skipped", "reason": BUDGET_SPENT}, 0.0
         if not own.failed():
-            return {"status": "failed", "reason": told(error)}
+            return {"status": "failed", "reason": told(error)}, 0.0
         own.renew(told(error))
         if own.given_up:
-            return {"status": "skipped", "reason": own.given_up}
+            return {"status": "skipped", "reason": own.given_up}, 0.0
         return _screened(bench, own, settings, least, until)
-    return {**held, **_judged(start, settings.batch_size / baseline.batch_size, least)}
+    return {**held, **_judged(start, settings.batch_size / baseline.batch_size, least)}, load_seconds
 
 
-def timed(own: Own, worker: Worker, blocks: Blocks, until: float) -> Start:
+def timed(own: Own, worker: Worker, blocks: Blocks, until: float) -> tuple[Start, float]:
     """The own set-up and another in turn: again, where something else spoiled that, and then the try that it spoiled
-    least. Which side is faster plays no part in it.
+    least, with the seconds that this one took. Which side is faster plays no part in it.
     """
-    starts: list[Start] = []
-    while not starts or (
-        len(starts) < _TRIES and statistics.was_disturbed(starts[-1], own.usual_spread) and time.monotonic() < until
-    ):
-        starts.append(pairs.measure(own.worker, worker, blocks)[0])
-    return min(starts, key=statistics.block_spread)
+    tries: list[tuple[Start, float]] = []
+    spoiled = True
+    while not tries or (spoiled and len(tries) < _TRIES and time.monotonic() < until):
+        began = time.monotonic()
+        start, _ = pairs.measure(own.worker, worker, blocks)
+        tries.append((start, time.monotonic() - began))
+        spoiled = not _cut_short(start, blocks) and statistics.was_disturbed(start, own.usual_spread)
+    return min(tries, key=lambda one: (_cut_short(one[0], blocks), statistics.block_spread(one[0])))
+
+
+def _cut_short(start: Start, blocks: Blocks) -> bool:
+    """Whether the candidate was hopeless: so few blocks tell nothing of what else spoiled them."""
+    return len(start.candidate_ms) < blocks.least_pairs
 
 
 def _judged(start: Start, batches: float, least: float) -> Mapping[str, Any]:
     """The row of a start whose candidate's steps have so many batches of the baseline's."""
     median_ms = statistics.median_ms([start.candidate_ms]) * batches
-    if len(start.candidate_ms) < SCREENING.least_pairs:
+    if _cut_short(start, SCREENING):
         longer = min(start.candidate_ms) / max(start.baseline_ms)
-        reason = f"a step took {longer:.1f} times as long; it was timed twice"
+        reason = f"a step took {longer:.1f} times as long; it was timed three times"
         return {"median_ms": median_ms, "status": "rejected", "reason": reason}
     interval = statistics.screening(start)
     row = {"median_ms": median_ms, "speedup": to_json(interval)}
@@ -241,37 +247,6 @@ def _judged(start: Start, batches: float, least: float) -> Mapping[str, Any]:
         return {**row, "status": "passed"}
     reason = f"no faster than without it: {interval.estimate:.3f} times the baseline's speed, {least:.3f} was needed"
     return {**row, "status": "rejected", "reason": reason}
-
-
-def _that_fits(bench: Bench, usual: Settings) -> tuple[Settings, Peak, list[str]]:
-    """The workload's own set-up, or the nearest of the same result that fits the memory, its peak, and warnings."""
-    tried = [Change(name="the workload's own set-up"), *thriftier(bench.study, usual)]
-    last = ""
-    for change in tried:
-        if change.settings and time.monotonic() > bench.deadline:
-            raise Refusal(
-                f"the budget was spent before a set-up was found that fits the memory: the last {last}; give a longer "
-                "--budget, or allow more"
-            )
-        settings = replace(usual, **change.settings)
-        bench.tell({"event": "phase", "phase": f"the memory of {change.name}"})
-        try:
-            peak = bench.peak(settings)
-        except OutOfMemory as error:
-            last = told(error)
-            continue
-        except CandidateFailed as error:
-            raise Refusal(f"{change.name} can't train here: {told(error)}") from error
-        warnings = []
-        if change.settings:
-            warnings.append(f"the workload's own set-up runs out of memory; compared with {change.name} instead")
-        if not peak.whole:
-            warnings.append(
-                f"memory is that of the largest of {peak.looked_at:,} examples (or batches), which is as far as the "
-                "look through the data went; a larger one may be left"
-            )
-        return settings, peak, warnings
-    raise Refusal(f"no set-up of the same result fits the memory: with {tried[-1].name} it {last}; allow more")
 
 
 @contextmanager
@@ -288,11 +263,11 @@ def _of_the_own() -> Iterator[None]:
         raise Refusal(f"the workload's own set-up can't be timed here: {told(error)}") from error
 
 
-def _noise(bench: Bench, own: Own, peak_bytes: int) -> tuple[float, float, Json]:
-    """The noise floor, the median ms of a step, and what a process of them held."""
+def _noise(bench: Bench, own: Own, peak_bytes: int) -> tuple[float, float, Json, float]:
+    """The noise floor, the median ms of a step, what a process of them held, and the seconds of timing it."""
     with bench.hold(own.settings) as (second,):
-        start = timed(own, second, SCREENING, bench.deadline)
+        start, seconds = timed(own, second, SCREENING, bench.deadline)
         held = second.call(f"{TIMING}:held", timeout=LOAD_SECONDS)
-    held["peak_memory_bytes"] = max(held["peak_memory_bytes"], peak_bytes)
+    held["peak_memory_bytes"] = max(held["peak_memory_bytes"], peak_bytes + held["loading_bytes"])
     own.usual_spread = statistics.block_spread(start)
-    return statistics.noise_floor([start]), statistics.median_ms([start.baseline_ms]), held
+    return statistics.noise_floor([start]), statistics.median_ms([start.baseline_ms]), held, seconds

@@ -4,16 +4,18 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from hotlap.actions.monitor import monitor
+from hotlap.actions.monitor import Peaks, monitor
 from hotlap.cli.monitor import duration
 from hotlap.cli.monitor import monitor as command
 from hotlap.errors import InputError, OutputError
+from hotlap.training.memory.use import look
 
 
 def run(*arguments: str):
@@ -86,3 +88,15 @@ def test_times_between_looks() -> None:
     assert duration("2m", "--every") == 120
     with pytest.raises(InputError, match="--every 0ms: not a duration"):
         duration("0ms", "--every")
+
+
+def test_two_processes_that_had_one_number_are_two() -> None:
+    peaks = Peaks()
+    for started, name, held in ((1, "train", 9 * 2**30), (2, "ls", 2**20)):
+        (one,) = look([os.getpid()]).processes[:1]
+        process = replace(one, started=started, name=name, resident_bytes=held, peak_bytes=held)
+        peaks.take(replace(look([os.getpid()]), processes=(process,)))
+    assert [(one["name"], one["peak_bytes"]) for one in peaks.to_json()["processes"]] == [
+        ("train", 9 * 2**30),
+        ("ls", 2**20),
+    ]

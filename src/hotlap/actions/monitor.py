@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -33,11 +33,10 @@ def monitor(
         raise InputError(f"--every {every}: give a time above 0")
     for pid in pids:
         look([pid])
-    end = None if seconds is None else time.monotonic() + seconds
     file = None if out is None else open_lines(out)
     peaks = Peaks()
     try:
-        for use in _looks(pids, every, lambda: end is not None and time.monotonic() >= end):
+        for use in _looks(pids, every, math.inf if seconds is None else seconds):
             line = as_json(use)
             peaks.take(use)
             if file is not None:
@@ -52,12 +51,12 @@ def monitor(
     return peaks.to_json()
 
 
-def _looks(pids: Sequence[int], every: float, stop: Callable[[], bool]) -> Iterator[MemoryUse]:
+def _looks(pids: Sequence[int], every: float, seconds: float) -> Iterator[MemoryUse]:
     if pids:
-        yield from watch(pids, every=every, stop=stop)
+        yield from watch(pids, every=every, seconds=seconds)
         return
     # Which processes are the largest changes, so each look chooses anew.
-    yield from watch(lambda: largest_processes(_LARGEST), every=every, stop=stop)
+    yield from watch(lambda: largest_processes(_LARGEST), every=every, seconds=seconds)
 
 
 class Peaks:
@@ -65,7 +64,7 @@ class Peaks:
 
     def __init__(self) -> None:
         self.looks, self._tree, self._least_available = 0, 0, 0
-        self._processes: dict[int, Json] = {}
+        self._processes: dict[tuple[int, int], Json] = {}
         self._gpus: dict[int, Json] = {}
 
     def take(self, use: MemoryUse) -> None:
@@ -74,9 +73,10 @@ class Peaks:
         self.looks += 1
         self._tree = max(self._tree, use.tree_bytes)
         for one in use.processes:
-            before = self._processes.get(one.pid, {}).get("peak_bytes", 0)
+            same = one.pid, one.started
+            before = self._processes.get(same, {}).get("peak_bytes", 0)
             peak = max(before, one.resident_bytes, one.peak_bytes or 0)
-            self._processes[one.pid] = {"pid": one.pid, "root": one.root, "name": one.name, "peak_bytes": peak}
+            self._processes[same] = {"pid": one.pid, "root": one.root, "name": one.name, "peak_bytes": peak}
         for gpu in use.gpus:
             before = self._gpus.get(gpu.index, {}).get("peak_used_bytes", 0)
             peak = max(before, gpu.used_bytes)

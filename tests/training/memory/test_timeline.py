@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from hotlap.errors import InputError, OutputError
+from hotlap.training.memory import timeline
 from hotlap.training.memory.timeline import Timeline, open_lines, watch, write_line
-from hotlap.training.memory.use import alive
+from hotlap.training.memory.use import alive, started
 
 
 def test_the_file_has_a_line_a_look_and_the_marks(tmp_path: Path) -> None:
@@ -88,7 +89,18 @@ def test_watching_ends_with_the_process() -> None:
 
 
 def test_watching_ends_when_told_and_looks_once_at_least() -> None:
-    assert len(list(watch([os.getpid()], stop=lambda: True))) == 1
+    assert len(list(watch([os.getpid()], seconds=0))) == 1
+
+
+def test_watching_ends_in_time_however_far_apart_looks_are() -> None:
+    assert len(list(watch([os.getpid()], every=3600, seconds=0.01))) == 2
+
+
+def test_another_process_with_the_number_of_one_that_ended_is_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = watch([os.getpid()], every=0.001)
+    assert next(looks).processes[0].started == started(os.getpid())
+    monkeypatch.setattr(timeline, "started", lambda pid: 7)
+    assert list(looks) == []
 
 
 def waiting() -> subprocess.Popen[bytes]:

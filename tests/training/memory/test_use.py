@@ -103,8 +103,10 @@ def test_a_name_that_is_no_text_is_shown_as_far_as_it_is() -> None:
 def test_what_the_kernel_does_not_show_is_left_open(tmp_path: Path) -> None:
     (tmp_path / "7").mkdir()
     (tmp_path / "7" / "status").write_text("Name:\tthing\nVmRSS:\t  12 kB\n")
+    (tmp_path / "7" / "stat").write_text(f"7 (a) thing) S {' '.join(map(str, range(4, 53)))}\n")
     use = process_use(7, 1, tmp_path)
     assert use is not None
+    assert use.started == 22
     assert (use.name, use.resident_bytes, use.proportional_bytes, use.peak_bytes) == ("thing", 12 * 1024, None, None)
     (tmp_path / "7" / "status").write_text("Name:\tkernel thread\n")
     assert process_use(7, 1, tmp_path) is None

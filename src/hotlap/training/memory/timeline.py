@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +14,7 @@ from typing import IO, Self
 
 from hotlap.core import Json, to_json
 from hotlap.errors import OutputError
-from hotlap.training.memory.use import MemoryUse, alive, look
+from hotlap.training.memory.use import MemoryUse, look, started
 
 
 def as_json(use: MemoryUse) -> Json:
@@ -29,22 +30,26 @@ def watch(
     pids: Iterable[int] | Callable[[], Iterable[int]],
     *,
     every: float = 1.0,
-    stop: Callable[[], bool] = lambda: False,
+    seconds: float = math.inf,
 ) -> Iterator[MemoryUse]:
-    """A look every so many seconds, until the last of the processes is gone or `stop()` is true; one at least.
+    """A look every so many seconds, until the last of the processes is gone or `seconds` are over, and one then; one at
+    least.
 
     `pids` may be a function that chooses them anew for each look.
     """
-    chosen = None if callable(pids) else list(pids)
+    chosen = None if callable(pids) else {pid: started(pid) for pid in pids}
     due = time.monotonic()
+    end = due + seconds
     while True:
         yield look(pids() if callable(pids) else chosen, ended=True)
-        if stop():
+        now = time.monotonic()
+        if now >= end:
             return
-        due = max(due + every, time.monotonic())
-        time.sleep(max(0.0, due - time.monotonic()))
+        due = min(max(due + every, now), end)
+        time.sleep(max(0.0, due - now))
         if chosen is not None:
-            chosen = [pid for pid in chosen if alive(pid)]
+            # Another process may have the number of one that has ended.
+            chosen = {pid: began for pid, began in chosen.items() if began is not None and started(pid) == began}
             if not chosen:
                 return
 

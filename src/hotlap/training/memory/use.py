@@ -20,10 +20,12 @@ class ProcessUse:
     """One process. Bytes: `resident` now; `proportional` counts a page that n processes share as 1/n of one (None
     where the kernel does not let us look); `peak` is the most that was resident since the process began.
 
-    `root` is the process that was asked for, of which this is a descendant or which it is.
+    `root` is the process that was asked for, of which this is a descendant or which it is. `started` (clock ticks since
+    the machine's start) tells it from one that gets its `pid` later.
     """
 
     pid: int
+    started: int
     root: int
     name: str
     resident_bytes: int
@@ -101,14 +103,26 @@ def alive(pid: int) -> bool:
     return bool(state) and not state.startswith("Z")
 
 
+def started(pid: int, proc: Path = Path("/proc")) -> int | None:
+    """When a process began, in clock ticks since the machine's start; None where it has ended."""
+    try:
+        # Its name, in brackets, may hold anything.
+        after_name = (proc / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if after_name[0] in "ZX" else int(after_name[19])  # fields 3 and 22 of proc(5)
+
+
 def process_use(pid: int, root: int, proc: Path = Path("/proc")) -> ProcessUse | None:
     """What the kernel says of one process; None where it is gone or holds no memory of its own."""
     status = fields(proc / str(pid) / "status")
-    if "VmRSS" not in status:
+    began = started(pid, proc)
+    if "VmRSS" not in status or began is None:
         return None
     shares = fields(proc / str(pid) / "smaps_rollup")
     return ProcessUse(
         pid=pid,
+        started=began,
         root=root,
         name=status.get("Name", ""),
         resident_bytes=kibibytes(status["VmRSS"]),

@@ -73,3 +73,39 @@ def test_the_code_in_the_docs_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     names: dict[str, object] = {}
     exec(compile(code, "monitor.md", "exec"), names)
     assert names["foreseen"].holdings["activations"]  # type: ignore[attr-defined]
+
+
+CONTRASTS = """
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import TensorDataset
+from hotlap import Workload
+
+def drawn(rows):
+    return torch.randn(rows, 16, generator=torch.Generator().manual_seed(0))
+
+class Both(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(16, 16)
+
+    def forward(self, rows):
+        return self.layer(rows) @ rows.T
+
+workload = Workload(
+    name="contrasts", model=Both, example=drawn, training=lambda: TensorDataset(drawn(4096), torch.zeros(4096)),
+    loss=lambda outputs, labels: functional.cross_entropy(outputs, torch.arange(len(outputs))), batch_size=64,
+)
+"""
+
+
+@pytest.mark.exhaustive
+def test_a_loss_that_sets_rows_against_each_other_needs_the_square(tmp_path: Path) -> None:
+    file = tmp_path / "contrasts.py"
+    file.write_text(CONTRASTS)
+    settings = Settings(threads=1)
+    foreseen = predict(observe(file, settings), 3072).peak_bytes
+    measured = measure(file, settings, batch=3072, steps=3)
+    assert foreseen == pytest.approx(measured["peak_bytes"], rel=0.1)
+    assert measured["peak_bytes"] - measured["base_bytes"] > 3 * 4 * 3072**2

@@ -58,3 +58,9 @@ def test_an_operation_without_a_partner_grows_with_the_batch() -> None:
 @given(traces())
 def test_a_trace_survives_the_way_to_another_process(trace: Trace) -> None:
     assert from_arrays(**to_arrays(trace)) == trace  # type: ignore[arg-type]
+
+
+@given(st.integers(1, 8), st.integers(1, 4096))
+def test_what_sets_every_row_against_every_other_grows_by_the_square(bytes_each: int, batch: int) -> None:
+    at = [Trace(sizes=(bytes_each * n * n, 100 * n), names=("mm", "relu"), events=(1, 2)) for n in (4, 8, batch)]
+    assert scaled(at[0], 4, at[1], 8, batch) == (list(at[2].sizes), 0)

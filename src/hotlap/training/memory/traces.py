@@ -44,7 +44,8 @@ def trace_of(records: Sequence[tuple[int, int, str]]) -> Trace:
 def scaled(small: Trace, small_batch: int, large: Trace, large_batch: int, batch: int) -> tuple[list[int], int]:
     """Sizes of `large`'s allocations at `batch`, and how many of them `small` has no partner for.
 
-    Each allocation's size is a line through its two sizes: what does not depend on the batch has the same at both.
+    Each allocation's size is a line through its two sizes: what does not depend on the batch has the same at both. One
+    that grew by the square, as where a loss sets every row against every other, goes on so.
     Partners are found by the order of operations. One without a partner (another algorithm was taken) is taken for
     proportional to the batch.
     """
@@ -55,6 +56,9 @@ def scaled(small: Trace, small_batch: int, large: Trace, large_batch: int, batch
         if partner is None:
             alone += 1
             sizes.append(round(size * batch / large_batch))
+            continue
+        if size * small_batch**2 == small.sizes[partner] * large_batch**2:
+            sizes.append(round(size * (batch / large_batch) ** 2))
             continue
         slope = (size - small.sizes[partner]) / (large_batch - small_batch)
         sizes.append(max(1, round(size + slope * (batch - large_batch))))

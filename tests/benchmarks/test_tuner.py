@@ -15,6 +15,7 @@ STUDY: dict[str, Any] = {
     "bf16_arithmetic": True,
     "images": True, "fused": True, "foreach": True, "optimizer": "AdamW", "in_passes": {"reason": "layers"},
     "repeated": 0, "locked": [], "trim": {"reason": "no padding"}, "at_once": {"reason": "other values"},
+    "kept_memory": {"reason": None},
 }  # fmt: skip
 
 
@@ -34,13 +35,13 @@ def tuner() -> ModuleType:
 def test_every_combination_of_what_makes_sense_is_tried_once(tuner: ModuleType) -> None:
     found = list(tuner.every(STUDY, Settings(), compiler=False, loading_share=0.0))
     # bf16, channels_last, fused: each or not.
-    assert len(found) == len(set(found)) == 8
+    assert len(found) == len(set(found)) == 16
     assert Settings() in found
-    assert Settings(precision="bf16", layout="channels_last", fused=True) in found
+    assert Settings(precision="bf16", layout="channels_last", fused=True, keep_memory=True) in found
 
 
 def test_reading_ahead_is_for_loader_processes(tuner: ModuleType) -> None:
     found = list(tuner.every({**STUDY, "images": False}, Settings(), compiler=True, loading_share=0.5))
     # bf16, fused and compile with no process, and with 1 and 2 that read 2 or 4 ahead.
-    assert len(found) == 8 * (1 + 2 * 2)
+    assert len(found) == 16 * (1 + 2 * 2)
     assert not [one for one in found if one.prefetch == 4 and not one.workers]

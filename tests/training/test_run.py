@@ -267,6 +267,31 @@ def test_an_optimizer_within_an_optimizer_is_warned_of(tmp_path: Path) -> None:
     assert ["works with another one in its 'inner'" in one for one in result["warnings"]] == [True]
 
 
+KEEPS_A_DEQUE = """
+import dataclasses
+from collections import deque
+class Past(torch.optim.SGD):
+    def step(self, closure=None):
+        super().step(closure)
+        for parameter in self.param_groups[0]["params"]:
+            self.state[parameter].setdefault("past", deque())
+workload = dataclasses.replace(workload, optimizer=lambda parameters: Past(parameters, lr=0.1))
+"""
+
+
+def test_what_an_optimizer_keeps_and_no_checkpoint_holds_is_told_at_the_first_step(tmp_path: Path) -> None:
+    steps = []
+    sentence = r"`optimizer` keeps 'past' for 'layers.0.weight', which no checkpoint can hold: a deque can't be kept"
+    with pytest.raises(WorkloadError, match=sentence):
+        hotlap.train(
+            trainable.write(tmp_path, "rows", add=KEEPS_A_DEQUE),
+            out=tmp_path / "out",
+            progress=lambda event: steps.append(event) if event["event"] == "step" else None,
+            **GIVEN,
+        )
+    assert not steps
+
+
 def test_an_optimizers_values_for_all_parameters_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     optimizer = "lambda parameters: Counting(parameters, lr=0.1, momentum=0.5)"
     target = trainable.write(tmp_path, "rows", add=OPTIMIZERS.replace("GIVEN", optimizer))

@@ -78,6 +78,7 @@ class Loop:
                 f"settings: warmup is {settings.warmup} steps, and the whole training has {self._steps}; give fewer"
             )
         self._weighed = position.step > 0
+        self._moved = False
         self._saved_at = self._mark = time.monotonic()
         self._save_seconds = 0.0
         self._memory = _Memory(parts.settings)
@@ -132,6 +133,7 @@ class Loop:
     def _window(self, window: Window) -> None:
         parts, position = self._parts, self.position
         settings = parts.settings
+        parts.processes.give_buffers()
         self._buffers.keep()
         factor = rate_factor(settings.schedule, position.step, steps=self._steps, warmup=settings.warmup)
         rate = set_rate(parts.optimizer, factor)
@@ -139,6 +141,10 @@ class Loop:
         stepped = self._stepped(window, weight) if weight else None
         self._weighed |= bool(weight)
         skipped = stepped is None or stepped.skipped
+        if not skipped and not self._moved:
+            # An optimizer makes its state at the first step; a checkpoint may be an hour away.
+            state.check_optimizer(parts.model, parts.optimizer)
+            self._moved = True
         if parts.average is not None and not skipped:
             parts.average.update()
         now = time.monotonic()

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from hotlap.core import Json
-from hotlap.errors import OutputError
+from hotlap.errors import InputError, OutputError, WorkloadError
 from hotlap.training import checkpoint
 from hotlap.training.attributes import Attributes
 from hotlap.training.averaging import Average
@@ -108,6 +108,19 @@ def capture(
     }
     tensors |= {**loader_tensors, **optimizer_tensors, **attributes_tensors}
     return Checkpoint(step=position.step, tensors=tensors, state=state)
+
+
+def check_optimizer(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Raise WorkloadError where what the optimizer keeps for a parameter is nothing that a checkpoint can hold."""
+    for name, parameter in trainable(model).items():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            try:
+                encode(value, "") if not hasattr(value, "ndim") else None
+            except InputError as error:
+                raise WorkloadError(
+                    f"the workload's `optimizer` keeps {key!r} for {name!r}, which no checkpoint can hold: {error}; "
+                    "keep it as numbers, texts, tensors or lists of them"
+                ) from error
 
 
 def restore(

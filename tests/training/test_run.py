@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -405,3 +407,75 @@ def test_a_run_that_was_refused_is_none(tmp_path: Path) -> None:
         hotlap.train(target, out=out, settings={"layout": "channels_last"}, **GIVEN)
     assert not out.exists()
     hotlap.train(target, out=out, settings={"epochs": 1}, **GIVEN)
+
+
+DIVERGES = """
+import dataclasses
+def plain():
+    torch.manual_seed(0)
+    return nn.Linear(6, 3)
+workload = dataclasses.replace(
+    workload, model=plain, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=RATE),
+    loss=lambda outputs, labels: functional.mse_loss(outputs, functional.one_hot(labels, 3).float()),
+)
+"""
+
+
+def test_a_run_that_diverged_goes_on_from_before_with_a_change(tmp_path: Path) -> None:
+    target, out = trainable.write(tmp_path, "rows", add=DIVERGES.replace("RATE", "30.0")), tmp_path / "out"
+    words = (
+        r"loss is infinite in step (\d+) .*; look at that batch; --resume with .* --set clip=1 goes back to step (\d+)"
+    )
+    with pytest.raises(TrainingStopped) as caught:
+        hotlap.train(target, out=out, settings={"checkpoint_seconds": 0}, **GIVEN)
+    found = re.search(words, str(caught.value))
+    assert found is not None, str(caught.value)
+    step, before = int(found[1]), int(found[2])
+    assert before == step - 2
+    with pytest.raises(TrainingStopped) as again:
+        hotlap.train(target, out=out, resume=True, **GIVEN)
+    assert str(again.value) == str(caught.value)
+    result = hotlap.train(target, out=out, settings={"clip": 1.0}, resume=True, **GIVEN)
+    assert result["training"]["resumed_from_step"] == before
+    assert (
+        f"the numbers were not finite after step {step - 1}: this run goes on from step {before}" in result["warnings"]
+    )
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 31))
+
+
+def test_a_first_step_that_is_not_finite_says_to_start_over(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows", add=DIVERGES.replace("RATE", "1e30"))
+    with pytest.raises(TrainingStopped, match=r"look at that batch, or start over with --force and a change such as"):
+        hotlap.train(target, out=tmp_path / "out", **GIVEN)
+
+
+def test_a_change_after_a_killed_step_back_stays_on_its_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, out = trainable.write(tmp_path, "rows", add=DIVERGES.replace("RATE", "30.0")), tmp_path / "out"
+    with pytest.raises(TrainingStopped):
+        hotlap.train(target, out=out, settings={"checkpoint_seconds": 0}, **GIVEN)
+
+    def killed(*given: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_window", killed)
+        with pytest.raises(Killed):
+            hotlap.train(target, out=out, settings={"clip": 1.0}, resume=True, **GIVEN)
+    result = hotlap.train(target, out=out, resume=True, **GIVEN)
+    assert result["settings"]["clip"] == 1.0
+    assert result["training"]["steps"] == 30
+
+
+def test_weights_of_a_type_that_no_file_holds_are_told_before_the_first_step(tmp_path: Path) -> None:
+    add = """
+import dataclasses
+class Turned(Net):
+    def __init__(self):
+        super().__init__()
+        self.turn = nn.Parameter(torch.ones(1, dtype=torch.complex128))
+workload = dataclasses.replace(workload, model=Turned)
+"""
+    target = trainable.write(tmp_path, "rows", add=add)
+    with pytest.raises(WorkloadError, match="has 'turn' in complex128, which a safetensors file can't hold"):
+        hotlap.train(target, out=tmp_path / "out", **GIVEN)

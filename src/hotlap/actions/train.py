@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _SETTINGS, _RESULT = "settings.json", "result.json"
 _PLACES = ("batch_size", "accumulation", "seed")
 """What a position in the data depends on: a resumed run can't change it."""
+_NOT_LEARNT = {"epochs", "early_stop", "workers", "prefetch", "pin", "keep_memory", "threads", "checkpoint_seconds"}
+"""What decides nothing of a step's result."""
 _SPEED = (
     "precision", "layout", "compile", "trim", "at_once", "keep_memory", "fused", "foreach", "micro_batch",
     "checkpointing", "workers", "prefetch", "pin",
@@ -134,7 +136,9 @@ def _train(
         if baseline_ms is None:
             warnings.append("the workload's own set-up gave numbers that are not finite, and was not timed")
     features = stored_features(to_ask(loaded.workload, loaded.file)) if processes.writes else None
-    trained = train_model(loaded, settings, folder, processes, resume=resume, tell=tell, stop=stop, ready=ready)
+    trained = train_model(
+        loaded, settings, folder, processes, resume=resume, tell=tell, stop=stop, ready=ready, other=begun.other
+    )
     step_ms = trained.step_ms or _recorded_ms(folder / "metrics.jsonl", trained.position)
     figures = {"threads": settings.threads, "parameters": trained.parameters, "bytes": trained.bytes}
     best = trained.position.best
@@ -221,7 +225,8 @@ def _given(settings: Mapping[str, Json], threads: int | None, seed: int | None, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Begun:
-    """What a run trains with. `told`: what was changed on its way, now (`changed`) or when it was resumed before.
+    """What a run trains with. `told`: what was changed on its way, now (`changed`) or when it was resumed before;
+    `other`: what was changed now decides what is learnt.
 
     `noted` is what settings.json is to hold once the run is sure to go on; None where it stays as it is.
     """
@@ -230,6 +235,7 @@ class _Begun:
     settings: Settings
     told: tuple[str, ...] = ()
     changed: bool = False
+    other: bool = False
     noted: Json = None
 
     def note(self) -> None:
@@ -292,6 +298,7 @@ def _begin(
         settings=chosen,
         told=tuple(told),
         changed=bool(changed),
+        other=bool(set(changed) - _NOT_LEARNT),
         noted=noted(chosen, threads_chosen, told) if writes else None,
     )
 

@@ -67,12 +67,14 @@ def train_model(
     tell: Tell,
     stop: Stop | None = None,
     ready: Callable[[], None] = lambda: None,
+    other: bool = False,
 ) -> Trained:
     """Train as the settings say and write checkpoints, `metrics.jsonl` and `model.safetensors` into `folder`.
 
     With `resume` it goes on from the newest whole checkpoint there. `stop` may ask it to end, `ready` is called by the
-    process that writes once nothing stands in the way of the first step. Raises InputError for what the user can mend
-    before any step, TrainingStopped and loop.Interrupted with all saved.
+    process that writes once nothing stands in the way of the first step. `other`: settings were changed that decide
+    what is learnt, so that a run whose numbers were not finite goes back to before that. Raises InputError for what the
+    user can mend before any step, TrainingStopped and loop.Interrupted with all saved.
     """
     check_fields(loaded, _NEEDS, "train")
     _check(loaded, settings)
@@ -83,10 +85,11 @@ def train_model(
         check_trimming(opened, settings, processes)
         if settings.early_stop is not None:
             validation.check_both_parts(opened, settings)
-        kept = _kept(folder, warnings) if resume else None
+        kept = _kept(folder, warnings, failed=not other) if resume else None
         parts = make_parts(opened, settings, folder, processes, tell)
         finished = False
         try:
+            checkpoint.check_kinds(parts.model)
             check_at_once(parts)
             warnings += [*preparing.cutting_warnings(parts.model, settings, processes.world), *parts.source.warnings]
             warnings += [*preparing.optimizer_warnings(parts.optimizer), *parts.attributes.warnings]
@@ -99,7 +102,10 @@ def train_model(
             times = _Times(tell)
             tell({"event": "phase", "phase": "training"})
             loop = Loop(replace(parts, tell=times), position, stop or Stop())
+            processes.wait()  # All of them have read the checkpoints.
             if processes.writes:
+                if kept is not None:
+                    checkpoint.remove_later(parts.checkpoints, kept.step)
                 ready()
             end = loop.run()
             tell({"event": "phase", "phase": "scoring the trained model"})
@@ -231,13 +237,17 @@ def make_source(opened: Opened, settings: Settings, processes: Processes) -> Sou
     return source
 
 
-def _kept(folder: Path, warnings: list[str]) -> checkpoint.Checkpoint | None:
-    found, damaged = checkpoint.newest(folder / CHECKPOINTS)
+def _kept(folder: Path, warnings: list[str], *, failed: bool) -> checkpoint.Checkpoint | None:
+    """The checkpoint to go on from. Without `failed` one before the step that failed, where there is one."""
+    last, damaged = checkpoint.newest(folder / CHECKPOINTS)
+    found = last if failed else checkpoint.newest(folder / CHECKPOINTS, failed=False)[0] or last
     warnings += [f"{one.path.name} was passed over: {one.reason}" for one in damaged]
-    if found is None and damaged:
+    if last is None and damaged:
         raise OutputError(
             f"--resume: no checkpoint in {folder / CHECKPOINTS} is whole ({damaged[0].reason}); start over with --force"
         )
+    if last is not None and found is not None and found.step < last.step:
+        warnings.append(f"the numbers were not finite after step {last.step}: this run goes on from step {found.step}")
     return found
 
 

@@ -149,7 +149,8 @@ class Loop:
             parts.average.update()
         now = time.monotonic()
         seconds, self._mark = now - self._mark, now
-        self.position = position.after_step(window.number + 1, skipped=skipped, seconds=seconds)
+        loss = stepped.loss if stepped else None
+        self.position = position.after_step(window.number + 1, loss=loss, skipped=skipped, seconds=seconds)
         self._note(window, stepped, rate, rows, seconds)
 
     def _stepped(self, window: Window, weight: float) -> Stepped:
@@ -182,7 +183,7 @@ class Loop:
         """What can help. A change of settings needs steps before the one that failed, to matter."""
         if sentence.endswith(divergence.OF_DATA):
             return "mend the data of that batch, and go on with --resume"
-        before, _ = checkpoint.newest(self._parts.checkpoints, failed=False)
+        before = checkpoint.before_failure(self._parts.checkpoints)
         if before is None:
             return "look at that batch, or start over with --force and a change such as --set clip=1"
         return (

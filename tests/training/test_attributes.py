@@ -1,3 +1,4 @@
+import copy
 import math
 from pathlib import Path
 
@@ -95,6 +96,46 @@ def test_a_class_that_sharding_puts_before_the_users_hides_nothing(tmp_path: Pat
 def test_what_is_torchs_alone_is_not_watched() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
     assert not Attributes(model, torch.optim.SGD(model.parameters(), lr=0.1))._owners
+
+
+def test_what_the_loss_keeps_comes_back_and_is_no_attribute_of_the_model() -> None:
+    model, kept = torch.nn.Linear(2, 2), Counting()
+    own = Attributes(model, torch.optim.SGD(model.parameters(), lr=0.1), loss=lambda: kept)
+    assert not own.changed_by_passes()
+    kept.best, kept.seen = 2.0, [1]
+    kept.mean.add_(3)  # type: ignore[operator]
+    assert own.changed_by_passes()
+    assert not own.names()
+    found = copy.deepcopy(own.capture())
+    kept.best, kept.seen = 4.0, None
+    kept.mean.zero_()  # type: ignore[operator]
+    own.restore(*found)
+    assert (kept.best, kept.seen) == (2.0, [1])
+    assert torch.equal(kept.mean, torch.full((2,), 3.0))  # type: ignore[arg-type]
+
+
+def test_an_iterator_in_a_hook_is_named() -> None:
+    model, rates = torch.nn.Linear(2, 2), iter([0.1, 0.2])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer.register_step_post_hook(lambda *_: next(rates, None))
+    (said,) = Attributes(model, optimizer).warnings
+    assert said.startswith(
+        "the workload's `optimizer` has an iterator (optimizer._optimizer_step_post_hooks.0.rates), "
+    )
+
+
+def test_what_is_left_is_undone() -> None:
+    model, own = watched()
+    model.best, model.seen = 1.0, [1, 2]
+
+    def leave() -> None:
+        with own.undone_if_left():
+            model.best, model.seen = 3.0, [4]
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        leave()
+    assert (model.best, model.seen) == (1.0, [1, 2])
 
 
 def test_a_checkpoint_encodes_each_value_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import hotlap
+from hotlap.errors import InputError
 from hotlap.training import checkpoint, loop
 from hotlap.training.averaging import Average
 from hotlap.training.preparing import not_exact
@@ -139,6 +140,27 @@ def test_only_outermost_repeated_layers_with_weights_are_recomputed() -> None:
     names = [name for name, _ in model.named_parameters()]
     recompute_layers(model)
     assert [name for name, _ in model.named_parameters()] == names
+
+
+def test_recomputed_layers_are_compiled_but_for_those_with_running_statistics() -> None:
+    def layers(norm: Any) -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(*(nn.Sequential(nn.Linear(4, 4), norm(4), nn.Dropout(0.1)) for _ in range(2)))
+
+    def gradient(model: nn.Module) -> torch.Tensor:
+        torch.manual_seed(1)
+        model(torch.randn(8, 4)).square().mean().backward()
+        (found,) = [value.grad for name, value in model.named_parameters() if name == "0.0.weight"]
+        assert found is not None
+        return found
+
+    plain, both = layers(nn.LayerNorm), layers(nn.LayerNorm)
+    plain.compile(backend="aot_eager")
+    assert recompute_layers(both, compiled=True) == ["0", "1"]
+    both.compile(backend="aot_eager")
+    assert torch.equal(gradient(plain), gradient(both))
+    with pytest.raises(InputError, match="compile=true can't be had together here: '0' has running statistics"):
+        recompute_layers(layers(nn.BatchNorm1d), compiled=True)
 
 
 def test_layers_whose_result_depends_on_the_cut_are_named() -> None:

@@ -74,7 +74,70 @@ class Once:
         self.count += 1
         return batch(np.random.default_rng(self.count))
 
-KINDS = {"once": Once, "counted": Counted, "loader": lambda: DataLoader(Stream(), batch_size=8), "stateful": Stateful}
+rows, labels = drawn(7, 80, 6), torch.arange(80) % 3
+drawn_here = np.random.default_rng(8)
+
+def drawn_before():
+    '''Draws its order before it gives an iterator, by a global generator and by one of its file.'''
+    order = torch.randperm(80)[torch.from_numpy(drawn_here.permutation(80))]
+    return ((rows[some], labels[some]) for some in order.split(16))
+
+class Drawing:
+    '''Draws each batch by a generator of its own, which its state leaves out.'''
+    def __init__(self):
+        self.draw, self.place = np.random.default_rng(9), 0
+
+    def __iter__(self):
+        while self.place < 5:
+            self.place += 1
+            yield batch(self.draw)
+        self.place = 0
+
+    def state_dict(self):
+        return {"place": self.place}
+
+    def load_state_dict(self, state):
+        self.place = state["place"]
+
+class KeptDrawing(Drawing):
+    '''Its state holds where the generator stands; that is made only once it is needed.'''
+    def __init__(self):
+        self.draw, self.place = None, 0
+
+    def __iter__(self):
+        self.draw = self.draw or np.random.default_rng(9)
+        return super().__iter__()
+
+    def state_dict(self):
+        return {"place": self.place, "draw": self.draw and self.draw.bit_generator.state}
+
+    def load_state_dict(self, state):
+        self.place = state["place"]
+        if state["draw"] is not None:
+            self.draw = np.random.default_rng()
+            self.draw.bit_generator.state = state["draw"]
+
+class Ordered(Drawing):
+    '''Its state holds where the generator stood when the order was drawn, which is drawn again.'''
+    def __iter__(self):
+        self.before = self.before if self.place else self.draw.bit_generator.state
+        self.draw.bit_generator.state = self.before
+        order = torch.from_numpy(self.draw.permutation(80)).split(16)
+        while self.place < 5:
+            self.place += 1
+            yield rows[order[self.place - 1]], labels[order[self.place - 1]]
+        self.place = 0
+
+    def state_dict(self):
+        return {"place": self.place, "before": self.before}
+
+    def load_state_dict(self, state):
+        self.place, self.before = state["place"], state["before"]
+
+KINDS = {
+    "once": Once, "counted": Counted, "loader": lambda: DataLoader(Stream(), batch_size=8), "stateful": Stateful,
+    "drawn before": drawn_before, "drawing": Drawing, "drawing, kept": KeptDrawing, "ordered": Ordered,
+}
 workload = dataclasses.replace(workload, training=KINDS["GIVEN"])
 """
 
@@ -102,7 +165,9 @@ def saves_and_dies(monkeypatch: pytest.MonkeyPatch, method: str, call: int, *, b
     monkeypatch.setattr(Loop, method, dying)
 
 
-@pytest.mark.parametrize("kind", ["once", "counted", "loader", "stateful"])
+@pytest.mark.parametrize(
+    "kind", ["once", "counted", "loader", "stateful", "drawn before", "drawing", "drawing, kept", "ordered"]
+)
 @pytest.mark.parametrize("place", ["within an epoch", "in its scoring", "between epochs"])
 def test_it_goes_on_exactly(kind: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = trainable.write(tmp_path, "rows", add=KINDS.replace("GIVEN", kind))

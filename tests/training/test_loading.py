@@ -15,10 +15,12 @@ from torch.utils.data import (
     IterableDataset,
     Sampler,
     Subset,
+    TensorDataset,
     get_worker_info,
 )
 
 from hotlap.errors import InputError, WorkloadError
+from hotlap.training import at_once
 from hotlap.training.iterables import BatchesSource
 from hotlap.training.loading import DatasetSource, LoaderSource, source_of
 from hotlap.training.settings import Settings
@@ -198,9 +200,42 @@ def test_a_worker_init_fn_finds_its_own_dataset(workload) -> None:
     found.close()
 
 
-def test_a_sampler_that_counts_its_epochs_is_taken_up_where_it_was(workload) -> None:
+COUNTED = {
+    "a sampler": lambda: {"batch_size": 4, "sampler": Counted()},
+    "a sampler in torch's batch sampler": lambda: {"batch_sampler": BatchSampler(Counted(), 4, drop_last=False)},
+}
+
+
+@pytest.mark.parametrize("kind", COUNTED)
+def test_a_sampler_that_counts_its_epochs_is_taken_up_where_it_was(kind: str, workload) -> None:
     def loader() -> DataLoader:
-        return DataLoader(Numbers(), batch_size=4, sampler=Counted())
+        return DataLoader(Numbers(), **COUNTED[kind]())
+
+    whole = source(loader(), workload)
+    first, second = targets(whole, 0), targets(whole, 1)
+    assert first != second
+    assert targets(source(loader(), workload), 1) == second
+
+
+@pytest.mark.parametrize("seconds", [0.0, 60.0])
+def test_a_check_of_reading_at_once_moves_no_sampler_on(
+    seconds: float, workload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loader() -> DataLoader:
+        return DataLoader(TensorDataset(torch.zeros(7, 1), torch.arange(7)), batch_size=4, sampler=Counted())
+
+    monkeypatch.setattr(at_once, "_ENOUGH_SECONDS", seconds)
+    checked = source(loader(), workload)
+    assert checked.check_at_once().reason is None
+    whole = source(loader(), workload)
+    for epoch in (0, 1):
+        assert targets(checked, epoch) == targets(whole, epoch)
+
+
+def test_a_sampler_in_a_batch_sampler_is_told_the_epoch(workload) -> None:
+    def loader() -> DataLoader:
+        drawn_from = DistributedSampler(Numbers(), num_replicas=1, rank=0)
+        return DataLoader(Numbers(), batch_sampler=BatchSampler(drawn_from, 4, drop_last=False))
 
     whole = source(loader(), workload)
     first, second = targets(whole, 0), targets(whole, 1)

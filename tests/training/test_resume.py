@@ -25,7 +25,7 @@ SLOW = trainable.slow_rows(0.0005)
 
 LOADERS = """
 import dataclasses
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sampler
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 drawn_here = np.random.RandomState(5)
@@ -49,6 +49,17 @@ class Stream(IterableDataset):
         for index in range(worker.id if worker else 0, 150, worker.num_workers if worker else 1):
             yield data[index]
 
+class Counted(Sampler):
+    '''Another order in each epoch, by its own count.'''
+    epoch = 0
+
+    def __len__(self):
+        return 150
+
+    def __iter__(self):
+        self.epoch += 1
+        return iter(np.random.RandomState(self.epoch).permutation(150).tolist())
+
 common = {"batch_size": 8, "num_workers": 2}
 KINDS = {
     "stateful": lambda: StatefulDataLoader(Rows(150, 3), shuffle=True, **common),
@@ -56,6 +67,7 @@ KINDS = {
     "own": lambda: DataLoader(Own(), batch_size=8, shuffle=True, generator=torch.Generator().manual_seed(9)),
     "stream": lambda: DataLoader(Stream(), **common),
     "stateful stream": lambda: StatefulDataLoader(Stream(), **common),
+    "counted": lambda: DataLoader(Rows(150, 3), batch_sampler=BatchSampler(Counted(), 8, drop_last=False)),
     "own dataset": Own,
 }
 workload = dataclasses.replace(workload, training=KINDS["GIVEN"])
@@ -101,7 +113,77 @@ class Slowing(torch.optim.Optimizer):
             state["last"] = [parameter.grad.clone(), *state.get("last", [])][:3]
             parameter.add_(sum(state["last"]), alpha=-0.1 / self.steps**0.5)
 
+class Noisy(Net):
+    '''Draws by a generator of its own, deep in itself.'''
+    def __init__(self):
+        super().__init__()
+        self.layers[3].noise = {"by": torch.Generator().manual_seed(3)}
+
+    def forward(self, rows):
+        noise = torch.randn(rows.shape, generator=self.layers[3].noise["by"]) if self.training else 0
+        return self.layers(rows + 0.3 * noise)
+
+class Shaken(torch.optim.SGD):
+    '''Shakes the weights, by a generator of its own.'''
+    def __init__(self, parameters):
+        super().__init__(parameters, lr=0.1)
+        self.by = np.random.default_rng(5)
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        super().step()
+        for parameter in self.param_groups[0]["params"]:
+            parameter.add_(1e-3 * self.by.normal())
+
+class Warming(nn.Module):
+    '''Rises with its calls, and is scaled by running statistics of its own.'''
+    def __init__(self):
+        super().__init__()
+        self.count, self.norm = 0, nn.BatchNorm1d(3, affine=False)
+
+    def forward(self, outputs, labels):
+        self.count += 1
+        self.norm(outputs.detach())
+        rise = min(1, self.count / 30) / self.norm.running_var.sum()
+        return rise * functional.cross_entropy(outputs, labels)
+
+warming, counted = Warming(), 0
+
+def counting(outputs, labels):
+    global counted
+    counted += 1
+    return functional.cross_entropy(outputs, labels) / counted
+
+class Mixing:
+    def __init__(self):
+        self.by = random.Random(6)
+
+    def __call__(self, outputs, labels):
+        return functional.cross_entropy(outputs * self.by.uniform(0.5, 1.5), labels)
+
+def scheduled(parameters):
+    optimizer = torch.optim.SGD(parameters, lr=0.1)
+    later = torch.optim.lr_scheduler.StepLR(optimizer, 3, 0.5)
+    rise = torch.optim.lr_scheduler.LinearLR(optimizer, 0.1, 1.0, 8)
+    scheduler = torch.optim.lr_scheduler.SequentialLR(optimizer, [rise, later], [8])
+    optimizer.register_step_post_hook(lambda *_: scheduler.step())
+    return optimizer
+
+class Lowering(torch.optim.SGD):
+    '''Lowers its own rate: by a scheduler that it has, and by hand.'''
+    def __init__(self, parameters):
+        super().__init__(parameters, lr=0.1)
+        self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(self, 20)
+
+    def step(self, closure=None):
+        super().step()
+        self.scheduler.step()
+        self.param_groups[0]["lr"] *= 0.99
+
 drawn_here = np.random.default_rng(4)
+
+def mixed(outputs, labels):
+    return functional.cross_entropy(outputs + 0.3 * torch.from_numpy(drawn_here.normal(size=3)).float(), labels)
 
 def batches():
     for _ in range(10):
@@ -114,10 +196,48 @@ KINDS = {
     "an optimizer with values of its own": {"optimizer": Slowing},
     "a rate that is a tensor": {"optimizer": lambda p: torch.optim.SGD(p, lr=torch.tensor(0.1))},
     "a generator function": {"training": batches},
+    "a loss that is a module": {"loss": warming},
+    "a loss that calls a module": {"loss": lambda outputs, labels: warming(outputs, labels)},
+    "a loss that counts in a variable": {"loss": counting},
+    "a scheduler that hangs on the optimizer": {"optimizer": scheduled},
+    "an optimizer that lowers its rate": {"optimizer": Lowering},
+    "a model that draws": {"model": Noisy},
+    "a loss that draws": {"loss": Mixing()},
+    "an optimizer that draws": {"optimizer": Shaken},
+    "batches and a loss drawn by one generator": {"training": batches, "loss": mixed},
 }
 workload = dataclasses.replace(workload, **KINDS["GIVEN"])
 """
 """What training changes outside weights and what torch's own optimizers keep."""
+
+
+SCORED = """
+import dataclasses, pathlib
+
+class Asked(Net):
+    '''In training its outputs depend on how often it was scored.'''
+    def __init__(self):
+        super().__init__()
+        self.asked = 0
+        self.register_buffer("seen", torch.zeros(6))
+
+    def forward(self, rows):
+        if not self.training:
+            self.asked += 1
+            self.seen += rows.mean(0)
+            return self.layers(rows)
+        return self.layers(rows - self.seen) / (1 + self.asked)
+
+def left():
+    for number, batch in enumerate(evaluation()):
+        if number == 2 and pathlib.Path(LEAVE).exists() and pathlib.Path(OUT, "metrics.jsonl").exists():
+            pathlib.Path(LEAVE).unlink()
+            raise KeyboardInterrupt
+        yield batch
+
+workload = dataclasses.replace(workload, model=Asked, evaluation=left)
+"""
+"""A scoring that is left the first time."""
 
 
 TIMES = ("ms", "examples_per_second", "memory_bytes")
@@ -195,7 +315,7 @@ def test_killed_at_random_moments(case: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["stateful", "plain", "own", "stream", "stateful stream", "own dataset"])
+@pytest.mark.parametrize("kind", ["stateful", "plain", "own", "counted", "stream", "stateful stream", "own dataset"])
 def test_every_kind_of_training_goes_on_exactly(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = trainable.write(tmp_path, "rows", add=LOADERS.replace("GIVEN", kind))
     given: dict[str, Any] = {"settings": {"checkpoint_seconds": 0, "epochs": 2}, "threads": 1, "device": "cpu"}
@@ -220,23 +340,49 @@ def test_every_kind_of_training_goes_on_exactly(kind: str, tmp_path: Path, monke
         ("an optimizer with values of its own", None),
         ("a rate that is a tensor", None),
         ("a generator function", None),
+        ("a loss that is a module", None),
+        ("a loss that calls a module", None),
+        ("a loss that counts in a variable", None),
+        ("a scheduler that hangs on the optimizer", None),
+        ("an optimizer that lowers its rate", None),
+        ("a model that draws", None),
+        ("a loss that draws", None),
+        ("an optimizer that draws", None),
+        ("batches and a loss drawn by one generator", None),
     ],
 )
 def test_what_user_classes_keep_is_kept(
     kind: str, told: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = trainable.write(tmp_path, "rows", add=KEEPS.replace("GIVEN", kind))
+    def target(name: str) -> str:
+        """A file of its own, since one that has run in this process is not run again."""
+        (tmp_path / f"{name}_file").mkdir()
+        return trainable.write(tmp_path / f"{name}_file", "rows", add=KEEPS.replace("GIVEN", kind))
+
     given: dict[str, Any] = {"settings": {"checkpoint_seconds": 0, "epochs": 2}, "threads": 1, "device": "cpu"}
-    whole = hotlap.train(target, out=tmp_path / "whole", **given)
+    whole = hotlap.train(target("whole"), out=tmp_path / "whole", **given)
     with monkeypatch.context() as patch:
         stop_after(patch, 7 * (10 + 6))
         with pytest.raises(Stop):
-            hotlap.train(target, out=tmp_path / "out", **given)
-    result = hotlap.train(target, out=tmp_path / "out", resume=True, **given)
+            hotlap.train(target("stopped"), out=tmp_path / "out", **given)
+    result = hotlap.train(target("resumed"), out=tmp_path / "out", resume=True, **given)
     assert 10 < result["training"]["resumed_from_step"] < 20
     assert weights(tmp_path / "out") == weights(tmp_path / "whole")
     for one in (whole, result):
         assert any(told in warning for warning in one["warnings"]) if told else not one["warnings"]
+
+
+def test_a_scoring_that_was_left_counts_once(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"settings": {"epochs": 2}, "threads": 1, "device": "cpu"}
+    add = SCORED.replace("LEAVE", repr(str(tmp_path / "leave"))).replace("OUT", repr(str(tmp_path / "out")))
+    target = trainable.write(tmp_path, "rows", add=add)
+    hotlap.train(target, out=tmp_path / "whole", **given)
+    (tmp_path / "leave").touch()
+    with pytest.raises(KeyboardInterrupt):
+        hotlap.train(target, out=tmp_path / "out", **given)
+    hotlap.train(target, out=tmp_path / "out", resume=True, **given)
+    assert weights(tmp_path / "out") == weights(tmp_path / "whole")
+    assert steps(tmp_path / "out") == steps(tmp_path / "whole")
 
 
 @pytest.mark.slow

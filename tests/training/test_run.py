@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -172,14 +174,19 @@ def test_an_interrupt_while_weights_change_places_keeps_the_models_own(
     assert (out / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
 
 
+BROKEN = """
+import dataclasses, itertools
+calls = {calls}
+def loss(outputs, labels):
+    found = functional.cross_entropy(outputs, labels)
+    return found * float('nan') if {number} == 14 else found
+workload = dataclasses.replace(workload, loss=loss)
+"""
+
+
 def test_a_step_that_is_not_finite_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = (
-        "\nimport dataclasses\ncalls = []\ndef loss(outputs, labels):\n    calls.append(1)\n"
-        "    found = functional.cross_entropy(outputs, labels)\n"
-        "    return found * float('nan') if len(calls) == 14 else found\n"
-        "workload = dataclasses.replace(workload, loss=loss)\n"
-    )
-    target, out = trainable.write(tmp_path, "rows", add=broken), tmp_path / "out"
+    add = BROKEN.format(calls="itertools.count(1)", number="next(calls)")
+    target, out = trainable.write(tmp_path, "rows", add=add), tmp_path / "out"
     with pytest.raises(TrainingStopped, match="the state after step 13 is kept"):
         hotlap.train(target, out=out, **GIVEN)
     whole = trainable.write(tmp_path, "rows")
@@ -187,6 +194,13 @@ def test_a_step_that_is_not_finite_leaves_no_trace(tmp_path: Path, monkeypatch: 
     one, other = (load_file(folder / CHECKPOINTS / "step-00000013.safetensors") for folder in (out, tmp_path / "whole"))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_step_that_is_not_finite_and_counted_in_the_loss_is_not_kept(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows", add=BROKEN.format(calls="[]", number="calls.append(1) or len(calls)"))
+    with pytest.raises(TrainingStopped, match="the last checkpoint before it is kept"):
+        hotlap.train(target, out=tmp_path / "out", **GIVEN)
+    assert not (tmp_path / "out" / CHECKPOINTS / "step-00000013.safetensors").exists()
 
 
 def test_fp16_gradients_that_are_never_finite_stop_the_run(tmp_path: Path) -> None:
@@ -312,3 +326,131 @@ def test_buffers_too_large_to_copy_are_told_to_have_changed() -> None:
     assert models[0].buffer.tolist() == [0, 0, 0]
     models[0].buffer = models[0].buffer + 1  # another tensor
     assert not small.put_back()
+
+
+GROWS = """
+import dataclasses, pathlib
+MARK = pathlib.Path(__file__ + ".grown")
+workload = dataclasses.replace(workload, training=lambda: Rows(160 if MARK.exists() else 150, 3))
+"""
+
+
+def test_what_changed_on_the_way_is_told_after_each_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, out = trainable.write(tmp_path, "rows"), tmp_path / "out"
+    stopped(target, out, monkeypatch, 4, {"epochs": 2})
+    with monkeypatch.context() as patch:
+        killed_after(patch, 4)
+        with pytest.raises(Killed):
+            hotlap.train(target, out=out, settings={"clip": 0.01}, resume=True, **GIVEN)
+    result = hotlap.train(target, out=out, settings={"ema": 0.9}, resume=True, **GIVEN)
+    words = ": the weights are not those of one run"
+    told = [f"resumed with other settings ({change}){words}" for change in ("clip None -> 0.01", "ema None -> 0.9")]
+    assert [warning for warning in result["warnings"] if warning.endswith(words)] == told
+    assert hotlap.train(target, out=out, resume=True, **GIVEN)["warnings"] == result["warnings"]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"epochs": 1}, {"layout": "channels_last"}, {"warmup": 1000}, {"pin": True}], ids=str
+)
+def test_a_refused_resume_changes_nothing(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, out = trainable.write(tmp_path, "rows"), tmp_path / "out"
+    stopped(target, out, monkeypatch, 12, {"epochs": 2})
+    before = (out / "settings.json").read_bytes()
+    with pytest.raises((InputError, OutputError)):
+        hotlap.train(target, out=out, settings=settings, resume=True, **GIVEN)
+    assert (out / "settings.json").read_bytes() == before
+    hotlap.train(target, out=out, resume=True, **GIVEN)
+    hotlap.train(target, out=tmp_path / "whole", settings={"epochs": 2}, **GIVEN)
+    assert (out / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+
+
+def test_a_finished_result_outlives_a_refused_resume(tmp_path: Path) -> None:
+    target, out = trainable.write(tmp_path, "rows", add=GROWS), tmp_path / "out"
+    hotlap.train(target, out=out, settings={"epochs": 1}, **GIVEN)
+    kept = {name: (out / name).read_bytes() for name in ("result.json", "settings.json", "model.safetensors")}
+    Path(f"{target}.grown").touch()
+    with pytest.raises(OutputError, match="trained on 150 examples"):
+        hotlap.train(target, out=out, settings={"epochs": 3}, resume=True, **GIVEN)
+    assert {name: (out / name).read_bytes() for name in kept} == kept
+
+
+def test_a_run_that_was_refused_is_none(tmp_path: Path) -> None:
+    target, out = trainable.write(tmp_path, "rows"), tmp_path / "out"
+    with pytest.raises(InputError, match="no weight has 4 axes"):
+        hotlap.train(target, out=out, settings={"layout": "channels_last"}, **GIVEN)
+    assert not out.exists()
+    hotlap.train(target, out=out, settings={"epochs": 1}, **GIVEN)
+
+
+DIVERGES = """
+import dataclasses
+def plain():
+    torch.manual_seed(0)
+    return nn.Linear(6, 3)
+workload = dataclasses.replace(
+    workload, model=plain, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=RATE),
+    loss=lambda outputs, labels: functional.mse_loss(outputs, functional.one_hot(labels, 3).float()),
+)
+"""
+
+
+def test_a_run_that_diverged_goes_on_from_before_with_a_change(tmp_path: Path) -> None:
+    target, out = trainable.write(tmp_path, "rows", add=DIVERGES.replace("RATE", "30.0")), tmp_path / "out"
+    words = (
+        r"loss is infinite in step (\d+) .*; look at that batch; --resume with .* --set clip=1 goes back to step (\d+)"
+    )
+    with pytest.raises(TrainingStopped) as caught:
+        hotlap.train(target, out=out, settings={"checkpoint_seconds": 0}, **GIVEN)
+    found = re.search(words, str(caught.value))
+    assert found is not None, str(caught.value)
+    step, before = int(found[1]), int(found[2])
+    assert before == step - 2
+    with pytest.raises(TrainingStopped) as again:
+        hotlap.train(target, out=out, resume=True, **GIVEN)
+    assert str(again.value) == str(caught.value)
+    result = hotlap.train(target, out=out, settings={"clip": 1.0}, resume=True, **GIVEN)
+    assert result["training"]["resumed_from_step"] == before
+    assert (
+        f"the numbers were not finite after step {step - 1}: this run goes on from step {before}" in result["warnings"]
+    )
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 31))
+
+
+def test_a_first_step_that_is_not_finite_says_to_start_over(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows", add=DIVERGES.replace("RATE", "1e30"))
+    with pytest.raises(TrainingStopped, match=r"look at that batch, or start over with --force and a change such as"):
+        hotlap.train(target, out=tmp_path / "out", **GIVEN)
+
+
+def test_a_change_after_a_killed_step_back_stays_on_its_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, out = trainable.write(tmp_path, "rows", add=DIVERGES.replace("RATE", "30.0")), tmp_path / "out"
+    with pytest.raises(TrainingStopped):
+        hotlap.train(target, out=out, settings={"checkpoint_seconds": 0}, **GIVEN)
+
+    def killed(*given: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_window", killed)
+        with pytest.raises(Killed):
+            hotlap.train(target, out=out, settings={"clip": 1.0}, resume=True, **GIVEN)
+    result = hotlap.train(target, out=out, resume=True, **GIVEN)
+    assert result["settings"]["clip"] == 1.0
+    assert result["training"]["steps"] == 30
+
+
+def test_weights_of_a_type_that_no_file_holds_are_told_before_the_first_step(tmp_path: Path) -> None:
+    add = """
+import dataclasses
+class Turned(Net):
+    def __init__(self):
+        super().__init__()
+        self.turn = nn.Parameter(torch.ones(1, dtype=torch.complex128))
+workload = dataclasses.replace(workload, model=Turned)
+"""
+    target = trainable.write(tmp_path, "rows", add=add)
+    with pytest.raises(WorkloadError, match="has 'turn' in complex128, which a safetensors file can't hold"):
+        hotlap.train(target, out=tmp_path / "out", **GIVEN)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from hotlap.training.seeding import own_generators, reseed
+from hotlap.training.seeding import own_generators, put_back, reseed, seed_generators, state_of
 
 KINDS = {
     "torch": torch.Generator,
@@ -33,6 +33,24 @@ def test_the_seed_alone_says_what_is_drawn(kind: str) -> None:
     assert drawn(first) == drawn(second)
     reseed(second, 4)
     assert drawn(first) != drawn(second)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_can_be_put_back_to_where_it_stood(kind: str) -> None:
+    first, second = KINDS[kind](), KINDS[kind]()
+    drawn(first)
+    put_back(second, state_of(first))
+    assert drawn(first) == drawn(second)
+
+
+def test_those_of_ones_own_are_seeded_with_the_global_ones_each_in_its_own_way() -> None:
+    def found(*place: int) -> list[float]:
+        own = [random.Random(1), random.Random(2)]
+        seed_generators(5, *place, own=own)
+        return [torch.rand(()).item(), *map(drawn, own)]
+
+    assert found(3, 4) == found(3, 4)
+    assert len({*found(3, 4), *found(4, 3)}) == 6
 
 
 class Deep:

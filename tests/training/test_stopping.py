@@ -61,6 +61,16 @@ Rows.__getitem__ = stuck
 """
 """A loader process that waits in C, where no handler of Python's runs."""
 
+SLOW_TO_BEGIN = """
+import dataclasses, pathlib
+from torch.utils.data import DataLoader
+def slow(number):
+    pathlib.Path(OUT + ".worker").write_text(str(os.getpid()))
+    time.sleep(600)
+loader = lambda: DataLoader(Rows(150, 3), 16, num_workers=1, worker_init_fn=slow)
+workload = dataclasses.replace(workload, training=loader)
+"""
+
 
 @pytest.fixture(autouse=True)
 def _hang_ups_are_heeded() -> Iterator[None]:
@@ -220,6 +230,34 @@ def test_a_stuck_loader_process_keeps_nobody_from_ending_a_run(tmp_path: Path) -
         finally:
             process.kill()
     assert not (out / "work").exists()
+
+
+@pytest.mark.slow
+def test_a_loader_process_ends_with_a_run_that_is_killed_before_it_has_begun(tmp_path: Path) -> None:
+    out, worker = tmp_path / "out", tmp_path / "out.worker"
+    add = "import os, time\n" + SLOW_TO_BEGIN.replace("OUT", repr(str(out)))
+    target = trainable.write(tmp_path, "rows", add=add)
+    command = [sys.executable, "-m", "hotlap", "train", target, "--out", str(out)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not (worker.exists() and worker.read_text()):
+            time.sleep(0.005)
+        process.kill()
+        try:
+            # What it says ends with the last process that could say something.
+            said, _ = process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            os.kill(int(worker.read_text()), signal.SIGKILL)
+            raise
+    assert worker.exists(), said
+
+
+def test_a_loader_process_whose_parent_had_ended_ends() -> None:
+    context = multiprocessing.get_context("fork")
+    for parent, code in ((os.getpid(), 0), (None, 0), (os.getppid(), 1)):
+        child = context.Process(target=stopping.end_with_parent, args=(parent,))
+        child.start()
+        child.join()
+        assert child.exitcode == code
 
 
 @pytest.mark.slow

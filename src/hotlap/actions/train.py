@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from hotlap.actions.stored import stored_features
 from hotlap.core import Device, Json
-from hotlap.errors import OutputError
+from hotlap.errors import HotlapError, OutputError
 from hotlap.machine.facts import Machine, facts
 from hotlap.report.schema import read_result, write_result
 from hotlap.search.folder import RunFolder, check_keeps
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 _SETTINGS, _RESULT = "settings.json", "result.json"
 _PLACES = ("batch_size", "accumulation", "seed")
 """What a position in the data depends on: a resumed run can't change it."""
+_NOT_LEARNT = {"epochs", "early_stop", "workers", "prefetch", "pin", "keep_memory", "threads", "checkpoint_seconds"}
+"""What decides nothing of a step's result."""
 _SPEED = (
     "precision", "layout", "compile", "trim", "at_once", "keep_memory", "fused", "foreach", "micro_batch",
     "checkpointing", "workers", "prefetch", "pin",
@@ -68,7 +71,13 @@ def train(
     wanted = settings_for(loaded.workload, changes)
     processes = Processes(wanted.device)
     tell = progress if progress is not None and processes.writes else _nobody
-    folder, stop = Path(out), Stop()
+    folder, stop, ready = Path(out), Stop(), False
+
+    def note(begun: _Begun) -> None:
+        nonlocal ready
+        ready = True
+        begun.note()
+
     with stop.heeded():
         if force:
             check_keeps(folder, loaded.weights)
@@ -79,12 +88,18 @@ def train(
             with processes.together():
                 processes.wait()
                 given = set(_given(named, threads, seed, device))
-                chosen, warnings = _begin(folder, loaded, wanted, given, resume, processes)
-                if resume and not warnings and (folder / _RESULT).exists():
+                begun = _begin(folder, loaded, wanted, given, resume, processes)
+                if resume and not begun.changed and (folder / _RESULT).exists():
                     return read_result(folder / _RESULT)
                 return _train(
-                    loaded, chosen, folder, processes, machine, warnings, stop, resume=resume, began=began, tell=tell
-                )
+                    loaded, begun, folder, processes, machine, stop,
+                    resume=resume, began=began, tell=tell, ready=partial(note, begun),
+                )  # fmt: skip
+        except HotlapError:
+            if lock is not None and not resume and not ready:
+                # Nothing was begun: the same command, mended, is not refused for want of --force.
+                (folder / _SETTINGS).unlink(missing_ok=True)
+            raise
         except Interrupted:
             tell({"event": "interrupted", "out": str(folder)})
             raise KeyboardInterrupt from None
@@ -99,28 +114,31 @@ def train(
 
 def _train(
     loaded: Loaded,
-    settings: Settings,
+    begun: _Begun,
     folder: Path,
     processes: Any,
     machine: Machine,
-    warnings: list[str],
     stop: Stop,
     *,
     resume: bool,
     began: float,
     tell: Callable[[Json], None],
+    ready: Callable[[], None],
 ) -> Json:
     from hotlap.training.run import median_step_ms, train_model
 
+    settings, warnings = begun.settings, list(begun.told)
     usual = replace(settings, **{name: getattr(Settings(), name) for name in _SPEED})
     baseline_ms = None
     if usual != settings:
         tell({"event": "phase", "phase": "timing the workload's own set-up"})
         baseline_ms = median_step_ms(loaded, usual, processes)
         if baseline_ms is None:
-            warnings = [*warnings, "the workload's own set-up gave numbers that are not finite, and was not timed"]
+            warnings.append("the workload's own set-up gave numbers that are not finite, and was not timed")
     features = stored_features(to_ask(loaded.workload, loaded.file)) if processes.writes else None
-    trained = train_model(loaded, settings, folder, processes, resume=resume, tell=tell, stop=stop)
+    trained = train_model(
+        loaded, settings, folder, processes, resume=resume, tell=tell, stop=stop, ready=ready, other=begun.other
+    )
     step_ms, rows = trained.step_ms, trained.rows_a_step
     if step_ms is None:
         step_ms, rows = _recorded(folder / "metrics.jsonl", trained.position)
@@ -211,18 +229,56 @@ def _given(settings: Mapping[str, Json], threads: int | None, seed: int | None, 
     return [*settings, *(name for name, value in others.items() if value is not None)]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Begun:
+    """What a run trains with. `told`: what was changed on its way, now (`changed`) or when it was resumed before;
+    `other`: what was changed now decides what is learnt.
+
+    `noted` writes settings.json once the run is sure to go on; None where that stays as it is.
+    """
+
+    folder: Path
+    settings: Settings
+    told: tuple[str, ...] = ()
+    changed: bool = False
+    other: bool = False
+    noted: Callable[[], None] | None = None
+
+    def note(self) -> None:
+        """Write settings.json. Of a run whose settings say that it goes on there is no result yet."""
+        if self.changed:
+            (self.folder / _RESULT).unlink(missing_ok=True)
+        if self.noted is not None:
+            self.noted()
+
+
 def _begin(
     folder: Path, loaded: Loaded, wanted: Settings, given: set[str], resume: bool, processes: Processes
-) -> tuple[Settings, list[str]]:
-    """Note what this run is. A resumed one has the settings it had, but for those named anew; where other numbers of
+) -> _Begun:
+    """What this run is. A resumed one has the settings it had, but for those named anew; where other numbers of
     processes share the cores, their threads are not kept unless somebody chose them.
+
+    The settings of a new run are noted at once, since they tell it from an empty folder.
     """
-    path = folder / _SETTINGS
+
+    def noted(settings: Settings, threads_chosen: bool, changes: Sequence[str]) -> Callable[[], None]:
+        return partial(
+            write_settings,
+            folder / _SETTINGS,
+            settings,
+            target=loaded.target,
+            digest=loaded.digest,
+            threads_chosen=threads_chosen,
+            processes=processes.world,
+            **({"changes": list(changes)} if changes else {}),
+        )
+
     if not resume:
+        begun = _Begun(folder=folder, settings=wanted, noted=noted(wanted, "threads" in given, ()))
         if processes.writes:
-            _note(path, loaded, wanted, processes.world, threads_chosen="threads" in given)
-        return wanted, []
-    kept = json.loads(path.read_text(encoding="utf-8"))
+            begun.note()
+        return replace(begun, noted=None)
+    kept = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
     if kept.get("workload_digest") != loaded.digest:
         raise OutputError("--resume: the workload has changed since that run; start over with --force")
     before = settings_for(loaded.workload, kept["settings"])
@@ -243,26 +299,23 @@ def _begin(
     others = kept.get("processes", processes.world) != processes.world
     if others and not threads_chosen:
         chosen = replace(chosen, threads=wanted.threads)
-    if changed and processes.writes:
-        # First, for a run whose settings say that it goes on has no result yet.
-        (folder / _RESULT).unlink(missing_ok=True)
-    if (changed or others) and processes.writes:
-        _note(path, loaded, chosen, processes.world, threads_chosen=threads_chosen)
-    if set(changed) == {"epochs"} and chosen.schedule == "constant":
-        return chosen, [f"this run was to have {before.epochs} epochs at first, and {chosen.epochs} later"]
-    told = ", ".join(f"{name} {getattr(before, name)} -> {value}" for name, value in changed.items())
-    return chosen, [f"resumed with other settings ({told}): the weights are not those of one run"] if changed else []
-
-
-def _note(path: Path, loaded: Loaded, settings: Settings, processes: int, *, threads_chosen: bool) -> None:
-    write_settings(
-        path,
-        settings,
-        target=loaded.target,
-        digest=loaded.digest,
-        threads_chosen=threads_chosen,
-        processes=processes,
+    told = [*kept.get("changes", []), *([_changed(before, chosen, changed)] if changed else [])]
+    writes = (changed or others) and processes.writes
+    return _Begun(
+        folder=folder,
+        settings=chosen,
+        told=tuple(told),
+        changed=bool(changed),
+        other=bool(set(changed) - _NOT_LEARNT),
+        noted=noted(chosen, threads_chosen, told) if writes else None,
     )
+
+
+def _changed(before: Settings, chosen: Settings, changed: Mapping[str, Json]) -> str:
+    if set(changed) == {"epochs"} and chosen.schedule == "constant":
+        return f"this run was to have {before.epochs} epochs at first, and {chosen.epochs} later"
+    told = ", ".join(f"{name} {getattr(before, name)} -> {value}" for name, value in changed.items())
+    return f"resumed with other settings ({told}): the weights are not those of one run"
 
 
 def _recorded(path: Path, position: Position) -> tuple[float, float | None]:

@@ -138,6 +138,8 @@ def recompute(model):
         kinds = [type(item) for item in items.values()]
         found |= {key: item for key, item in items.items() if kinds.count(type(item)) > 1}
     for layer in found.values():
-        contexts = partial(lambda layer: (nullcontext(), statistics_kept(layer)), layer)
-        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, context_fn=contexts)
+        given = {}
+        if any(isinstance(one, torch.nn.modules.batchnorm._NormBase) for one in layer.modules()):
+            given = {"context_fn": partial(lambda layer: (nullcontext(), statistics_kept(layer)), layer)}
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, **given)
 '''

@@ -1,7 +1,8 @@
-"""What training changes beside weights and an optimizer's state: plain values that a class of the user's own keeps.
+"""What training changes beside weights and an optimizer's state: plain values that the user's own code keeps.
 
-A module that counts its steps, an optimizer with a counter of its own, a buffer that is not part of the state_dict:
-none of them is in what PyTorch saves, and without them a resumed run is another run.
+A module that counts its steps, an optimizer with a counter of its own, a buffer that is not part of the state_dict, a
+loss that warms up, a scheduler that hangs on the optimizer: none of them is in what PyTorch saves, and without them a
+resumed run is another run.
 """
 
 from __future__ import annotations
@@ -9,36 +10,51 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hotlap.core import Json
 from hotlap.errors import InputError
 from hotlap.training.encoding import decode, encode, same_values
+from hotlap.training.owners import OF_OPTIMIZERS, hooks_of, owners_of, put, values_of
 
 if TYPE_CHECKING:
     import torch
 
 _PREFIX = "attributes"
 _OPTIMIZER = "optimizer"
-_OF_OPTIMIZERS = frozenset({"state", "defaults", "param_groups"})
-"""What a checkpoint keeps of an optimizer in other ways."""
 _MOST_NUMBERS = 10_000_000
 """A larger tensor is left alone: to see whether it changes takes a copy of it."""
 _Encoded = tuple[Json, dict[str, "torch.Tensor"]]
 
 
 class Attributes:
-    """The attributes of a model's modules and of an optimizer, by place, as they were when training began."""
+    """The attributes of a model's modules and of an optimizer, and what `functions` keep, the loss among them, by
+    place, as they were when training began.
 
-    def __init__(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    `warnings` name what changes and can't be kept.
+    """
+
+    def __init__(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, **functions: Any) -> None:
         self._owners: dict[str, Any] = {f"model.{name}": one for name, one in model.named_modules() if _is_own(one)}
         if _is_own(optimizer):
             self._owners[_OPTIMIZER] = optimizer
+        others = owners_of({**functions, _OPTIMIZER: hooks_of(optimizer)}, but=[optimizer, *model.modules()])
+        self._owners |= others.by_place
+        self.warnings = tuple(
+            f"the workload's `{place.partition('.')[0]}` has an iterator ({place}), whose place is not kept: a run "
+            "that goes on is not exactly the one that was stopped; count in an attribute or a variable instead"
+            for place in others.iterators
+        )
         self._first = {place: copy.deepcopy(encoded) for place, encoded in self._now()}
 
     def names(self) -> list[str]:
         """The model's attributes that have changed, as a person would write them."""
         return [place.removeprefix("model.").lstrip(".") for place in self._changed() if place.startswith("model.")]
+
+    def changed_by_passes(self) -> bool:
+        """Whether any has changed that forward passes and the loss change, not the optimizer."""
+        return any(not place.startswith(f"{_OPTIMIZER}.") for place in self._changed())
 
     def capture(self) -> tuple[Json, Mapping[str, torch.Tensor]]:
         """What has changed, as a checkpoint holds it."""
@@ -50,6 +66,19 @@ class Attributes:
         """Those that are others now."""
         return {place: encoded for place, encoded in self._now() if not _same(encoded, self._first.get(place))}
 
+    @contextmanager
+    def undone_if_left(self) -> Iterator[None]:
+        """Where a request ends what is done within the block, all are again what they were before it."""
+        before = {place: copy.deepcopy(encoded) for place, encoded in self._now()}
+        try:
+            yield
+        except KeyboardInterrupt:
+            now = dict(self._now())
+            others = {place: encoded for place, encoded in before.items() if not _same(encoded, now.get(place))}
+            tensors = {name: tensor for _, found in others.values() for name, tensor in found.items()}
+            self.restore({place: json_of for place, (json_of, _) in others.items()}, tensors)
+            raise
+
     def restore(self, kept: Json, tensors: Mapping[str, torch.Tensor]) -> None:
         """Put back what `capture` gave; what the class no longer has is left out."""
         import torch
@@ -59,21 +88,24 @@ class Attributes:
             found = self._owners.get(owner)
             if found is None:
                 continue
-            own = getattr(found, name, None)
+            own = getattr(found, name, None) if isinstance(found, torch.nn.Module) else values_of(found).get(name)
             if isinstance(own, torch.Tensor) and isinstance(value, torch.Tensor) and own.shape == value.shape:
                 with torch.no_grad():
                     own.copy_(value)
             else:
-                setattr(found, name, value)
+                put(found, name, value)
 
     def _now(self) -> Iterator[tuple[str, _Encoded]]:
         import torch
 
-        known = _OF_OPTIMIZERS | vars(torch.nn.Module()).keys()
+        known = OF_OPTIMIZERS | vars(torch.nn.Module()).keys()
         for place, owner in self._owners.items():
-            values = {name: value for name, value in vars(owner).items() if name not in known}
-            left_out = getattr(owner, "_non_persistent_buffers_set", ())
-            values |= {name: owner._buffers[name] for name in left_out}
+            values = {name: value for name, value in values_of(owner).items() if name not in known}
+            if isinstance(owner, torch.nn.Module):
+                # Only the model's state_dict is kept in other ways.
+                of_model = place.startswith("model.")
+                left_out = owner._non_persistent_buffers_set if of_model else owner._buffers
+                values |= {name: owner._buffers[name] for name in left_out}
             for name, value in values.items():
                 encoded = _encoded(value, f"{_PREFIX}.{place}.{name}")
                 if encoded is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,6 +35,16 @@ class Buffers:
             self._versions = [buffer._version for buffer in self._own]
         else:
             torch._foreach_copy_(self._kept, self._own)
+
+    @contextmanager
+    def undone_if_left(self) -> Iterator[None]:
+        """Where a request ends what is done within the block, they are again what they were before it."""
+        self.keep()
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.put_back()
+            raise
 
     def put_back(self) -> bool:
         """Whether they are now what `keep` last noted. One that was assigned anew can't be."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hotlap.core import Json
-from hotlap.errors import OutputError
+from hotlap.errors import OutputError, WorkloadError
 from hotlap.search.folder import write_whole, written_whole
 from hotlap.training.processes import put
 
@@ -86,15 +86,43 @@ def _written(path: Path, tensors: Mapping[str, torch.Tensor]) -> Iterator[Path]:
         yield temporary
 
 
-def newest(folder: Path) -> tuple[Checkpoint | None, list[Damaged]]:
-    """The newest checkpoint that is whole, and the newer ones that are damaged; None where there is none."""
+def newest(folder: Path, *, failed: bool = True) -> tuple[Checkpoint | None, list[Damaged]]:
+    """The newest checkpoint that is whole, and the newer ones that are damaged; None where there is none.
+
+    failed: also one after which the next step failed.
+    """
     damaged: list[Damaged] = []
     for path in reversed(_paths(folder, "step")):
         found = load(path)
-        if isinstance(found, Checkpoint):
+        if isinstance(found, Damaged):
+            damaged.append(found)
+        elif failed or not found.state.get("failed"):
             return found, damaged
-        damaged.append(found)
     return None, damaged
+
+
+def remove_later(folder: Path, step: int) -> None:
+    """Remove the checkpoints of later steps: a run that goes on from this one goes another way, or they are damaged."""
+    for path in _paths(folder, "step"):
+        if _step_of(path) > step:
+            path.unlink(missing_ok=True)
+            path.with_suffix(".safetensors").unlink(missing_ok=True)
+
+
+def check_kinds(model: torch.nn.Module) -> None:
+    """Raise WorkloadError where the model has tensors of a type that a checkpoint can't hold."""
+    import torch
+    from safetensors.torch import save
+
+    for name, value in model_tensors(model).items():
+        try:
+            save({name: torch.empty(0, dtype=value.dtype)})
+        except KeyError as error:
+            kind = str(value.dtype).removeprefix("torch.")
+            raise WorkloadError(
+                f"the workload's `model` has {name!r} in {kind}, which a safetensors file can't hold; give it another "
+                "type, such as complex64"
+            ) from error
 
 
 def load(path: Path) -> Checkpoint | Damaged:
@@ -149,7 +177,7 @@ def load_model(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> N
 def _prune(folder: Path, newest: int, keep_best: int | None) -> None:
     # Those of later steps than the one just written were passed over as damaged.
     steps = _paths(folder, "step")
-    later = [path for path in steps if int(path.stem.rpartition("-")[2]) > newest]
+    later = [path for path in steps if _step_of(path) > newest]
     steps = steps[: len(steps) - len(later)]
     kept_best = {f"best-{keep_best:08d}.json"} if keep_best is not None else set()
     # A best that an older kept checkpoint counts on stays as well: it says so itself.
@@ -182,6 +210,10 @@ def _paths(folder: Path, kind: str) -> list[Path]:
                 yield int(match[2]), path
 
     return [path for _, path in sorted(found())]
+
+
+def _step_of(path: Path) -> int:
+    return int(path.stem.rpartition("-")[2])
 
 
 def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

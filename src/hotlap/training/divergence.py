@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import torch
 
 _SHOWN = 8
+_INPUTS, _TARGETS = OF_DATA = ("whose inputs are not finite", "whose targets are not finite")
+"""How a sentence ends where the data are at fault."""
 
 
 def explain(stepper: Stepper, window: Window, found: NotFinite, *, step: int) -> str:
@@ -54,7 +56,7 @@ def _forward_layer(stepper: Stepper, window: Window, one: MicroBatch) -> str:
         except HotlapError:
             repeated = False
     if not all_finite(_tensors(one.inputs)):
-        return "whose inputs are not finite"
+        return _INPUTS
     if bad:
         return f"where the weight {bad[0]!r} is not finite"
     if not repeated:
@@ -62,7 +64,7 @@ def _forward_layer(stepper: Stepper, window: Window, one: MicroBatch) -> str:
     if seen:
         return f"first in layer {seen[0]!r}"
     if not all_finite(_tensors(one.targets)):
-        return "whose targets are not finite"
+        return _TARGETS
     return "although the model's outputs are finite: in the workload's `loss`"
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hotlap.core import Json
 from hotlap.errors import InputError
 from hotlap.training.at_once import AtOnce
 from hotlap.training.encoding import can_be_kept
-from hotlap.training.order import derived_seed, windows_in
+from hotlap.training.order import windows_in
 from hotlap.training.probing import plain_values
 from hotlap.training.reading import MicroBatch, Window, count_rows, loss_weight
-from hotlap.training.seeding import own_generators, reseed, seed_generators
+from hotlap.training.seeding import own_generators, put_back, seed_generators, state_of
 from hotlap.training.settings import Settings
 from hotlap.workload.evaluation import END
 from hotlap.workload.roles import pair
@@ -51,11 +51,12 @@ class BatchesSource:
 
     def epoch(self, number: int, first: int) -> Iterator[Window]:
         """The windows of an epoch; those before `first` are read and left, unless a state brought them back."""
-        window = first if self._brought_back(first) else 0
+        window = first if self._begin(number, first) else 0
         if self._ended and window:
             return
         self._begun, self._ended = self._values(), False
-        iterator = self._iterator(number)
+        with running("training"):
+            iterator = iter(self._batches)
         count = window * self._settings.accumulation
         while True:
             group: list[Any] = []
@@ -85,7 +86,8 @@ class BatchesSource:
         """
         own = self._own_state()
         if own is not None:
-            return {"own": own, "ended": within_epoch and self._ended}
+            drawn = [state_of(one) for one in self._generators()]
+            return {"own": own, "ended": within_epoch and self._ended, "generators": drawn}
         now = self._begun if within_epoch else self._values()
         changed = {name: value for name, value in now.items() if self._first.get(name) != value}
         return {"values": changed} if changed else None
@@ -111,24 +113,52 @@ class BatchesSource:
     def close(self) -> None:
         """Nothing to end."""
 
-    def _brought_back(self, first: int) -> bool:
-        """Put back what was kept of another run; whether the iterable goes on at window `first` by itself then."""
-        kept, self._kept = self._kept, None
-        if kept is None:
-            return False
-        if "own" in kept:
-            self._ended = kept["ended"]
-            # What is its own iterator is made anew for each epoch.
-            if (first and not self._ended) or not self._is_an_iterator():
-                with running("training"):
-                    self._batches.load_state_dict(kept["own"])
-            return True
-        owners = self._owners()
-        for name, value in kept["values"].items():
+    def _begin(self, epoch: int, first: int) -> bool:
+        """Make ready for an epoch, and put back what was kept of another run; whether the iterable goes on at window
+        `first` by itself then.
+        """
+        kept: dict[str, Any] = self._kept or {}
+        self._kept = None
+        for name, value in kept.get("values", {}).items():
             owner, _, attribute = name.partition(".")
-            if owner in owners:
-                setattr(owners[owner], attribute, value)
-        return False
+            if owner in self._owners():
+                setattr(self._owners()[owner], attribute, value)
+        goes_on = "own" in kept
+        if goes_on and not first and not self._is_an_iterator():
+            self._load(kept)
+        self._make_ready(epoch)
+        if goes_on:
+            self._ended = kept["ended"]
+            # What is its own iterator is made anew for the next epoch.
+            if first and not (self._ended and self._is_an_iterator()):
+                self._draw_on(kept.get("generators", ()))
+                self._load(kept)
+        return goes_on
+
+    def _make_ready(self, epoch: int) -> None:
+        """Seed every generator for the epoch, before the iterable is made anew and after."""
+        seed, training = self._settings.seed, self._workload.training
+        assert training is not None
+        if self._is_an_iterator() and (epoch or not self._fresh):
+            seed_generators(seed, "data", epoch, own=own_generators(training))
+            with running("training"):
+                self._batches = training()
+        self._fresh = False
+        seed_generators(seed, "data", epoch, own=self._generators())
+
+    def _load(self, kept: Json) -> None:
+        with running("training"):
+            self._batches.load_state_dict(kept["own"])
+
+    def _draw_on(self, states: Sequence[Any]) -> None:
+        """Have its generators stand where they stood within the epoch, should `load_state_dict` not see to that."""
+        generators = self._generators()
+        if [type(state_of(one)) for one in generators] == [type(state) for state in states]:
+            for generator, state in zip(generators, states, strict=True):
+                put_back(generator, state)
+
+    def _generators(self) -> list[Any]:
+        return own_generators(self._batches, self._workload.training)
 
     def _owners(self) -> dict[str, Any]:
         """The iterable, and the Dataset that it reads from."""
@@ -144,19 +174,6 @@ class BatchesSource:
     def _is_an_iterator(self) -> bool:
         """Whether it is its own iterator, which can be gone through once only."""
         return hasattr(self._batches, "__next__")
-
-    def _iterator(self, epoch: int) -> Iterator[Any]:
-        seed = self._settings.seed
-        seed_generators(seed, "data", epoch)
-        assert self._workload.training is not None
-        if not self._fresh and self._is_an_iterator():
-            with running("training"):
-                self._batches = self._workload.training()
-        self._fresh = False
-        for number, generator in enumerate(own_generators(self._batches, self._workload.training)):
-            reseed(generator, derived_seed(seed, "data", epoch, number))
-        with running("training"):
-            return iter(self._batches)
 
     def _window(self, group: list[Any], epoch: int, number: int) -> Window:
         mine = [(place, batch) for place, batch in enumerate(group) if place % self._world == self._rank]

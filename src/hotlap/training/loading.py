@@ -9,17 +9,16 @@ reading what came before, whatever loader processes had drawn.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import takewhile
 from typing import Any, Protocol
 
 from hotlap.core import Json
 from hotlap.errors import InputError, WorkloadError
 from hotlap.training.at_once import AtOnce, check
 from hotlap.training.iterables import BATCHES_LOCK, BatchesSource, check_shares, is_known_loader
-from hotlap.training.order import Slot, derived_seed, slots, windows_in
+from hotlap.training.order import Slot, slots, windows_in
 from hotlap.training.probing import changing, draws
 from hotlap.training.reading import Reader, Window, Windows, collate
-from hotlap.training.seeding import own_generators, reseed, seed_generators
+from hotlap.training.seeding import own_generators, seed_generators
 from hotlap.training.settings import Settings
 from hotlap.workload.roles import is_map_style
 from hotlap.workload.user_code import running
@@ -79,8 +78,8 @@ class _ByPlace:
     ahead = False
     _reading: Windows | None = None
 
-    def _slots(self, epoch: int, first: int) -> Iterator[Slot]:
-        """Where to read what, from that place to the end of the training."""
+    def _slots(self, epoch: int, first: int, epochs: int) -> Iterator[Slot]:
+        """Where to read what, from that place to the end of the last of so many epochs."""
         raise NotImplementedError
 
     def _reader(self, *, at_once: bool) -> Reader:
@@ -92,8 +91,7 @@ class _ByPlace:
 
     def check_at_once(self) -> AtOnce:
         """Read batches of the first epoch in both ways, and compare them."""
-        first_epoch = takewhile(lambda slot: slot.epoch == 0, self._slots(0, 0))
-        return check(self._reader(at_once=False), self._reader(at_once=True), first_epoch)
+        return check(self._reader(at_once=False), self._reader(at_once=True), self._slots(0, 0, 1))
 
     def epoch(self, number: int, first: int) -> Iterator[Window]:
         """The windows of an epoch from `first` on; loader processes read on into the next epoch meanwhile."""
@@ -130,7 +128,7 @@ class DatasetSource(_ByPlace):
         self._generators = own_generators(dataset)
         self._draws = draws(dataset, self._generators)
 
-    def _slots(self, epoch: int, first: int) -> Iterator[Slot]:
+    def _slots(self, epoch: int, first: int, epochs: int) -> Iterator[Slot]:
         settings = self._settings
         assert self.examples is not None
         return slots(
@@ -138,7 +136,7 @@ class DatasetSource(_ByPlace):
             batch_size=settings.batch_size,
             micro_batch=settings.examples_a_pass,
             seed=settings.seed,
-            epochs=settings.epochs,
+            epochs=epochs,
             epoch=epoch,
             window=first,
             rank=self._rank,
@@ -152,7 +150,7 @@ class DatasetSource(_ByPlace):
     def _start(self, epoch: int, first: int) -> Windows:
         settings = self._settings
         return Windows(
-            self._slots(epoch, first),
+            self._slots(epoch, first, settings.epochs),
             self._reader(at_once=settings.at_once),
             self._workload,
             workers=settings.workers,
@@ -178,11 +176,14 @@ class LoaderSource(_ByPlace):
         with running("training"):
             self.examples: int | None = len(loader.dataset)
             self.windows: int | None = windows_in(len(loader), settings.accumulation)
-        # Other samplers may give keys of their own in the place of numbers from 0 on, and what a worker_init_fn opens
-        # can be read in a loader process only.
-        readable = _is_of_torch(loader.sampler) and (loader.worker_init_fn is None or not loader.num_workers)
+        # A sampler of the user's own may give keys of its own in the place of numbers from 0 on, and may count its
+        # epochs itself.
+        self._known = all(_is_of_torch(one) for one in _samplers(loader))
+        # What a worker_init_fn opens can be read in a loader process only.
+        readable = self._known and (loader.worker_init_fn is None or not loader.num_workers)
         self.warnings = changing(loader.dataset) if readable else ()
         self._sampler = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+        self._checked: list[tuple[Any, ...]] | None = None
 
     def check_at_once(self) -> AtOnce:
         """As of any Dataset, where the DataLoader puts rows together as torch does and this process can read them."""
@@ -192,6 +193,8 @@ class LoaderSource(_ByPlace):
             return AtOnce(examples=0, reason="the DataLoader makes batches in a way of its own")
         if self._loader.worker_init_fn is not None:
             return AtOnce(examples=0, reason="the DataLoader has a worker_init_fn, which may open what is read")
+        # A sampler may count what is drawn of it: the training's first epoch takes the order that was checked.
+        self._checked = self._order(0)
         return super().check_at_once()
 
     def _reader(self, *, at_once: bool) -> Reader:
@@ -211,13 +214,13 @@ class LoaderSource(_ByPlace):
         if loader.num_workers:
             options["prefetch_factor"] = loader.prefetch_factor
             options |= {"multiprocessing_context": loader.multiprocessing_context or "fork"}
-        return Windows(self._slots(epoch, first), reader, self._workload, workers=loader.num_workers, **options)
+        slots = self._slots(epoch, first, self._settings.epochs)
+        return Windows(slots, reader, self._workload, workers=loader.num_workers, **options)
 
-    def _slots(self, epoch: int, first: int) -> Iterator[Slot]:
+    def _slots(self, epoch: int, first: int, epochs: int) -> Iterator[Slot]:
         size = self._settings.accumulation
-        # A sampler of the user's own may count its epochs itself, so that those before are drawn again too.
-        known = all(one is None or _is_of_torch(one) for one in (self._loader.sampler, self._loader.batch_sampler))
-        for number in range(epoch if known else 0, self._settings.epochs):
+        # Of a sampler that may count its epochs itself those before are drawn again too.
+        for number in range(epoch if self._known else 0, epochs):
             batches = self._order(number)
             if number < epoch:
                 continue
@@ -237,12 +240,12 @@ class LoaderSource(_ByPlace):
 
     def _order(self, epoch: int) -> list[tuple[Any, ...]]:
         """The indices of each batch of an epoch, as the sampler draws them for it."""
+        if epoch == 0 and self._checked is not None:
+            return self._checked
         loader, seed = self._loader, self._settings.seed
-        seed_generators(seed, "data", epoch)
-        for number, generator in enumerate(own_generators(self._sampler, loader.sampler, loader.generator)):
-            reseed(generator, derived_seed(seed, "data", epoch, number))
+        seed_generators(seed, "data", epoch, own=own_generators(self._sampler, loader.sampler, loader.generator))
         with running("training"):
-            for one in (loader.sampler, loader.batch_sampler):
+            for one in _samplers(loader):
                 if hasattr(one, "set_epoch"):
                     one.set_epoch(epoch)
             drawn = list(self._sampler)
@@ -270,8 +273,18 @@ def _is_of_torch(sampler: Any) -> bool:
     return type(sampler).__module__.startswith(("torch.", "torchdata."))
 
 
+def _samplers(loader: Any) -> list[Any]:
+    """Those that the loader has, and those that they draw from."""
+    found = list[Any]()
+    for one in (loader.sampler, loader.batch_sampler):
+        while one is not None and all(one is not other for other in found):
+            found.append(one)
+            one = getattr(one, "sampler", None)
+    return found
+
+
 def _check_whole(loader: Any, world: int) -> None:
-    for one in (loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, "sampler", None)):
+    for one in _samplers(loader):
         shares = getattr(one, "num_replicas", 1)
         if world > 1 and shares > 1:
             raise InputError(

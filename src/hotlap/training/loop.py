@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hotlap.core import Json
-from hotlap.errors import HotlapError, InputError, TrainingStopped, WorkloadError
+from hotlap.errors import HotlapError, InputError, OutputError, TrainingStopped, WorkloadError
 from hotlap.training import checkpoint, divergence, state, validation
 from hotlap.training.attributes import Attributes
 from hotlap.training.averaging import Average
@@ -152,24 +152,37 @@ class Loop:
             return parts.stepper.step(window, weight)
         except NotFinite as found:
             sentence = divergence.explain(parts.stepper, window, found, step=self.position.step)
-            kept = self._keep_good_state()
-            raise TrainingStopped(
-                f"{sentence}; {kept}; look at that batch, or go on with --resume and a change such as --set clip=1"
-            ) from found
+            try:
+                kept = self._keep_good_state()
+            except OutputError as error:
+                kept = f"the state before it was not kept: {error}"
+            raise TrainingStopped(f"{sentence}; {kept}; {self._way_on(sentence)}") from found
 
     def _keep_good_state(self) -> str:
         """Save the state before the step that failed, unless its passes have changed what can't be put back."""
         parts = self._parts
         # What is kept takes all of them, where they share the weights.
-        (changed,) = parts.processes.sums(float(not self._buffers.put_back() or bool(parts.attributes.names())))
+        (changed,) = parts.processes.sums(float(not self._buffers.put_back() or parts.attributes.changed_by_passes()))
         tensors = [whole(value) for value in checkpoint.model_tensors(parts.model).values()]
         if not changed and all_finite(tensors) and not parts.source.ahead:
-            self._save()
+            self._save(failed=True)
             parts.processes.wait()
             return f"the state after step {self.position.step} is kept in {parts.checkpoints}"
         if checkpoint.newest(parts.checkpoints)[0] is None:
             return "there was no checkpoint before it"
         return f"the last checkpoint before it is kept in {parts.checkpoints}"
+
+    def _way_on(self, sentence: str) -> str:
+        """What can help. A change of settings needs steps before the one that failed, to matter."""
+        if sentence.endswith(divergence.OF_DATA):
+            return "mend the data of that batch, and go on with --resume"
+        before, _ = checkpoint.newest(self._parts.checkpoints, failed=False)
+        if before is None:
+            return "look at that batch, or start over with --force and a change such as --set clip=1"
+        return (
+            f"look at that batch; --resume with a change such as --set clip=1 goes back to step {before.step}; where "
+            "that is too late, start over with --force"
+        )
 
     def _note(self, window: Window, stepped: Stepped | None, rate: float | None, rows: float, seconds: float) -> None:
         parts, position = self._parts, self.position
@@ -213,9 +226,11 @@ class Loop:
         sharded = parts.stepper.sharded
         found, left = None, False
         if parts.processes.writes or sharded:
+            # A scoring that was left is done again from its beginning.
+            undone = self._buffers.undone_if_left(), parts.attributes.undone_if_left()
             try:
                 # What takes all processes none of them can leave.
-                with self._kept_weights(), nullcontext() if sharded else self._stop.at_once():
+                with self._kept_weights(), undone[0], undone[1], nullcontext() if sharded else self._stop.at_once():
                     found = validation.score(parts.opened, parts.model, parts.settings, role)
             except KeyboardInterrupt:
                 if sharded:
@@ -248,7 +263,7 @@ class Loop:
         elif parts.average is not None:
             parts.average.take()
 
-    def _save(self) -> None:
+    def _save(self, *, failed: bool = False) -> None:
         parts, began = self._parts, time.monotonic()
         if parts.average is not None:
             parts.average.give_back()
@@ -263,6 +278,7 @@ class Loop:
             loader=parts.source.state(within_epoch=self.position.window > 0),
             examples=parts.source.examples,
             attributes=parts.attributes,
+            failed=failed,
         )
         if parts.processes.writes:
             best = self.position.best

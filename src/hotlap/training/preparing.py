@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hotlap.errors import InputError, WorkloadError
 from hotlap.training import heap, recompute
+from hotlap.training.owners import hooks_of, owners_of
 from hotlap.training.seeding import seed_generators
 from hotlap.training.settings import Settings
 from hotlap.workload.opened import load_weights
@@ -17,6 +18,9 @@ from hotlap.workload.workload import Workload
 if TYPE_CHECKING:
     import torch
 
+_RATE_SET = "set_lr"
+"""Of an optimizer's group: the learning rate that the schedule set last."""
+_TWO_SCHEDULES = "schedule and warmup set the learning rate before each step"
 _RANDOM = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout", "RReLU")
 
 
@@ -47,7 +51,7 @@ def prepare_model(loaded: Loaded, settings: Settings) -> torch.nn.Module:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.to(settings.device)
     if settings.checkpointing:
-        recompute.recompute_layers(model)
+        recompute.recompute_layers(model, compiled=settings.compile)
     return model
 
 
@@ -98,6 +102,13 @@ def prepare_optimizer(workload: Workload, model: torch.nn.Module, settings: Sett
                 f"settings: a schedule changes the learning rate, and {type(optimizer).__name__} has none of its own; "
                 "leave schedule and warmup out, or give it an lr"
             )
+    if settings.schedule != "constant" or settings.warmup:
+        for one in owners_of({"optimizer": hooks_of(optimizer)}, but=[optimizer, *model.modules()]).by_place.values():
+            if isinstance(one, torch.optim.lr_scheduler.LRScheduler):
+                raise InputError(
+                    f"settings: {_TWO_SCHEDULES}, and the workload's `optimizer` has a {type(one).__name__} that does "
+                    "so too; leave schedule and warmup out, or that"
+                )
     chosen: torch.optim.Optimizer = optimizer
     return chosen
 
@@ -127,11 +138,25 @@ def _set_form(optimizer: torch.optim.Optimizer, form: Literal["fused", "foreach"
         one |= {name: name == form for name in ("fused", "foreach") if name in optimizer.defaults}
 
 
-def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> float | None:
-    """Set each group's learning rate to its own times `factor`; gives the first group's, None where it has none."""
+def set_rate(optimizer: torch.optim.Optimizer, factor: float | None) -> float | None:
+    """Set each group's learning rate to its own times `factor`, or leave it as it is (None); gives the first group's,
+    None where it has none.
+
+    Raises InputError where something else has changed a rate that was set here.
+    """
     for group in optimizer.param_groups:
-        if group["initial_lr"] is not None:
-            group["lr"] = group["initial_lr"] * factor
+        ours = group.pop(_RATE_SET, None)
+        if factor is None:
+            if ours is not None:
+                group["lr"] = group["initial_lr"]  # That a schedule has left, before --resume went on without one.
+        elif group["initial_lr"] is not None:
+            if ours is not None and group["lr"] is not ours and float(group["lr"]) != float(ours):
+                raise InputError(
+                    f"settings: {_TWO_SCHEDULES}, and something else has changed it from {float(ours):.6g} to "
+                    f"{float(group['lr']):.6g}; leave schedule and warmup out (--set schedule=constant --set "
+                    "warmup=0), or the rate to them"
+                )
+            group["lr"] = group[_RATE_SET] = group["initial_lr"] * factor
     rate = optimizer.param_groups[0].get("lr")
     return None if rate is None else float(rate)
 

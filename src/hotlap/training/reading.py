@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from hotlap.errors import HotlapError, LoaderDied, WorkloadError
 from hotlap.training.at_once import Failed, batch_of
-from hotlap.training.order import Slot, derived_seed
-from hotlap.training.seeding import reseed, seed_generators
-from hotlap.training.stopping import outlive_a_request
+from hotlap.training.order import Slot
+from hotlap.training.seeding import seed_generators
+from hotlap.training.stopping import end_with_parent, outlive_a_request
 from hotlap.workload.inputs import input_kind
 from hotlap.workload.roles import pair
 from hotlap.workload.user_code import describe, running
@@ -90,10 +91,13 @@ class Reader:
         except HotlapError as error:
             return slot, Failed(str(error))
 
-    def begin_worker(self, then: Callable[[int], Any] | None, number: int) -> None:
-        """Have `get_worker_info().dataset` in this loader process be the user's, then call their worker_init_fn."""
+    def begin_worker(self, then: Callable[[int], Any] | None, parent: int | None, number: int) -> None:
+        """Have this loader process end with its parent and `get_worker_info().dataset` in it be the user's, then call
+        their worker_init_fn.
+        """
         from torch.utils.data import get_worker_info
 
+        end_with_parent(parent)
         # It refuses to be changed, but nothing of torch's reads its dataset again.
         object.__setattr__(get_worker_info(), "dataset", self._dataset)
         outlive_a_request()
@@ -102,10 +106,7 @@ class Reader:
                 then(number)
 
     def _seed_for(self, slot: Slot, start: int) -> None:
-        place = ("data", slot.epoch, slot.window, start)
-        seed_generators(self._seed, *place)
-        for number, generator in enumerate(self._generators):
-            reseed(generator, derived_seed(self._seed, *place, number))
+        seed_generators(self._seed, "data", slot.epoch, slot.window, start, own=self._generators)
 
     def _items(self, slot: Slot) -> Any:
         if self._in_batches:
@@ -198,7 +199,11 @@ def _loader(order: Iterator[Slot], reader: Reader, workers: int, options: dict[s
     from torch.utils.data import DataLoader
 
     given: Any = {"multiprocessing_context": "fork" if workers else None, **options}
-    given["worker_init_fn"] = partial(reader.begin_worker, options.get("worker_init_fn"))
+    context = given["multiprocessing_context"]
+    method = context if isinstance(context, str | None) else context.get_start_method()
+    # A fork server, which is their parent then, ends with this process.
+    parent = None if method == "forkserver" else os.getpid()
+    given["worker_init_fn"] = partial(reader.begin_worker, options.get("worker_init_fn"), parent)
     return DataLoader(
         reader,  # type: ignore[arg-type]
         batch_size=None,

@@ -10,16 +10,18 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from hotlap.core import Json
 from hotlap.errors import InputError
 
 if TYPE_CHECKING:
     import torch
 
 
-def recompute_layers(model: torch.nn.Module) -> list[str]:
+def recompute_layers(model: torch.nn.Module, *, compiled: bool = False) -> list[str]:
     """Have each repeated layer recomputed; gives their names. Parameters keep their names.
 
-    Raises InputError where the model repeats no layer, so that there is nothing to cut it at.
+    Raises InputError where the model repeats no layer, so that there is nothing to cut it at, and where it is to be
+    `compiled` and one of them has running statistics, which torch.compile would count twice.
     """
     layers = repeated_layers(model)
     if not layers:
@@ -27,8 +29,15 @@ def recompute_layers(model: torch.nn.Module) -> list[str]:
             "settings: checkpointing=true needs layers that repeat, in a torch.nn.Sequential or ModuleList; "
             "this model has none; leave it out"
         )
-    for layer in layers.values():
-        layer.forward = partial(_recomputed, layer, layer.forward)
+    for name, layer in layers.items():
+        counted = bool(_norms(layer))
+        if counted and compiled:
+            raise InputError(
+                f"settings: checkpointing=true and compile=true can't be had together here: {name!r} has running "
+                "statistics, which its second pass would count again; leave one of them out"
+            )
+        given = {"context_fn": partial(_contexts, layer)} if counted else {}
+        layer.forward = partial(_recomputed, layer, given, layer.forward)
     return list(layers)
 
 
@@ -52,13 +61,19 @@ def repeated_layers(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
     return found
 
 
-def _recomputed(layer: torch.nn.Module, forward: Any, *args: Any, **kwargs: Any) -> Any:
+def _recomputed(layer: torch.nn.Module, given: Json, forward: Any, *args: Any, **kwargs: Any) -> Any:
     import torch
     from torch.utils.checkpoint import checkpoint
 
     if not (layer.training and torch.is_grad_enabled()):
         return forward(*args, **kwargs)
-    return checkpoint(forward, *args, use_reentrant=False, context_fn=partial(_contexts, layer), **kwargs)
+    return checkpoint(forward, *args, use_reentrant=False, **given, **kwargs)
+
+
+def _norms(layer: torch.nn.Module) -> list[Any]:
+    import torch
+
+    return [one for one in layer.modules() if isinstance(one, torch.nn.modules.batchnorm._NormBase)]
 
 
 def _contexts(layer: torch.nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
@@ -68,9 +83,7 @@ def _contexts(layer: torch.nn.Module) -> tuple[AbstractContextManager[None], Abs
 @contextmanager
 def _statistics_left_alone(layer: torch.nn.Module) -> Iterator[None]:
     """The second forward pass of a batch must not count in the running statistics again."""
-    import torch
-
-    norms = [one for one in layer.modules() if isinstance(one, torch.nn.modules.batchnorm._NormBase)]
+    norms = _norms(layer)
     momenta = [norm.momentum for norm in norms]
     counters = [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None]
     counts = [int(counter) for counter in counters]

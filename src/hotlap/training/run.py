@@ -21,6 +21,7 @@ from hotlap.training.loading import DatasetSource, Source, source_of
 from hotlap.training.loop import Loop, Parts, waited_enough
 from hotlap.training.processes import Processes, whole
 from hotlap.training.records import Records, charts_wanted
+from hotlap.training.seeding import own_generators, seed_generators
 from hotlap.training.settings import Settings
 from hotlap.training.state import Position
 from hotlap.training.stepping import NotFinite, Stepper
@@ -68,11 +69,15 @@ def train_model(
     resume: bool,
     tell: Tell,
     stop: Stop | None = None,
+    ready: Callable[[], None] = lambda: None,
+    other: bool = False,
 ) -> Trained:
     """Train as the settings say and write checkpoints, `metrics.jsonl` and `model.safetensors` into `folder`.
 
-    With `resume` it goes on from the newest whole checkpoint there. `stop` may ask it to end. Raises InputError for
-    what the user can mend before any step, TrainingStopped and loop.Interrupted with all saved.
+    With `resume` it goes on from the newest whole checkpoint there. `stop` may ask it to end, `ready` is called by the
+    process that writes once nothing stands in the way of the first step. `other`: settings were changed that decide
+    what is learnt, so that a run whose numbers were not finite goes back to before that. Raises InputError for what the
+    user can mend before any step, TrainingStopped and loop.Interrupted with all saved.
     """
     check_fields(loaded, _NEEDS, "train")
     _check(loaded, settings)
@@ -83,13 +88,14 @@ def train_model(
         check_trimming(opened, settings, processes)
         if settings.early_stop is not None:
             validation.check_both_parts(opened, settings)
-        kept = _kept(folder, warnings) if resume else None
+        kept = _kept(folder, warnings, failed=not other) if resume else None
         parts = make_parts(opened, settings, folder, processes, tell)
         finished = False
         try:
+            checkpoint.check_kinds(parts.model)
             check_at_once(parts)
             warnings += [*preparing.cutting_warnings(parts.model, settings, processes.world), *parts.source.warnings]
-            warnings += preparing.optimizer_warnings(parts.optimizer)
+            warnings += [*preparing.optimizer_warnings(parts.optimizer), *parts.attributes.warnings]
             position = _restore(parts, kept) if kept else Position(first_score=_first_score(parts))
             preparing.compile_model(parts.model, settings)
             if processes.writes:
@@ -99,6 +105,11 @@ def train_model(
             times = _Times(tell)
             tell({"event": "phase", "phase": "training"})
             loop = Loop(replace(parts, tell=times), position, stop or Stop())
+            processes.wait()  # All of them have read the checkpoints.
+            if processes.writes:
+                if kept is not None:
+                    checkpoint.remove_later(parts.checkpoints, kept.step)
+                ready()
             end = loop.run()
             tell({"event": "phase", "phase": "scoring the trained model"})
             score = loop.score_of_result()
@@ -199,7 +210,7 @@ def make_parts(opened: Opened, settings: Settings, folder: Path, processes: Proc
         optimizer=optimizer,
         stepper=Stepper(model, workload, optimizer, settings, processes),
         average=Average(model, settings.ema) if settings.ema is not None else None,
-        attributes=Attributes(model, optimizer),
+        attributes=Attributes(model, optimizer, loss=workload.loss, loss_weight=workload.loss_weight),
         source=source,
         processes=processes,
         records=None,
@@ -212,6 +223,7 @@ def make_source(opened: Opened, settings: Settings, processes: Processes) -> Sou
     """The training data as windows: of a Dataset, or of an iterable's own batches."""
     workload = opened.workload
     assert workload.training is not None
+    seed_generators(settings.seed, "training", own=own_generators(workload.training))
     with running("training"):
         training = workload.training()
     source = source_of(training, workload, settings, rank=processes.rank, world=processes.world)
@@ -230,13 +242,17 @@ def make_source(opened: Opened, settings: Settings, processes: Processes) -> Sou
     return source
 
 
-def _kept(folder: Path, warnings: list[str]) -> checkpoint.Checkpoint | None:
-    found, damaged = checkpoint.newest(folder / CHECKPOINTS)
+def _kept(folder: Path, warnings: list[str], *, failed: bool) -> checkpoint.Checkpoint | None:
+    """The checkpoint to go on from. Without `failed` one before the step that failed, where there is one."""
+    last, damaged = checkpoint.newest(folder / CHECKPOINTS)
+    found = last if failed else checkpoint.newest(folder / CHECKPOINTS, failed=False)[0] or last
     warnings += [f"{one.path.name} was passed over: {one.reason}" for one in damaged]
-    if found is None and damaged:
+    if last is None and damaged:
         raise OutputError(
             f"--resume: no checkpoint in {folder / CHECKPOINTS} is whole ({damaged[0].reason}); start over with --force"
         )
+    if last is not None and found is not None and found.step < last.step:
+        warnings.append(f"the numbers were not finite after step {last.step}: this run goes on from step {found.step}")
     return found
 
 

@@ -11,11 +11,14 @@ _ONE_CYCLE_START, _ONE_CYCLE_END = 1 / 25, 1 / 250_000
 """The rise and the two ends are torch.optim.lr_scheduler.OneCycleLR's defaults (Smith and Topin, 2017)."""
 
 
-def rate_factor(schedule: Schedule, step: int, *, steps: int | None, warmup: int) -> float:
+def rate_factor(schedule: Schedule, step: int, *, steps: int | None, warmup: int) -> float | None:
     """What the optimizer's own learning rate is multiplied by at `step` (from 0) of `steps`.
 
-    `warmup` steps rise linearly first. `steps` may be None for `constant` only.
+    `warmup` steps rise linearly first. `steps` may be None for `constant` only. None where there is no schedule at all,
+    and the rate is the optimizer's own affair.
     """
+    if schedule == "constant" and not warmup:
+        return None
     if step < warmup:
         return (step + 1) / (warmup + 1)
     if schedule == "constant":

@@ -10,12 +10,16 @@ from typing import Any
 
 from hotlap.training.order import derived_seed
 
+_METHODS = ("__getitem__", "__getitems__", "__iter__", "__call__", "forward", "step")
+"""Those of a Dataset, a sampler, an iterable, a function, a module and an optimizer that draw."""
 _MOST_LOOKED_AT = 10_000
 """Objects; a list of a million numbers is not gone through."""
 
 
-def seed_generators(seed: int, *place: int | str) -> None:
-    """Seed Python's, NumPy's and torch's global generators (CUDA's too, once it is in use) for one place."""
+def seed_generators(seed: int, *place: int | str, own: Sequence[Any] = ()) -> None:
+    """Seed Python's, NumPy's and torch's global generators (CUDA's too, once it is in use) for one place, and those of
+    `own`, which `own_generators` found, each by its number.
+    """
     import numpy as np
     import torch
 
@@ -25,6 +29,8 @@ def seed_generators(seed: int, *place: int | str) -> None:
     torch.default_generator.manual_seed(value >> 1)
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(value >> 1)
+    for number, generator in enumerate(own):
+        reseed(generator, derived_seed(seed, *place, number))
 
 
 def own_generators(*roots: Any) -> list[Any]:
@@ -71,17 +77,33 @@ def generator_states(generators: Sequence[Any]) -> list[str]:
     import numpy as np
     import torch
 
-    def state(one: Any) -> Any:
-        if isinstance(one, torch.Generator):
-            return one.get_state().numpy().tobytes()
-        if isinstance(one, np.random.Generator):
-            return one.bit_generator.state
-        if isinstance(one, np.random.RandomState):
-            return one.get_state()
-        return one.getstate()
-
     everyone = (random, torch.default_generator, np.random.mtrand._rand, *generators)
-    return [repr(state(one)) for one in everyone]
+    return [repr(state_of(one)) for one in everyone]
+
+
+def state_of(generator: Any) -> Any:
+    """Where a generator stands, as numbers, texts, arrays and a Tensor."""
+    import numpy as np
+    import torch
+
+    if isinstance(generator, np.random.Generator):
+        return generator.bit_generator.state
+    if isinstance(generator, torch.Generator | np.random.RandomState):
+        return generator.get_state()
+    return generator.getstate()
+
+
+def put_back(generator: Any, state: Any) -> None:
+    """Have a generator of the same kind stand where `state_of` says."""
+    import numpy as np
+    import torch
+
+    if isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    elif isinstance(generator, torch.Generator | np.random.RandomState):
+        generator.set_state(state)
+    else:
+        generator.setstate(state)
 
 
 def _inside(one: Any, kinds: tuple[type, ...]) -> Iterator[Any]:
@@ -101,9 +123,11 @@ def _inside(one: Any, kinds: tuple[type, ...]) -> Iterator[Any]:
         # Of a module only what is a generator itself: all that it imports would be half the world.
         yield from _of_kinds(one.__globals__, kinds)
     else:
-        yield from getattr(one, "__dict__", {}).values()
+        # A module has a dozen attributes of torch's that most often are empty.
+        values = getattr(one, "__dict__", {}).values()
+        yield from (value for value in values if not isinstance(value, dict | set) or value)
         yield from (getattr(one, name, None) for name in _slots_of(one))
-        methods = (getattr(type(one), name, None) for name in ("__getitem__", "__getitems__", "__iter__", "__call__"))
+        methods = (getattr(type(one), name, None) for name in _METHODS)
         yield from (method for method in methods if isinstance(method, types.FunctionType))
 
 

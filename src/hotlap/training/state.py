@@ -77,10 +77,12 @@ def capture(
     loader: Json,
     examples: int | None,
     attributes: Attributes,
+    failed: bool = False,
 ) -> Checkpoint:
     """All of it; every process must call it where the model is sharded.
 
-    `loader` is an iterable's own state. Raises InputError where that can't be kept without pickling it.
+    `loader` is an iterable's own state. `failed`: the next step's numbers are not finite. Raises InputError where that
+    state can't be kept without pickling it.
     """
     tensors = {_MODEL + name: whole(value) for name, value in checkpoint.model_tensors(model).items()}
     kept: dict[str, Any] = {}
@@ -105,6 +107,7 @@ def capture(
         "scaler": scaler.state_dict() if scaler is not None else None,
         "loader": loader_json,
         "examples": examples,
+        "failed": failed,
     }
     tensors |= {**loader_tensors, **optimizer_tensors, **attributes_tensors}
     return Checkpoint(step=position.step, tensors=tensors, state=state)

@@ -12,7 +12,7 @@ from hotlap.errors import WorkloadError
 from hotlap.training.preparing import parameters_of, to_device
 from hotlap.training.processes import Processes, whole
 from hotlap.training.reading import MicroBatch, Window, check_axes
-from hotlap.training.seeding import seed_generators
+from hotlap.training.seeding import own_generators, put_back, seed_generators, state_of
 from hotlap.training.settings import Settings
 from hotlap.training.trimming import least_length, trimmed
 from hotlap.workload.inputs import call, flatten_outputs
@@ -67,6 +67,7 @@ class Stepper:
         self._least = least_length(workload)
         self._looked_at = False
         self._autocast = autocast(settings)
+        self._generators = own_generators(model, workload.loss, workload.loss_weight, optimizer)
         self._lean = settings.device == "cpu" and not self.sharded
         self.scaler: Any = None
         if settings.precision == "fp16":
@@ -81,6 +82,15 @@ class Stepper:
         if not self._looked_at:
             check_axes(window.micro_batches[0].inputs, self._workload)
             self._looked_at = True
+        stood = [state_of(one) for one in self._generators]
+        try:
+            return self._step(window, total)
+        finally:
+            # What `training` gives may be drawn by the same ones.
+            for one, state in zip(self._generators, stood, strict=True):
+                put_back(one, state)
+
+    def _step(self, window: Window, total: float) -> Stepped:
         self.optimizer.zero_grad(set_to_none=True)
         loss = self._passes(window, total)
         norm = self._gradient_norm()
@@ -109,8 +119,10 @@ class Stepper:
         return self._passes(window, total)
 
     def outputs_of(self, micro_batch: MicroBatch, place: Sequence[int], model: Any = None) -> Outputs:
-        """What the model gives in one pass, in fp32, with every random choice seeded by its place (epoch, window)."""
-        seed_generators(self._settings.seed, "pass", *place, micro_batch.start)
+        """What the model gives in one pass, in fp32, with every random choice seeded by its place (epoch, window): also
+        those that the loss and the optimizer's step make next.
+        """
+        seed_generators(self._settings.seed, "pass", *place, micro_batch.start, own=self._generators)
         inputs = to_device(micro_batch.inputs, self._settings)
         try:
             with running("model"), self._autocast:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import threading
@@ -13,6 +14,8 @@ from typing import Any
 _ONE_REQUEST_SECONDS = 1.0
 """Signals that come so soon after the first are the same request: torchrun passes on what a terminal sends to all."""
 _LOADER_SECONDS = 10.0
+_SET_PARENT_DEATH_SIGNAL = 1
+"""PR_SET_PDEATHSIG of prctl(2)."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -112,3 +115,18 @@ def outlive_a_request() -> None:
         timer.start()
 
     signal.signal(signal.SIGTERM, later)
+
+
+def end_with_parent(parent: int | None) -> None:
+    """In a loader process: end where the process that trains does, also where that is killed and can't say so.
+
+    torch's own watch begins only once a worker_init_fn is through, and takes what is the parent then for the one to
+    watch. `parent` is what `os.getppid()` gives here, as known before this process began; None where it is not known.
+    The system goes by the thread that began it, which is the one that trains: that ends its loader processes before
+    it ends itself. Does nothing but on Linux.
+    """
+    library = ctypes.CDLL(None)
+    if hasattr(library, "prctl"):
+        library.prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+        if parent not in (None, os.getppid()):
+            os._exit(1)  # It had ended before.

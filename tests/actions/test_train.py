@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +52,7 @@ def test_it_writes_all_that_is_promised(trained: tuple[str, Path, Any]) -> None:
     assert [line["step"] for line in lines if "loss" in line] == list(range(1, 81))
     assert len([line for line in lines if "score" in line]) == 8
     assert sorted(path.name for path in (out / "checkpoints").iterdir())[-1] == "step-00000080.safetensors"
+    assert not (out / "work").exists()
 
 
 def test_it_learns(trained: tuple[str, Path, Any]) -> None:
@@ -71,6 +74,44 @@ def test_it_goes_on_from_weights_of_another_run(trained: tuple[str, Path, Any], 
     target, out, result = trained
     again = hotlap.train(f"{target}@{out}", out=tmp_path / "more", settings={"epochs": 1}, **GIVEN)
     assert again["training"]["score_before"] == result["best"]["score"]
+
+
+LOADER = """
+import dataclasses
+from torch.utils.data import DataLoader
+workload = dataclasses.replace(workload, training=lambda: DataLoader(Rows(150, 3), batch_size=8, shuffle=True))
+"""
+
+
+@pytest.mark.parametrize(("accumulation", "rows"), [(1, 8), (2, 16)])
+def test_the_batch_of_the_result_is_that_of_a_loader_of_the_users(accumulation: int, rows: int, tmp_path: Path) -> None:
+    target, out = trainable.write(tmp_path, "rows", add=LOADER), tmp_path / "out"
+    result = hotlap.train(target, out=out, settings={"epochs": 1, "accumulation": accumulation}, **GIVEN)
+    assert (result["batch"], violations(result)) == (rows, [])
+    # No step is left to compute, and what the first process wrote is told again.
+    (out / "result.json").unlink()
+    assert hotlap.train(target, out=out, resume=True, **GIVEN)["batch"] == rows
+    # Not even that is there.
+    for name in ("result.json", "metrics.jsonl"):
+        (out / name).unlink()
+    (out / "metrics.jsonl").touch()
+    unknown = hotlap.train(target, out=out, resume=True, **GIVEN)
+    assert "batch" not in unknown
+    assert violations(unknown) == []
+
+
+def test_the_batch_of_a_resumed_run_is_not_that_of_its_last_steps(tmp_path: Path) -> None:
+    """An epoch has steps of 64, 64 and 22 examples, and the last alone is left to compute."""
+    target = trainable.write(tmp_path, "rows", add=LOADER.replace("batch_size=8", "batch_size=64"))
+
+    def interrupt(event: Any) -> None:
+        if event["event"] == "step" and event["step"] == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        hotlap.train(target, out=tmp_path / "out", settings={"epochs": 1}, progress=interrupt, **GIVEN)
+    result = hotlap.train(target, out=tmp_path / "out", resume=True, **GIVEN)
+    assert (result["training"]["resumed_from_step"], result["batch"]) == (2, 64)
 
 
 def test_a_folder_that_exists_is_refused(trained: tuple[str, Path, Any]) -> None:

@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import polars as pl
 import pytest
@@ -14,7 +16,8 @@ from features.repository import END, START
 
 from hotlap import features
 from hotlap.cli.main import run
-from hotlap.errors import InputError, Refusal
+from hotlap.errors import HotlapError, InputError, Refusal, StoreDown
+from hotlap.features.other_offline import OtherOffline
 from hotlap.features.store import Store
 
 pytestmark = pytest.mark.slow
@@ -201,6 +204,38 @@ def test_a_store_that_cant_be_had_is_named(tmp_path: Path, offline: str, message
     (tmp_path / "feature_store.yaml").write_text(yaml)
     with pytest.raises(InputError, match=message):
         features.open(tmp_path)
+
+
+class OperationalError(Exception):
+    """What database drivers raise, by PEP 249."""
+
+
+class ConnectionTimeout(OperationalError):
+    """Their own kinds of it."""
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "told"),
+    [
+        (
+            ConnectionTimeout("Connection refused\n for hunter2"),
+            StoreDown,
+            "ConnectionTimeout: Connection refused for ***; start the server, or give its host and port",
+        ),
+        (ConnectionResetError(), StoreDown, "ConnectionResetError: no reason given"),
+        (FileNotFoundError("no file"), InputError, "FileNotFoundError: no file"),
+        (NotImplementedError(), InputError, None),
+    ],
+)
+def test_what_a_client_raises_is_told_as_ours(raised: Exception, kind: type[Exception], told: str | None) -> None:
+    config = SimpleNamespace(offline_store=SimpleNamespace(password="hunter2"))
+    store: Any = SimpleNamespace(feast=SimpleNamespace(config=config))
+    made = OtherOffline(store=store, offline=None, name="postgres")
+    with pytest.raises(HotlapError) as caught, made._asked("view trips"):
+        raise raised
+    assert type(caught.value) is kind
+    words = f"offline store postgres, view trips: {told}" if told else "offline store postgres can't do this"
+    assert str(caught.value).startswith(words)
 
 
 def test_a_store_that_gives_a_row_twice_is_refused(plain: Path, tmp_path: Path) -> None:

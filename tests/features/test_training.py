@@ -151,7 +151,7 @@ def test_a_place_that_cant_be_written_is_said(repo: Path) -> None:
         features.open(repo).training(rows, ["trips:rate"], out="/none/x")
     with pytest.raises(OutputError, match=r"--out '/a.x00': a name with a zero byte can't be a file's; name another"):
         features.open(repo).training(rows, ["trips:rate"], out="/a\0")
-    with pytest.raises(OutputError, match=r"--out /proc/rows\.parquet: can't be written"):
+    with pytest.raises(OutputError, match=r"^/proc/rows\.parquet: can't be written"):
         features.open(repo).training(rows, ["trips:rate"], out="/proc/rows.parquet")
 
 
@@ -164,10 +164,29 @@ def test_of_two_runs_the_first_to_be_through_keeps_the_name(repo: Path, tmp_path
         return rows
 
     asked = repository.asked(10).lazy().map_batches(taken)
-    with pytest.raises(OutputError, match=r"--out .*out.parquet was made by another run meanwhile; name another"):
+    with pytest.raises(OutputError, match=r"/out.parquet was made by another run meanwhile; name another"):
         features.open(repo).training(asked, ["trips:rate"], at="event_timestamp", out=out)
     assert out.read_text() == "the other's"
     assert [one.name for one in tmp_path.iterdir()] == ["out.parquet"]
+
+
+def test_rows_that_go_while_they_are_read_are_told_as_such(repo: Path, tmp_path: Path) -> None:
+    """It is not the place's fault that they are written to."""
+    second = False
+
+    def gone(rows: pl.DataFrame) -> pl.DataFrame:
+        nonlocal second
+        if second:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        second = True
+        return rows
+
+    asked = repository.asked(10).lazy().map_batches(gone)
+    with pytest.raises(InputError, match=r"entities: the frame given can't be read \(.*No such file or directory\)"):
+        make(
+            features.open(repo), asked, ["trips:rate"], at="event_timestamp", out=tmp_path / "out.parquet", slice_rows=5
+        )
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_a_disk_that_fills_up_is_said_and_leaves_nothing(repo: Path, tmp_path: Path) -> None:
@@ -178,7 +197,7 @@ def test_a_disk_that_fills_up_is_said_and_leaves_nothing(repo: Path, tmp_path: P
     store = features.open(repo)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
     try:
-        with pytest.raises(OutputError, match=r"--out .*out.parquet: can't be written \(.*\); make room"):
+        with pytest.raises(OutputError, match=r"/out.parquet: can't be written \(.*\); free space"):
             store.training(rows, ["trips:rate"], out=tmp_path / "out.parquet")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -197,7 +216,7 @@ def test_a_disk_that_is_full_until_the_file_is_closed_leaves_nothing(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(pq.ParquetWriter, "close", full)
-    with pytest.raises(OutputError, match=r"out.parquet: can't be written \(No space left on device\); make room"):
+    with pytest.raises(OutputError, match=r"out.parquet: can't be written \(No space left on device\); free space"):
         features.open(repo).training(repository.asked(10), ["trips:rate"], out=tmp_path / "out.parquet")
     assert len(closed) == 2
     assert [*tmp_path.iterdir()] == []

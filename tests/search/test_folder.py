@@ -1,5 +1,6 @@
 """The output folder: refused unless it is new, resumed, or to be started over; one run at a time."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hotlap.errors import OutputError
-from hotlap.search.folder import RunFolder
+from hotlap.search.folder import RunFolder, written_whole
 
 
 def make(path: Path, *, resume: bool = False, force: bool = False) -> RunFolder:
@@ -79,6 +80,14 @@ def test_a_second_run_is_refused_while_the_first_lives(tmp_path: Path) -> None:
     make(out, force=True).close()
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+def test_work_stays_only_for_a_run_that_takes_it_up(keeps: bool, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, resume=False, force=False, keeps_work=keeps)
+    (folder.work / "part").write_text("")
+    folder.close()
+    assert (tmp_path / "work" / "part").exists() == folder.work.exists() == keeps
+
+
 def test_resume_wants_a_run(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="there is no run in"):
         make(tmp_path / "none", resume=True)
@@ -98,3 +107,28 @@ def test_a_file_and_an_unwritable_place_are_said(tmp_path: Path) -> None:
 def test_a_name_too_long_for_the_disk_is_said(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="can't be written: File name too long"):
         make(tmp_path / ("a" * 300))
+
+
+@pytest.mark.parametrize("linked", [True, False], ids=["", "no second names"])
+def test_a_file_that_may_not_be_overwritten_is_not(
+    linked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_link(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    if not linked:
+        monkeypatch.setattr(os, "link", no_link)
+    file = tmp_path / "rows"
+    with written_whole(file, overwrite=False) as part:
+        part.write_text("mine")
+    assert file.read_text() == "mine"
+    with (
+        pytest.raises(OutputError, match="rows was made by another run meanwhile; name another file, or remove it"),
+        written_whole(file, overwrite=False) as part,
+    ):
+        part.write_text("late")
+    assert file.read_text() == "mine"
+    with written_whole(file) as part:
+        part.write_text("newer")
+    assert file.read_text() == "newer"
+    assert [one.name for one in tmp_path.iterdir()] == ["rows"]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,13 +19,13 @@ from hotlap.machine.facts import Machine, facts
 from hotlap.report.make import write_report
 from hotlap.report.schema import write_result
 from hotlap.report.snippets import snippets
-from hotlap.search.folder import RunFolder, check_keeps, write_whole
+from hotlap.search.folder import RunFolder, check_keeps
 from hotlap.training.bench import Bench, studied
 from hotlap.training.confirming import Found, give_up, medians, settle
 from hotlap.training.processes import started
 from hotlap.training.proof_trial import BUDGET_SECONDS, Kind, Plan, Side, Trial, details, judge_in_turn
 from hotlap.training.set_ups import DATA_BOUND, proposal, to_prove
-from hotlap.training.settings import Settings, settings_for
+from hotlap.training.settings import Settings, settings_for, write_settings
 from hotlap.training.stopping import Stop
 from hotlap.training.trimming import least_length
 from hotlap.training.tuner import BUDGET_SPENT
@@ -85,9 +84,10 @@ def tune(
     stop = Stop()
     with (
         stop.heeded(),
-        RunFolder(Path(out), resume=None, force=force, begun="settings.json") as folder,
-        _emptied(folder.work, stop),
+        RunFolder(Path(out), resume=None, force=force, begun="settings.json", keeps_work=False) as folder,
+        ExitStack() as last,
     ):
+        last.callback(stop.over)  # What is tidied up then is left in peace.
         # On CUDA what training may hold is the device's memory, and a process is held to the host's.
         limit = max_memory if max_memory and where == "cpu" else machine.memory_limit
         tell({"event": "phase", "phase": "opening the workload"})
@@ -128,33 +128,24 @@ def tune(
     return result
 
 
-@contextmanager
-def _emptied(work: Path, stop: Stop) -> Iterator[None]:
-    """Nothing is left in `work`, however the block ends."""
-    try:
-        yield
-    finally:
-        stop.over()
-        shutil.rmtree(work, ignore_errors=True)
-
-
 def _kept(
     folder: Path, loaded: Loaded, target: str, study: Json, threads_chosen: bool, found: Found, result: Json
 ) -> Json:
     """Write settings.json, result.json and report.html; gives the result."""
-    noted = {
-        "target": target,
-        "workload_digest": study["digest"],
-        "settings": found.best.to_json(),
-        "threads_chosen": threads_chosen,
-    }
-    noted["snippets"] = snippets(
+    code = snippets(
         found.best.to_json(),
         own_batches="micro_batch" in study["locked"],
         weighted=loaded.workload.loss_weight is not None,
         least_length=least_length(loaded.workload),
     )
-    write_whole(folder / "settings.json", json.dumps(noted, indent=1).encode() + b"\n")
+    write_settings(
+        folder / "settings.json",
+        found.best,
+        target=target,
+        digest=study["digest"],
+        threads_chosen=threads_chosen,
+        snippets=code,
+    )
     write_result(folder / "result.json", result)
     write_report(folder / "result.json")
     return result

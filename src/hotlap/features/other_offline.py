@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pyarrow as pa
 
-from hotlap.errors import HotlapError, InputError, MissingExtra, Refusal, StoreDown
+from hotlap.errors import HotlapError, InputError, MissingExtra, Refusal
 from hotlap.features.asof import View
 from hotlap.features.entities import EVENT, in_utc
 from hotlap.features.job import plain
 from hotlap.features.offline import view_of
 from hotlap.features.on_demand import polars_kind
-from hotlap.features.online_stores import hidden
+from hotlap.features.online_stores import of_a_client
 
 if TYPE_CHECKING:
     from hotlap.features.request import Stored
@@ -35,7 +35,7 @@ ROW = "hotlap_row"
 _OWN = "PolarsOfflineStoreConfig"
 _FIRST = datetime(1900, 1, 1, tzinfo=UTC)
 """The start of a range that has none; SQL wants one, and pandas holds none before 1677."""
-_DOWN = ("OperationalError", "InterfaceError", "ConnectionError", "ConnectionRefusedError", "TimeoutError")
+_DOWN = ("OperationalError", "InterfaceError", "ConnectionError", "TimeoutError")
 _SECRET = ("password", "token", "secret", "key", "connection_string")
 
 
@@ -174,10 +174,7 @@ class OtherOffline:
             raise MissingExtra(f"offline store {self.name} needs {error.name}, which is not installed") from error
         except Exception as error:  # noqa: BLE001 - whatever the store's own client raises
             own = self.store.feast.config.offline_store
-            told = hidden(own, " ".join(str(error).split()), _SECRET)[:400] or "no reason given"
-            down = isinstance(error, ConnectionError) or type(error).__name__ in _DOWN
-            kind = StoreDown if down else InputError
-            raise kind(f"offline store {self.name}, {what}: {type(error).__name__}: {told}") from None
+            raise of_a_client(error, own, f"offline store {self.name}, {what}", down=_DOWN, secret=_SECRET) from None
 
 
 def other(store: Store) -> OtherOffline | None:

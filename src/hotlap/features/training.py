@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -28,7 +26,7 @@ from hotlap.features.job import METADATA, plain
 from hotlap.features.joined import Join, Joined, joins
 from hotlap.features.request import Computed, Request, Stored, requested
 from hotlap.features.source import collected
-from hotlap.search.folder import sync
+from hotlap.search.folder import written_whole
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
@@ -134,11 +132,14 @@ def _check_free(path: Path) -> None:
     """Raise OutputError where a file is there, or none can be."""
     if "\0" in str(path):
         raise OutputError(f"--out {str(path)!r}: a name with a zero byte can't be a file's; name another")
-    with _blamed_on(path):
-        if path.exists():
-            raise OutputError(f"--out {path} exists; name another file, or remove it")
-        if not path.parent.is_dir():
-            raise OutputError(f"--out {path}: no folder {path.parent}; make it first")
+    try:
+        taken, has_folder = path.exists(), path.parent.is_dir()
+    except OSError as error:
+        raise OutputError(f"--out {path}: can't be written ({error.strerror}); name another place") from error
+    if taken:
+        raise OutputError(f"--out {path} exists; name another file, or remove it")
+    if not has_folder:
+        raise OutputError(f"--out {path}: no folder {path.parent}; make it first")
 
 
 def _held(schema: Any, slices: Iterator[pa.Table], what: str) -> Iterator[pa.Table]:
@@ -156,50 +157,19 @@ def _written(slices: Iterator[pa.Table], path: Path, report: Any) -> Json:
     """Write slice after slice to a file that gets its name when it is whole and on disk; the report goes into its
     footer.
     """
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     first = next(slices)
-    writer = None
-    try:
-        with _blamed_on(path):
-            writer = pq.ParquetWriter(part, first.schema)
-        for one in chain([first], slices):
-            with _blamed_on(path):
+    with written_whole(path, overwrite=False) as part:
+        writer = pq.ParquetWriter(part, first.schema)
+        try:
+            for one in chain([first], slices):
                 writer.write_table(one.cast(first.schema))
-        told: Json = report()
-        with _blamed_on(path):
+            told: Json = report()
             writer.add_key_value_metadata({METADATA: json.dumps(told).encode()})
             writer.close()
-            sync(part)
-            _name(part, path)
-    finally:
-        with suppress(OSError):
-            try:
-                if writer is not None:
-                    writer.close()
-            finally:
-                part.unlink(missing_ok=True)
+        finally:
+            with suppress(OSError):  # what could not be closed can't be closed afterwards either
+                writer.close()
     return told
-
-
-@contextmanager
-def _blamed_on(path: Path) -> Iterator[None]:
-    """What goes wrong is the place's fault."""
-    try:
-        yield
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise OutputError(f"--out {path}: can't be written ({why}); make room, or name another place") from error
-
-
-def _name(part: Path, path: Path) -> None:
-    """Give a file its name, unless another run was faster. Where files can't have a second name, that is not seen."""
-    try:
-        os.link(part, path)
-    except FileExistsError:
-        raise OutputError(f"--out {path} was made by another run meanwhile; name another file, or remove it") from None
-    except OSError:  # a file system that knows no second name
-        part.rename(path)
-    sync(path.parent)
 
 
 def _marked(table: pa.Table, report: Json) -> pa.Table:

@@ -36,11 +36,19 @@ class RunFolder:
     """`--out`, locked for as long as the process lives. The lock goes when the process does, however it ends.
 
     `begun` is the file that tells a run from an empty folder: it is written first. `resume`: None for a command that
-    can't take up a run.
+    can't take up a run. `keeps_work`: whether `work` stays as it is for a run that takes this one up.
     """
 
-    def __init__(self, path: Path, *, resume: bool | None, force: bool, begun: str = "journal.jsonl") -> None:
-        self.path, self._begun = path, path / begun
+    def __init__(
+        self,
+        path: Path,
+        *,
+        resume: bool | None,
+        force: bool,
+        begun: str = "journal.jsonl",
+        keeps_work: bool = True,
+    ) -> None:
+        self.path, self._begun, self._keeps_work = path, path / begun, keeps_work
         if resume and force:
             raise OutputError("--resume takes up a run and --force starts it over; give one of them")
         try:
@@ -86,6 +94,8 @@ class RunFolder:
 
     def close(self) -> None:
         """Let another run have it. One that this run made and in which nothing was begun is taken away."""
+        if not self._keeps_work:
+            shutil.rmtree(self.work, ignore_errors=True)
         if self._new and not (self._begun.exists() and self._begun.stat().st_size):
             shutil.rmtree(self.path, ignore_errors=True)
         _held.discard(self._lock)
@@ -116,24 +126,42 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def written_whole(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """A path beside `path` to write a file at; once the block is through it is flushed and gets its name.
 
-    Raises OutputError as `write_whole` does.
+    Raises OutputError as `write_whole` does, and, unless it may `overwrite`, where another run was faster; where files
+    can't have a second name, that is seen but for an instant.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         yield temporary
         sync(temporary)
-        temporary.replace(path)
+        if overwrite:
+            temporary.replace(path)
+        else:
+            _name_new(temporary, path)
         sync(path.parent)
+    except FileExistsError:
+        raise OutputError(f"{path} was made by another run meanwhile; name another file, or remove it") from None
     except OSError as error:
         raise OutputError(
-            f"{path}: can't be written ({error.strerror}); free space, or choose another place"
+            f"{path}: can't be written ({error.strerror or error}); free space, or choose another place"
         ) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _name_new(temporary: Path, path: Path) -> None:
+    """Give a file its name. Raises FileExistsError where that is taken."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system that knows no second name
+        if path.exists():
+            raise FileExistsError from None
+        temporary.rename(path)
 
 
 def sync(path: Path) -> None:

@@ -41,13 +41,16 @@ CHECKPOINTS = "checkpoints"
 class Trained:
     """What came of a run. `score` is on examples that chose nothing, `score_before` that of the first weights.
 
-    `step_ms` is the median of this process's steps, loading included; None where it computed none.
+    `step_ms` is the median of this process's steps, loading included, and `rows_a_step` that of the examples in one;
+    None where it computed none. `own_batches`: they are those of `training`, whatever the settings say.
     `resumed_from` is the step that it went on from.
     """
 
     position: Position
     steps: int
     step_ms: float | None
+    rows_a_step: float | None
+    own_batches: bool
     examples_per_second: float | None
     score_before: float | None
     score: float | None
@@ -124,6 +127,8 @@ def train_model(
         position=end,
         steps=end.step,
         step_ms=times.median_ms,
+        rows_a_step=times.median_rows,
+        own_batches="batch_size" in parts.source.locked,
         examples_per_second=times.examples_per_second,
         score_before=position.first_score,
         score=score,
@@ -302,12 +307,12 @@ class _Times:
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
         self._ms: list[float] = []
-        self._examples = 0
+        self._rows: list[int] = []
 
     def __call__(self, event: Json) -> None:
         if event["event"] == "step":
             self._ms.append(event["ms"])
-            self._examples += event["examples"]
+            self._rows.append(event["examples"])
         self._tell(event)
 
     @property
@@ -315,8 +320,12 @@ class _Times:
         return median(self._ms) if self._ms else None
 
     @property
+    def median_rows(self) -> float | None:
+        return median(self._rows) if self._rows else None
+
+    @property
     def examples_per_second(self) -> float | None:
-        return 1000 * self._examples / sum(self._ms) if self._ms else None
+        return 1000 * sum(self._rows) / sum(self._ms) if self._ms else None
 
 
 @contextmanager

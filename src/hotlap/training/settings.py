@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from hotlap.core import Device, Json
 from hotlap.errors import InputError
+from hotlap.search.folder import write_whole
 from hotlap.workload.workload import Workload
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -107,6 +108,24 @@ def settings_for(workload: Workload, changes: Mapping[str, Json]) -> Settings:
         if name not in known:
             raise InputError(f"settings: there is no {name!r}; there are {', '.join(known)}")
     return replace(Settings(batch_size=workload.batch_size, epochs=workload.epochs), **changes)
+
+
+def write_settings(
+    path: Path, settings: Settings, *, target: str, digest: str, threads_chosen: bool, **others: Json
+) -> None:
+    """Write settings as `read_settings` takes them again, with what they are for: a target, and its file's `digest`.
+
+    threads_chosen: whether a person chose the number of threads. others: what a command notes besides. Raises
+    OutputError.
+    """
+    noted = {
+        "target": target,
+        "workload_digest": digest,
+        "settings": settings.to_json(),
+        "threads_chosen": threads_chosen,
+        **others,
+    }
+    write_whole(path, json.dumps(noted, indent=1).encode() + b"\n")
 
 
 def read_settings(path: Path) -> dict[str, Any]:

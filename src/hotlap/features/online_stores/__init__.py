@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from hotlap.core import Array
-from hotlap.errors import MissingExtra, StoreDown
+from hotlap.errors import HotlapError, InputError, MissingExtra, StoreDown
 from hotlap.features.variables import check_set
 
 STORES = {
@@ -193,6 +193,19 @@ def hidden(store: Any, text: str, words: tuple[str, ...] = _SECRET) -> str:
     for secret in secrets:
         text = text.replace(secret, "***") if secret and isinstance(secret, str) else text
     return text
+
+
+def of_a_client(
+    error: Exception, store: Any, place: str, *, down: Sequence[str], secret: tuple[str, ...] = _SECRET
+) -> HotlapError:
+    """What a store's own client raised as ours, to be raised: without secrets, and with what helps.
+
+    store: its configuration. down: names of classes that stand for a server that does not answer; theirs, and what is
+    below them, becomes StoreDown, all else InputError: no client is imported for that.
+    """
+    told = hidden(store, " ".join(str(error).split()), secret)[:400] or "no reason given"
+    kind = StoreDown if {one.__name__ for one in type(error).__mro__} & {*down} else InputError
+    return kind(f"{place}: {type(error).__name__}: {told}{way_out(told)}")
 
 
 def way_out(told: str) -> str:

@@ -11,14 +11,13 @@ from feast.infra.key_encoding_utils import deserialize_entity_key
 from feast.infra.online_stores.helpers import get_online_store_from_config
 from feast.protos.feast.types.Value_pb2 import Value
 
-from hotlap.errors import HotlapError, InputError, StoreDown
+from hotlap.errors import HotlapError
 from hotlap.features import times
-from hotlap.features.online_stores import Answer, Ask, Reach, Rows, hidden, way_out
+from hotlap.features.online_stores import Answer, Ask, Reach, Rows, of_a_client
 
 _DOWN = ("OSError", "RedisError", "OperationalError", "InterfaceError", "BotoCoreError", "ClientError", "RpcError",
          "GoogleAPIError", "DriverException", "NoHostAvailable", "PyMongoError", "TimeoutError")  # fmt: skip
-"""What the clients of Feast's stores raise, by the name of a class or of one above it, where a server does not answer
-or refuses: no client is imported here."""
+"""What the clients of Feast's stores raise where a server does not answer or refuses."""
 
 
 def open_store(reach: Reach) -> ThroughFeast:
@@ -81,11 +80,8 @@ class ThroughFeast:
         except HotlapError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever the store's own client raises
-            told = hidden(self._config.online_store, " ".join(str(error).split()))[:400] or "no reason given"
-            down = {one.__name__ for one in type(error).__mro__} & {*_DOWN}
-            kind = StoreDown if down else InputError
-            place = f"online store {self._config.online_store.type}"
-            raise kind(f"{place}, through Feast: {type(error).__name__}: {told}{way_out(told)}") from None
+            store = self._config.online_store
+            raise of_a_client(error, store, f"online store {store.type}, through Feast", down=_DOWN) from None
 
 
 def _serialized(values: Any, name: str) -> bytes | None:

@@ -49,7 +49,18 @@ def test_what_is_encoded_comes_back_through_json(value: object) -> None:
     assert alike(value, decode(json.loads(json.dumps(told)), tensors))
 
 
-@pytest.mark.parametrize("value", [object(), {1, 2}, torch.eye(2).to_sparse(), [lambda: None]])
+@pytest.mark.parametrize(
+    "value",
+    [
+        object(),
+        {1, 2},
+        torch.eye(2).to_sparse(),
+        [lambda: None],
+        torch.zeros(2, dtype=torch.complex128),
+        np.zeros(2, dtype=complex),
+        np.array(["text"]),
+    ],
+)
 def test_what_would_need_pickling_is_refused(value: object) -> None:
     with pytest.raises(InputError, match="can't be kept"):
         encode(value, "x")

@@ -131,6 +131,39 @@ def test_another_number_of_processes_goes_on(sharding: str, tmp_path: Path) -> N
     assert furthest(tmp_path / "one", tmp_path / "changing") < CLOSE
 
 
+MOVING = """
+class Moving(Exact):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("centre", torch.zeros(6))
+        self.register_buffer("turn", torch.ones(1, dtype=torch.complex64))
+
+    def forward(self, rows):
+        if self.training:
+            self.centre.lerp_(rows.mean(0), 0.1)
+        return super().forward(rows - self.centre)
+
+def moving():
+    torch.manual_seed(0)
+    return Moving()
+
+workload = dataclasses.replace(workload, model=moving, training=lambda: Rows(64, 3), epochs=2)
+"""
+"""What the model gives depends on a buffer, which each process would move by its own examples."""
+
+
+@pytest.mark.slow
+def test_buffers_of_sharded_processes_are_the_same_over_a_resume(tmp_path: Path) -> None:
+    target, out = trainable.write(tmp_path, "rows", add=EXACT + MOVING), tmp_path / "out"
+    done = torchrun(2, target, out, *sets({"sharding": "fsdp2", "checkpoint_seconds": 0}))
+    assert done.returncode == 0, done.stderr
+    through = (out / "model.safetensors").read_bytes()
+    back_to(out, 7)
+    done = torchrun(2, target, out, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert (out / "model.safetensors").read_bytes() == through
+
+
 def back_to(out: Path, step: int) -> None:
     """Take away what came after a checkpoint."""
     for path in [out / "result.json", out / "model.safetensors", *(out / "checkpoints").iterdir()]:

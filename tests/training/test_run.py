@@ -269,6 +269,31 @@ def test_an_optimizer_within_an_optimizer_is_warned_of(tmp_path: Path) -> None:
     assert ["works with another one in its 'inner'" in one for one in result["warnings"]] == [True]
 
 
+KEEPS_A_DEQUE = """
+import dataclasses
+from collections import deque
+class Past(torch.optim.SGD):
+    def step(self, closure=None):
+        super().step(closure)
+        for parameter in self.param_groups[0]["params"]:
+            self.state[parameter].setdefault("past", deque())
+workload = dataclasses.replace(workload, optimizer=lambda parameters: Past(parameters, lr=0.1))
+"""
+
+
+def test_what_an_optimizer_keeps_and_no_checkpoint_holds_is_told_at_the_first_step(tmp_path: Path) -> None:
+    steps = []
+    sentence = r"`optimizer` keeps 'past' for 'layers.0.weight', which no checkpoint can hold: a deque can't be kept"
+    with pytest.raises(WorkloadError, match=sentence):
+        hotlap.train(
+            trainable.write(tmp_path, "rows", add=KEEPS_A_DEQUE),
+            out=tmp_path / "out",
+            progress=lambda event: steps.append(event) if event["event"] == "step" else None,
+            **GIVEN,
+        )
+    assert not steps
+
+
 def test_an_optimizers_values_for_all_parameters_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     optimizer = "lambda parameters: Counting(parameters, lr=0.1, momentum=0.5)"
     target = trainable.write(tmp_path, "rows", add=OPTIMIZERS.replace("GIVEN", optimizer))
@@ -396,27 +421,58 @@ workload = dataclasses.replace(
 """
 
 
-def test_a_run_that_diverged_goes_on_from_before_with_a_change(tmp_path: Path) -> None:
-    target, out = trainable.write(tmp_path, "rows", add=DIVERGES.replace("RATE", "30.0")), tmp_path / "out"
+RISES = """
+import dataclasses
+def curved():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 32), nn.GELU(), nn.Linear(32, 3))
+workload = dataclasses.replace(
+    workload, model=curved, epochs=6, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=4 / 30),
+    loss=lambda outputs, labels: 30 * functional.mse_loss(outputs, functional.one_hot(labels, 3).float()),
+)
+"""
+"""It learns while the rate is small, and diverges within ten steps once the rise has made it too high."""
+
+
+def test_a_change_that_the_sentence_names_saves_a_run_that_diverged(tmp_path: Path) -> None:
+    target, out = trainable.write(tmp_path, "rows", add=RISES), tmp_path / "out"
     words = (
-        r"loss is infinite in step (\d+) .*; look at that batch; --resume with .* --set clip=1 goes back to step (\d+)"
+        r"(?:loss is|gradients are) \S+ in step (\d+) .*; look at that batch; --resume with a change such as --set "
+        r"clip=1 goes back to step (\d+); where that is too late, start over with --force$"
     )
     with pytest.raises(TrainingStopped) as caught:
-        hotlap.train(target, out=out, settings={"checkpoint_seconds": 0}, **GIVEN)
+        hotlap.train(target, out=out, settings={"checkpoint_seconds": 0, "warmup": 40}, **GIVEN)
     found = re.search(words, str(caught.value))
     assert found is not None, str(caught.value)
-    step, before = int(found[1]), int(found[2])
-    assert before == step - 2
+    failed, before = int(found[1]), int(found[2])
+    losses = losses_of(out)
+    assert losses[before - 1] <= losses[0] < min(losses[before:])
     with pytest.raises(TrainingStopped) as again:
         hotlap.train(target, out=out, resume=True, **GIVEN)
     assert str(again.value) == str(caught.value)
     result = hotlap.train(target, out=out, settings={"clip": 1.0}, resume=True, **GIVEN)
     assert result["training"]["resumed_from_step"] == before
-    assert (
-        f"the numbers were not finite after step {step - 1}: this run goes on from step {before}" in result["warnings"]
-    )
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 31))
+    told = f"the numbers were not finite after step {failed - 1}: this run goes on from step {before}"
+    assert told in result["warnings"]
+    losses = losses_of(out)
+    assert len(losses) == 60
+    assert max(losses[-10:]) < losses[0] / 2
+
+
+def losses_of(out: Path) -> list[float]:
+    """The loss of each step."""
+    lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def test_a_sound_checkpoint_stays_until_there_is_a_newer_one(tmp_path: Path) -> None:
+    for step, sound in enumerate([True, True, False, False, False, True, False]):
+        checkpoint.save(tmp_path, checkpoint.Checkpoint(step=step, tensors={}, state={"sound": sound}))
+        kept = [int(path.stem[-8:]) for path in sorted(tmp_path.glob("step-*.json"))]
+        assert kept == [[0], [0, 1], [1, 2], [1, 2, 3], [1, 3, 4], [4, 5], [5, 6]][step]
+    found = checkpoint.before_failure(tmp_path)
+    assert found is not None
+    assert found.step == 5
 
 
 def test_a_first_step_that_is_not_finite_says_to_start_over(tmp_path: Path) -> None:

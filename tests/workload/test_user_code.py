@@ -64,6 +64,13 @@ def test_long_and_many_lined_messages_are_cut():
     assert describe(ValueError()) == "ValueError"
 
 
+def test_a_line_that_ends_in_a_colon_goes_on_with_the_next():
+    assert describe(ValueError("backend raised:\n\n  Error: one:\n  this\nand more")) == (
+        "ValueError: backend raised: Error: one: this"
+    )
+    assert describe(ValueError("nothing follows:\n")) == "ValueError: nothing follows:"
+
+
 def test_hotlaps_own_errors_and_interrupts_pass():
     for error in (OutputError("no room"), KeyboardInterrupt()):
         with pytest.raises(type(error)), running("model"):

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"(step|best)-(\d{8,})\.json")
 _KEPT = 2
-"""So many of the newest stay: when the last one is damaged, the one before it is good."""
+"""So many of the newest stay: when the last one is damaged, the one before it is good. Where none of them is sound, as
+the loss has risen above that of the first step, the newest that was stays too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,19 +87,24 @@ def _written(path: Path, tensors: Mapping[str, torch.Tensor]) -> Iterator[Path]:
         yield temporary
 
 
-def newest(folder: Path, *, failed: bool = True) -> tuple[Checkpoint | None, list[Damaged]]:
-    """The newest checkpoint that is whole, and the newer ones that are damaged; None where there is none.
-
-    failed: also one after which the next step failed.
-    """
+def newest(folder: Path) -> tuple[Checkpoint | None, list[Damaged]]:
+    """The newest checkpoint that is whole, and the newer ones that are damaged; None where there is none."""
     damaged: list[Damaged] = []
     for path in reversed(_paths(folder, "step")):
         found = load(path)
-        if isinstance(found, Damaged):
-            damaged.append(found)
-        elif failed or not found.state.get("failed"):
+        if isinstance(found, Checkpoint):
             return found, damaged
+        damaged.append(found)
     return None, damaged
+
+
+def before_failure(folder: Path) -> Checkpoint | None:
+    """The newest whole checkpoint from which other settings may help a run that failed: a sound one, where there is
+    one, else the newest whose next step did not fail; None where there is none.
+    """
+    whole = [found for path in reversed(_paths(folder, "step")) if isinstance(found := load(path), Checkpoint)]
+    sound = [found for found in whole if found.state.get("sound", not found.state.get("failed"))]
+    return next(iter(sound or [found for found in whole if not found.state.get("failed")]), None)
 
 
 def remove_later(folder: Path, step: int) -> None:
@@ -179,12 +185,17 @@ def _prune(folder: Path, newest: int, keep_best: int | None) -> None:
     steps = _paths(folder, "step")
     later = [path for path in steps if _step_of(path) > newest]
     steps = steps[: len(steps) - len(later)]
+    kept = set(steps[-_KEPT:])
+    states = {path: _state_of(path) for path in steps}
+    sound = [path for path in steps if states[path].get("sound")]
+    kept |= set(sound[-1:]) if not kept & set(sound) else set()
     kept_best = {f"best-{keep_best:08d}.json"} if keep_best is not None else set()
     # A best that an older kept checkpoint counts on stays as well: it says so itself.
-    for path in steps[-_KEPT:]:
-        found = _best_step(path)
-        kept_best |= {f"best-{found:08d}.json"} if found is not None else set()
-    for path in [*later, *steps[:-_KEPT], *(path for path in _paths(folder, "best") if path.name not in kept_best)]:
+    for path in kept:
+        best = states[path].get("best")
+        kept_best |= {f"best-{best['step']:08d}.json"} if best else set()
+    gone = [path for path in steps if path not in kept]
+    for path in [*later, *gone, *(path for path in _paths(folder, "best") if path.name not in kept_best)]:
         path.unlink(missing_ok=True)
     # What a kill left: tensors whose JSON was never written or is gone, and files still without their name.
     for path in [*folder.glob("*.safetensors"), *folder.glob(".*")]:
@@ -192,12 +203,13 @@ def _prune(folder: Path, newest: int, keep_best: int | None) -> None:
             path.unlink(missing_ok=True)
 
 
-def _best_step(path: Path) -> int | None:
+def _state_of(path: Path) -> Json:
+    """The state that a checkpoint's JSON file holds; nothing where that is damaged."""
     try:
-        best = json.loads(path.read_bytes())["checkpoint"]["state"].get("best")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return best["step"] if best else None
+        state = json.loads(path.read_bytes())["checkpoint"]["state"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return state if isinstance(state, dict) else {}
 
 
 def _paths(folder: Path, kind: str) -> list[Path]:

@@ -19,8 +19,8 @@ _MARK = "hotlap:"
 def encode(value: Any, prefix: str) -> tuple[Json, dict[str, torch.Tensor]]:
     """`value` as JSON, and the tensors in it by name, which all begin with `prefix`.
 
-    Takes None, bool, int, float, str, bytes, dense tensors, NumPy arrays, and lists, tuples and dicts of them. Raises
-    InputError for anything else.
+    Takes None, bool, int, float, str, bytes, dense tensors and NumPy arrays, none of complex128, and lists,
+    tuples and dicts of them. Raises InputError for anything else.
     """
     tensors: dict[str, torch.Tensor] = {}
     return _encode(value, prefix, tensors), tensors
@@ -81,9 +81,12 @@ def _encode(value: Any, prefix: str, tensors: dict[str, torch.Tensor]) -> Json:
         if isinstance(value, torch.Tensor):
             if value.layout != torch.strided:
                 raise InputError(f"a tensor of layout {value.layout} can't be kept; keep it dense")
-            tensors[name] = value.detach().cpu()
+            tensors[name] = _held(value.detach().cpu())
             return {f"{_MARK}tensor": name}
-        tensors[name] = torch.from_numpy(np.ascontiguousarray(value))
+        try:
+            tensors[name] = _held(torch.from_numpy(np.ascontiguousarray(value)))
+        except TypeError as error:
+            raise InputError(f"an array of {value.dtype} can't be kept without pickling it") from error
         return {f"{_MARK}array": name}
     if isinstance(value, list):
         return [_encode(item, prefix, tensors) for item in value]
@@ -95,3 +98,12 @@ def _encode(value: Any, prefix: str, tensors: dict[str, torch.Tensor]) -> Json:
         pairs = [[_encode(key, prefix, tensors), _encode(item, prefix, tensors)] for key, item in value.items()]
         return {f"{_MARK}dict": pairs}
     raise InputError(f"a {type(value).__name__} can't be kept without pickling it")
+
+
+def _held(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor, where a safetensors file can hold its type."""
+    import torch
+
+    if tensor.dtype == torch.complex128:
+        raise InputError("complex128 can't be kept in a safetensors file; keep complex64")
+    return tensor

@@ -78,6 +78,7 @@ class Loop:
                 f"settings: warmup is {settings.warmup} steps, and the whole training has {self._steps}; give fewer"
             )
         self._weighed = position.step > 0
+        self._moved = False
         self._saved_at = self._mark = time.monotonic()
         self._save_seconds = 0.0
         self._memory = _Memory(parts.settings)
@@ -132,6 +133,7 @@ class Loop:
     def _window(self, window: Window) -> None:
         parts, position = self._parts, self.position
         settings = parts.settings
+        parts.processes.give_buffers()
         self._buffers.keep()
         factor = rate_factor(settings.schedule, position.step, steps=self._steps, warmup=settings.warmup)
         rate = set_rate(parts.optimizer, factor)
@@ -139,11 +141,16 @@ class Loop:
         stepped = self._stepped(window, weight) if weight else None
         self._weighed |= bool(weight)
         skipped = stepped is None or stepped.skipped
+        if not skipped and not self._moved:
+            # An optimizer makes its state at the first step; a checkpoint may be an hour away.
+            state.check_optimizer(parts.model, parts.optimizer)
+            self._moved = True
         if parts.average is not None and not skipped:
             parts.average.update()
         now = time.monotonic()
         seconds, self._mark = now - self._mark, now
-        self.position = position.after_step(window.number + 1, skipped=skipped, seconds=seconds)
+        loss = stepped.loss if stepped else None
+        self.position = position.after_step(window.number + 1, loss=loss, skipped=skipped, seconds=seconds)
         self._note(window, stepped, rate, rows, seconds)
 
     def _stepped(self, window: Window, weight: float) -> Stepped:
@@ -176,7 +183,7 @@ class Loop:
         """What can help. A change of settings needs steps before the one that failed, to matter."""
         if sentence.endswith(divergence.OF_DATA):
             return "mend the data of that batch, and go on with --resume"
-        before, _ = checkpoint.newest(self._parts.checkpoints, failed=False)
+        before = checkpoint.before_failure(self._parts.checkpoints)
         if before is None:
             return "look at that batch, or start over with --force and a change such as --set clip=1"
         return (

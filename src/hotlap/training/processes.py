@@ -78,6 +78,24 @@ class Processes:
             self._wrapped = DistributedDataParallel(model)
         return self._wrapped
 
+    def give_buffers(self) -> None:
+        """Before a step: each process takes rank 0's buffers, where the weights are sharded. DDP does so by itself."""
+        if not self._sharded:
+            return
+        import torch
+        from torch import distributed
+
+        buffers = [one.detach() for one in self._model.buffers()]
+        if not buffers:
+            return
+        # As bytes, since not every kind of number can be sent.
+        packed = torch.cat([one.contiguous().flatten().view(torch.uint8) for one in buffers])
+        distributed.broadcast(packed, 0)
+        if self.rank:
+            parts = torch.split(packed, [one.numel() * one.element_size() for one in buffers])
+            for one, part in zip(buffers, parts, strict=True):
+                one.copy_(part.clone().view(one.dtype).view(one.shape))
+
     def only_here(self, last: bool) -> AbstractContextManager[Any]:
         """Around a pass that is not the window's last: its gradients are added up here and not yet sent."""
         if self._sharded:

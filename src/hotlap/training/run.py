@@ -245,7 +245,9 @@ def make_source(opened: Opened, settings: Settings, processes: Processes) -> Sou
 def _kept(folder: Path, warnings: list[str], *, failed: bool) -> checkpoint.Checkpoint | None:
     """The checkpoint to go on from. Without `failed` one before the step that failed, where there is one."""
     last, damaged = checkpoint.newest(folder / CHECKPOINTS)
-    found = last if failed else checkpoint.newest(folder / CHECKPOINTS, failed=False)[0] or last
+    found = last
+    if last is not None and last.state.get("failed") and not failed:
+        found = checkpoint.before_failure(folder / CHECKPOINTS) or last
     warnings += [f"{one.path.name} was passed over: {one.reason}" for one in damaged]
     if last is None and damaged:
         raise OutputError(

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from hotlap.core import Json
-from hotlap.errors import OutputError
+from hotlap.errors import InputError, OutputError, WorkloadError
 from hotlap.training import checkpoint
 from hotlap.training.attributes import Attributes
 from hotlap.training.averaging import Average
@@ -37,7 +37,7 @@ class Position:
 
     `step` counts windows computed, `skipped` those whose fp16 gradients overflowed. `seconds` is training time so
     far, `metrics_bytes` what `metrics.jsonl` held, `first_score` the score before the first step, `score`
-    that after the last epoch.
+    that after the last epoch, `first_loss` and `loss` those of the first step and of the last.
     """
 
     epoch: int = 0
@@ -49,9 +49,16 @@ class Position:
     metrics_bytes: int = 0
     first_score: float | None = None
     score: float | None = None
+    first_loss: float | None = None
+    loss: float | None = None
     done: bool = False
 
-    def after_step(self, window: int, *, skipped: bool, seconds: float) -> Position:
+    @property
+    def worse(self) -> bool:
+        """Whether the last step's loss is above that of the first: the run may be on its way to diverge."""
+        return self.loss is not None and self.first_loss is not None and self.loss > self.first_loss
+
+    def after_step(self, window: int, *, loss: float | None, skipped: bool, seconds: float) -> Position:
         """The position one step on, before `window`. Written out, since `replace` takes thrice as long."""
         return Position(
             epoch=self.epoch,
@@ -63,6 +70,8 @@ class Position:
             metrics_bytes=self.metrics_bytes,
             first_score=self.first_score,
             score=self.score,
+            first_loss=loss if self.first_loss is None else self.first_loss,
+            loss=self.loss if loss is None else loss,
             done=self.done,
         )
 
@@ -107,10 +116,24 @@ def capture(
         "scaler": scaler.state_dict() if scaler is not None else None,
         "loader": loader_json,
         "examples": examples,
+        "sound": not failed and not position.worse,
         "failed": failed,
     }
     tensors |= {**loader_tensors, **optimizer_tensors, **attributes_tensors}
     return Checkpoint(step=position.step, tensors=tensors, state=state)
+
+
+def check_optimizer(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Raise WorkloadError where what the optimizer keeps for a parameter is nothing that a checkpoint can hold."""
+    for name, parameter in trainable(model).items():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            try:
+                encode(value, "") if not hasattr(value, "ndim") else None
+            except InputError as error:
+                raise WorkloadError(
+                    f"the workload's `optimizer` keeps {key!r} for {name!r}, which no checkpoint can hold: {error}; "
+                    "keep it as numbers, texts, tensors or lists of them"
+                ) from error
 
 
 def restore(

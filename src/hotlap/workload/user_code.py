@@ -80,7 +80,12 @@ def _place(filename: str, lineno: int, line: str | None) -> str:
 
 def _message(error: BaseException) -> str:
     text = str(error.msg if isinstance(error, SyntaxError) else error).strip()
-    text = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    text = lines[0] if lines else ""
+    for line in lines[1:]:
+        if not text.endswith(":"):
+            break
+        text = f"{text} {line}"
     if len(text) > _LONGEST:
         text = text[:_LONGEST] + "..."
     hint = ""

@@ -465,6 +465,17 @@ def losses_of(out: Path) -> list[float]:
     return [line["loss"] for line in lines if "loss" in line]
 
 
+def test_a_full_disk_leaves_the_sentence_about_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: object, **named: object) -> None:
+        raise OutputError("no room")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    target = trainable.write(tmp_path, "rows", add=DIVERGES.replace("RATE", "300.0"))
+    sentence = r"^the loss is infinite in step 10 .*; the state before it was not kept: no room; look at that batch"
+    with pytest.raises(TrainingStopped, match=sentence):
+        hotlap.train(target, out=tmp_path / "out", **GIVEN)
+
+
 def test_a_sound_checkpoint_stays_until_there_is_a_newer_one(tmp_path: Path) -> None:
     for step, sound in enumerate([True, True, False, False, False, True, False]):
         checkpoint.save(tmp_path, checkpoint.Checkpoint(step=step, tensors={}, state={"sound": sound}))

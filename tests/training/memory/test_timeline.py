@@ -93,7 +93,7 @@ def test_watching_ends_when_told_and_looks_once_at_least() -> None:
 
 
 def test_watching_ends_in_time_however_far_apart_looks_are() -> None:
-    assert len(list(watch([os.getpid()], every=3600, seconds=0.01))) == 2
+    assert len(list(watch([os.getpid()], every=3600, seconds=0.01))) <= 2
 
 
 def test_another_process_with_the_number_of_one_that_ended_is_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,3 +162,15 @@ def test_an_iterator_is_named() -> None:
 def test_what_is_kept_elsewhere_is_left_out() -> None:
     model = torch.nn.Linear(2, 2)
     assert [*owners_of({"hook": functools.partial(print, model)}, but=[model]).by_place] == []
+
+
+def test_a_model_of_many_modules_leaves_room_for_what_is_looked_at() -> None:
+    class Loss:
+        calls = 0
+
+        def __init__(self) -> None:
+            self.kept = torch.nn.Linear(1, 1)
+
+    loss, model = Loss(), torch.nn.Sequential(*(torch.nn.Identity() for _ in range(1500)))
+    few = owners_of({"loss": loss}, but=[torch.nn.Sequential()])
+    assert owners_of({"loss": loss}, but=[*model.modules()]) == few

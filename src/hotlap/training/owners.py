@@ -48,7 +48,8 @@ def owners_of(roots: Mapping[str, Any], *, but: Iterable[Any] = ()) -> Owners:
     """All that is found in `roots`, but for the objects of `but` and what is reached through them alone."""
     found, iterators = dict[str, Any](), list[str]()
     waiting, seen = list(roots.items()), {id(one): one for one in but}
-    while waiting and len(seen) < _MOST_LOOKED_AT:
+    most = len(seen) + _MOST_LOOKED_AT
+    while waiting and len(seen) < most:
         place, one = waiting.pop(0)
         if id(one) in seen or isinstance(one, type | types.ModuleType | str | bytes | int | float):
             continue

@@ -48,7 +48,7 @@ def test_force_deletes_what_a_run_made_and_nothing_else(tmp_path: Path) -> None:
         (out / name).mkdir()
     (out / "result.json").write_text("{}")
     make(out, force=True).close()
-    assert sorted(path.name for path in out.iterdir()) == [".lock", "mine", "work"]
+    assert sorted(path.name for path in out.iterdir()) == [".lock", "mine"]
 
 
 def test_force_does_not_touch_a_folder_that_no_run_made(tmp_path: Path) -> None:
@@ -83,6 +83,7 @@ def test_a_second_run_is_refused_while_the_first_lives(tmp_path: Path) -> None:
 @pytest.mark.parametrize("keeps", [True, False])
 def test_work_stays_only_for_a_run_that_takes_it_up(keeps: bool, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path, resume=False, force=False, keeps_work=keeps)
+    (tmp_path / "journal.jsonl").write_text("begun")
     (folder.work / "part").write_text("")
     folder.close()
     assert (tmp_path / "work" / "part").exists() == folder.work.exists() == keeps
@@ -132,3 +133,12 @@ def test_a_file_that_may_not_be_overwritten_is_not(
         part.write_text("newer")
     assert file.read_text() == "newer"
     assert [one.name for one in tmp_path.iterdir()] == ["rows"]
+
+
+def test_a_folder_that_was_empty_is_empty_again_where_nothing_was_begun(tmp_path: Path) -> None:
+    make(tmp_path).close()
+    assert list(tmp_path.iterdir()) == []
+    folder = make(tmp_path)
+    (tmp_path / "mine").touch()
+    folder.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "mine"]

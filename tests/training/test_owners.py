@@ -174,3 +174,9 @@ def test_a_model_of_many_modules_leaves_room_for_what_is_looked_at() -> None:
     loss, model = Loss(), torch.nn.Sequential(*(torch.nn.Identity() for _ in range(1500)))
     few = owners_of({"loss": loss}, but=[torch.nn.Sequential()])
     assert owners_of({"loss": loss}, but=[*model.modules()]) == few
+
+
+def test_what_was_not_looked_at_is_named() -> None:
+    few, many = ([Object() for _ in range(count)] for count in (400, 1200))
+    assert owners_of({"loss": few}).left is None
+    assert owners_of({"loss": [many]}).left == "loss.0.998"

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 import hotlap
 from hotlap.errors import InputError, OutputError, TrainingStopped, WorkloadError
-from hotlap.training import checkpoint, validation
+from hotlap.training import checkpoint, run, validation
 from hotlap.training.loop import Loop
 from hotlap.training.run import CHECKPOINTS
 
@@ -374,21 +374,51 @@ def test_what_changed_on_the_way_is_told_after_each_resume(tmp_path: Path, monke
     assert hotlap.train(target, out=out, resume=True, **GIVEN)["warnings"] == result["warnings"]
 
 
-@pytest.mark.parametrize(
-    "settings", [{"epochs": 1}, {"layout": "channels_last"}, {"warmup": 1000}, {"pin": True}], ids=str
-)
+REFUSED = ({"epochs": 1}, {"layout": "channels_last"}, {"warmup": 1000}, {"pin": True})
+
+
+@pytest.mark.parametrize("settings", REFUSED, ids=str)
 def test_a_refused_resume_changes_nothing(
     settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target, out = trainable.write(tmp_path, "rows"), tmp_path / "out"
     stopped(target, out, monkeypatch, 12, {"epochs": 2})
-    before = (out / "settings.json").read_bytes()
+    before = all_of(out)
     with pytest.raises((InputError, OutputError)):
         hotlap.train(target, out=out, settings=settings, resume=True, **GIVEN)
-    assert (out / "settings.json").read_bytes() == before
+    assert all_of(out) == before
     hotlap.train(target, out=out, resume=True, **GIVEN)
     hotlap.train(target, out=tmp_path / "whole", settings={"epochs": 2}, **GIVEN)
     assert (out / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+
+
+def all_of(folder: Path) -> dict[str, bytes]:
+    """Every file's content by its name, but for the charts'."""
+    files = [one for one in folder.rglob("*") if one.is_file() and not {"tensorboard", "mlflow"} & set(one.parts)]
+    return {str(one.relative_to(folder)): one.read_bytes() for one in files}
+
+
+@pytest.mark.parametrize("settings", REFUSED[1:], ids=str)
+def test_a_refused_run_leaves_a_folder_that_was_empty_empty(settings: dict[str, Any], tmp_path: Path) -> None:
+    target, out = trainable.write(tmp_path, "rows"), tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(InputError):
+        hotlap.train(target, out=out, settings=settings, **GIVEN)
+    assert list(out.iterdir()) == []
+    hotlap.train(target, out=out, settings={"epochs": 1}, **GIVEN)
+
+
+def test_a_run_that_had_no_room_before_its_first_step_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, out = trainable.write(tmp_path, "rows"), tmp_path / "out"
+
+    def full(*given: object, **named: object) -> None:
+        raise OutputError("no room; make room and go on with --resume")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "Records", full)
+        with pytest.raises(OutputError, match="go on with --resume"):
+            hotlap.train(target, out=out, settings={"epochs": 1}, **GIVEN)
+    hotlap.train(target, out=out, resume=True, **GIVEN)
 
 
 def test_a_finished_result_outlives_a_refused_resume(tmp_path: Path) -> None:
@@ -457,6 +487,31 @@ def test_a_change_that_the_sentence_names_saves_a_run_that_diverged(tmp_path: Pa
     losses = losses_of(out)
     assert len(losses) == 60
     assert max(losses[-10:]) < losses[0] / 2
+
+
+COUNTS = """
+class Counting:
+    def __init__(self):
+        self.calls = 0
+    def __call__(self, outputs, labels):
+        self.calls += 1
+        return 30 * functional.mse_loss(outputs, functional.one_hot(labels, 3).float())
+workload = dataclasses.replace(workload, loss=Counting())
+"""
+
+
+def test_a_change_saves_a_run_whose_state_before_the_failure_was_not_kept(tmp_path: Path) -> None:
+    target, out = trainable.write(tmp_path, "rows", add=RISES + COUNTS), tmp_path / "out"
+    with pytest.raises(TrainingStopped, match="the last checkpoint before it is kept") as caught:
+        hotlap.train(target, out=out, settings={"checkpoint_seconds": 0, "warmup": 40}, **GIVEN)
+    before = int(re.findall(r"clip=1 goes back to step (\d+)", str(caught.value))[0])
+    newest, _ = checkpoint.newest(out / "checkpoints")
+    assert newest is not None
+    assert before < newest.step
+    result = hotlap.train(target, out=out, settings={"clip": 1.0}, resume=True, **GIVEN)
+    assert result["training"]["resumed_from_step"] == before
+    assert len(losses_of(out)) == 60
+    assert "failure" not in (out / "metrics.jsonl").read_text()
 
 
 def losses_of(out: Path) -> list[float]:

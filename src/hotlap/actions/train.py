@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hotlap.actions.stored import stored_features
 from hotlap.core import Device, Json
-from hotlap.errors import HotlapError, OutputError
+from hotlap.errors import HotlapError, OutputError, TrainingStopped
 from hotlap.machine.facts import Machine, facts
 from hotlap.report.schema import read_result, write_result
 from hotlap.search.folder import RunFolder, check_keeps
@@ -98,9 +98,11 @@ def train(
         except Interrupted:
             tell({"event": "interrupted", "out": str(folder)})
             raise KeyboardInterrupt from None
-        except HotlapError:
-            if lock is not None and not resume and not ready:
-                # Nothing was begun: the same command, mended, is not refused for want of --force.
+        except HotlapError as error:
+            # Nothing was begun: the same command, mended, is not refused for want of --force. Where there was no room,
+            # or another process went, --resume goes on.
+            of_the_machine = isinstance(error, OutputError | TrainingStopped)
+            if lock is not None and not (resume or ready or of_the_machine):
                 (folder / _SETTINGS).unlink(missing_ok=True)
             raise
         finally:

@@ -58,10 +58,11 @@ class RunFolder:
         self._new = not existed
         if existed and not path.is_dir():
             raise OutputError(f"--out {path} is a file; give a folder")
-        if existed and any(path.iterdir()) and not (resume or force):
+        held = existed and any(path.iterdir())
+        if held and not (resume or force):
             go_on = "" if resume is None else "go on with --resume, "
             raise OutputError(f"--out {path} exists; {go_on}start over with --force, or give another")
-        if force and existed and any(path.iterdir()) and not (path / _LOCK).exists():
+        if force and held and not (path / _LOCK).exists():
             raise OutputError(f"--out {path} holds files that no run of hotlap made; --force won't delete them")
         if resume and not self._begun.exists():
             raise OutputError(f"--resume: there is no run in {path}; leave --resume out to start one")
@@ -72,10 +73,13 @@ class RunFolder:
             raise OutputError(f"--out {path} can't be written: {error.strerror}") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _is_at(self._lock, path / _LOCK):  # another run has ended meanwhile, and taken the file away
+                raise BlockingIOError
         except BlockingIOError:
             os.close(self._lock)
             raise OutputError(f"--out {path} is in use by another run; wait for it or give another folder") from None
         _held.add(self._lock)
+        self._emptied = force or not held
         free = shutil.disk_usage(path).free
         if free < _LEAST_FREE_BYTES:
             raise OutputError(f"--out {path}: only {free / 2**20:.0f} MiB of disk are free; make room first")
@@ -93,11 +97,19 @@ class RunFolder:
                 item.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let another run have it. One that this run made and in which nothing was begun is taken away."""
+        """Let another run have it. Where nothing was begun, one that this run made is taken away, and one that was
+        empty is empty again.
+        """
         if not self._keeps_work:
             shutil.rmtree(self.work, ignore_errors=True)
-        if self._new and not (self._begun.exists() and self._begun.stat().st_size):
+        begun = self._begun.exists() and self._begun.stat().st_size
+        if self._new and not begun:
             shutil.rmtree(self.path, ignore_errors=True)
+        elif self._emptied and not begun:
+            with suppress(OSError):
+                self._empty()
+                if [one.name for one in self.path.iterdir()] == [_LOCK]:
+                    (self.path / _LOCK).unlink()
         _held.discard(self._lock)
         os.close(self._lock)
 
@@ -106,6 +118,14 @@ class RunFolder:
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.close()
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Whether an open file still has that name."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except OSError:
+        return False
 
 
 def check_keeps(folder: Path, weights: Path | None) -> None:

@@ -46,6 +46,11 @@ class Attributes:
             "that goes on is not exactly the one that was stopped; count in an attribute or a variable instead"
             for place in others.iterators
         )
+        if others.left is not None:
+            self.warnings += (
+                f"the workload's `{others.left.partition('.')[0]}` reaches so many objects that those from "
+                f"{others.left} on were not looked at: what it changes in them a run that goes on begins anew",
+            )
         self._first = {place: copy.deepcopy(encoded) for place, encoded in self._now()}
 
     def names(self) -> list[str]:

@@ -102,9 +102,11 @@ def before_failure(folder: Path) -> Checkpoint | None:
     """The newest whole checkpoint from which other settings may help a run that failed: a sound one, where there is
     one, else the newest whose next step did not fail; None where there is none.
     """
-    whole = [found for path in reversed(_paths(folder, "step")) if isinstance(found := load(path), Checkpoint)]
-    sound = [found for found in whole if found.state.get("sound", not found.state.get("failed"))]
-    return next(iter(sound or [found for found in whole if not found.state.get("failed")]), None)
+    states = {path: _state_of(path) for path in reversed(_paths(folder, "step"))}
+    others = [path for path, state in states.items() if not state.get("failed")]
+    sound = [path for path in others if states[path].get("sound", True)]
+    # One at a time: each is as large as the model and its optimizer together.
+    return next((found for path in [*sound, *others] if isinstance(found := load(path), Checkpoint)), None)
 
 
 def remove_later(folder: Path, step: int) -> None:

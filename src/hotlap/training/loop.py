@@ -21,7 +21,7 @@ from hotlap.training.loading import Source
 from hotlap.training.preparing import set_rate
 from hotlap.training.processes import Processes, all_finite, whole
 from hotlap.training.reading import Window
-from hotlap.training.records import Records
+from hotlap.training.records import FAILURE, Records
 from hotlap.training.schedule import rate_factor
 from hotlap.training.settings import Settings
 from hotlap.training.state import Best, Position
@@ -36,6 +36,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 _SAVING_PAYS = 100.0
 """An epoch's checkpoint waits until so many times what the last one took has gone by."""
 _MEMORY_SECONDS = 0.1
+_START_OVER = "look at that batch, or start over with --force and a change such as --set clip=1"
 Tell = Callable[[Json], None]
 
 
@@ -66,17 +67,7 @@ class Loop:
 
     def __init__(self, parts: Parts, position: Position, stop: Stop) -> None:
         self._parts, self.position, self._stop = parts, position, stop
-        settings, windows = parts.settings, parts.source.windows
-        self._steps = windows * settings.epochs if windows is not None else None
-        if self._steps is None and settings.schedule != "constant":
-            raise InputError(
-                f"settings: schedule={settings.schedule} needs to know how many steps there are, and `training` is an "
-                "iterable without a length; give it a __len__, or leave the schedule out"
-            )
-        if self._steps is not None and settings.warmup > self._steps:
-            raise InputError(
-                f"settings: warmup is {settings.warmup} steps, and the whole training has {self._steps}; give fewer"
-            )
+        self._steps = steps_of(parts.source, parts.settings)
         self._weighed = position.step > 0
         self._moved = False
         self._saved_at = self._mark = time.monotonic()
@@ -163,7 +154,12 @@ class Loop:
                 kept = self._keep_good_state()
             except OutputError as error:
                 kept = f"the state before it was not kept: {error}"
-            raise TrainingStopped(f"{sentence}; {kept}; {self._way_on(sentence)}") from found
+            try:
+                self._note_failure(window, sentence)
+                way_on = self._way_on(sentence)
+            except OutputError:
+                way_on = _START_OVER
+            raise TrainingStopped(f"{sentence}; {kept}; {way_on}") from found
 
     def _keep_good_state(self) -> str:
         """Save the state before the step that failed, unless its passes have changed what can't be put back."""
@@ -179,13 +175,19 @@ class Loop:
             return "there was no checkpoint before it"
         return f"the last checkpoint before it is kept in {parts.checkpoints}"
 
+    def _note_failure(self, window: Window, sentence: str) -> None:
+        """Have the metrics end with it: a resumed run then knows, whatever state was kept."""
+        records = self._parts.records
+        if records is not None:
+            records.add({"step": self.position.step + 1, "epoch": window.epoch + 1, FAILURE: sentence})
+
     def _way_on(self, sentence: str) -> str:
         """What can help. A change of settings needs steps before the one that failed, to matter."""
         if sentence.endswith(divergence.OF_DATA):
             return "mend the data of that batch, and go on with --resume"
         before = checkpoint.before_failure(self._parts.checkpoints)
         if before is None:
-            return "look at that batch, or start over with --force and a change such as --set clip=1"
+            return _START_OVER
         return (
             f"look at that batch; --resume with a change such as --set clip=1 goes back to step {before.step}; where "
             "that is too late, start over with --force"
@@ -318,6 +320,21 @@ class Loop:
         return self._parts.processes.writes and (
             time.monotonic() - self._saved_at >= self._parts.settings.checkpoint_seconds
         )
+
+
+def steps_of(source: Source, settings: Settings) -> int | None:
+    """The steps of the whole training; None where an iterable does not say. Raises InputError where a schedule needs
+    them, or has a warmup that is longer.
+    """
+    steps = source.windows * settings.epochs if source.windows is not None else None
+    if steps is None and settings.schedule != "constant":
+        raise InputError(
+            f"settings: schedule={settings.schedule} needs to know how many steps there are, and `training` is an "
+            "iterable without a length; give it a __len__, or leave the schedule out"
+        )
+    if steps is not None and settings.warmup > steps:
+        raise InputError(f"settings: warmup is {settings.warmup} steps, and the whole training has {steps}; give fewer")
+    return steps
 
 
 def waited_enough(best: Best | None, epoch: int, settings: Settings) -> bool:

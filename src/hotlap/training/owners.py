@@ -25,6 +25,7 @@ _MOST_LOOKED_AT = 1000
 OF_OPTIMIZERS = frozenset({"state", "defaults", "param_groups"})
 """What a checkpoint keeps of an optimizer in other ways."""
 _LIBRARIES = frozenset({"torch", "numpy", "builtins", *sys.stdlib_module_names})
+_PLAIN = (type, types.ModuleType, str, bytes, int, float, type(None))
 _METHODS = ("__call__", "forward", "step")
 
 
@@ -38,10 +39,13 @@ class Variables:
 
 @dataclass(frozen=True, slots=True)
 class Owners:
-    """What holds values, by its place, and the places of iterators, whose own place nobody can tell."""
+    """What holds values, by its place, and the places of iterators, whose own place nobody can tell. `left`: the place
+    of the first that was not looked at, since there were too many before it.
+    """
 
     by_place: Mapping[str, Any]
     iterators: tuple[str, ...]
+    left: str | None
 
 
 def owners_of(roots: Mapping[str, Any], *, but: Iterable[Any] = ()) -> Owners:
@@ -51,7 +55,7 @@ def owners_of(roots: Mapping[str, Any], *, but: Iterable[Any] = ()) -> Owners:
     most = len(seen) + _MOST_LOOKED_AT
     while waiting and len(seen) < most:
         place, one = waiting.pop(0)
-        if id(one) in seen or isinstance(one, type | types.ModuleType | str | bytes | int | float):
+        if id(one) in seen or isinstance(one, _PLAIN):
             continue
         seen[id(one)] = one
         if hasattr(one, "__next__"):
@@ -62,7 +66,8 @@ def owners_of(roots: Mapping[str, Any], *, but: Iterable[Any] = ()) -> Owners:
         elif _is_kept_in(one):
             found[place] = one
         waiting += [(f"{place}.{name}", inner) for name, inner in _inside(one)]
-    return Owners(by_place=found, iterators=tuple(iterators))
+    left = next((place for place, one in waiting if id(one) not in seen and not isinstance(one, _PLAIN)), None)
+    return Owners(by_place=found, iterators=tuple(iterators), left=left)
 
 
 def hooks_of(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

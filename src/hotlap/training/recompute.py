@@ -5,13 +5,15 @@ Chen et al., 2016 (arXiv:1604.06174), by way of torch.utils.checkpoint without r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hotlap.core import Json
 from hotlap.errors import InputError
+from hotlap.training.seeding import own_generators, put_back, state_of
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +23,8 @@ def recompute_layers(model: torch.nn.Module, *, compiled: bool = False) -> list[
     """Have each repeated layer recomputed; gives their names. Parameters keep their names.
 
     Raises InputError where the model repeats no layer, so that there is nothing to cut it at, and where it is to be
-    `compiled` and one of them has running statistics, which torch.compile would count twice.
+    `compiled` and one of them has running statistics or a generator of its own: torch.compile
+    would count them twice, and draw anew.
     """
     layers = repeated_layers(model)
     if not layers:
@@ -30,13 +33,16 @@ def recompute_layers(model: torch.nn.Module, *, compiled: bool = False) -> list[
             "this model has none; leave it out"
         )
     for name, layer in layers.items():
-        counted = bool(_norms(layer))
-        if counted and compiled:
+        generators = own_generators(layer)
+        why = "has running statistics, which its second pass would count again" if _norms(layer) else None
+        if generators:
+            why = "draws from a generator of its own, whose draws its second pass has to repeat"
+        if why and compiled:
             raise InputError(
-                f"settings: checkpointing=true and compile=true can't be had together here: {name!r} has running "
-                "statistics, which its second pass would count again; leave one of them out"
+                f"settings: checkpointing=true and compile=true can't be had together here: {name!r} {why}; leave one "
+                "of them out"
             )
-        given = {"context_fn": partial(_contexts, layer)} if counted else {}
+        given = {} if compiled else {"context_fn": partial(_contexts, layer, generators)}
         layer.forward = partial(_recomputed, layer, given, layer.forward)
     return list(layers)
 
@@ -76,8 +82,32 @@ def _norms(layer: torch.nn.Module) -> list[Any]:
     return [one for one in layer.modules() if isinstance(one, torch.nn.modules.batchnorm._NormBase)]
 
 
-def _contexts(layer: torch.nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), _statistics_left_alone(layer)
+def _contexts(
+    layer: torch.nn.Module, generators: Sequence[Any]
+) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Around the first pass of a layer and around its second, which must draw the same and count nothing again."""
+    import numpy as np
+
+    # torch's own global ones are torch.utils.checkpoint's business.
+    everyone = [random, np.random.mtrand._rand, *generators]
+    states = [state_of(one) for one in everyone]
+    return nullcontext(), _again(layer, everyone, states)
+
+
+@contextmanager
+def _again(layer: torch.nn.Module, generators: Sequence[Any], states: Sequence[Any]) -> Iterator[None]:
+    stood = [state_of(one) for one in generators]
+    _put_back(generators, states)
+    try:
+        with _statistics_left_alone(layer):
+            yield
+    finally:
+        _put_back(generators, stood)
+
+
+def _put_back(generators: Sequence[Any], states: Sequence[Any]) -> None:
+    for one, state in zip(generators, states, strict=True):
+        put_back(one, state)
 
 
 @contextmanager

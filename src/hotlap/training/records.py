@@ -19,11 +19,11 @@ from hotlap.errors import InputError, OutputError
 from hotlap.workload.user_code import describe
 
 CHARTS = "HOTLAP_CHARTS"
+METRICS, FAILURE = "metrics.jsonl", "failure"
 _CHARTED = ("loss", "rate", "gradient_norm", "examples_per_second", "score")
-
-
 _FLUSH_SECONDS = 0.1
 """A line that follows so soon upon what was written waits for the next; a checkpoint, a score and the end write all."""
+_TAIL_BYTES = 65536
 _encode = json.JSONEncoder(allow_nan=False).encode
 
 
@@ -31,7 +31,7 @@ class Records:
     """Appends to `metrics.jsonl` in `folder`. What it holds past `size` bytes, of a run that was killed, goes first."""
 
     def __init__(self, folder: Path, *, size: int, name: str, settings: Json) -> None:
-        self._path, self._flushed = folder / "metrics.jsonl", 0.0
+        self._path, self._flushed = folder / METRICS, 0.0
         try:
             self._file = self._path.open("ab")
             # Where the file is gone, nothing is made up for the lines it had.
@@ -50,7 +50,7 @@ class Records:
         try:
             self._file.write(_encode(line).encode() + b"\n")
             now = time.monotonic()
-            if now - self._flushed >= _FLUSH_SECONDS or "score" in line:
+            if now - self._flushed >= _FLUSH_SECONDS or "score" in line or FAILURE in line:
                 self._file.flush()
                 self._flushed = now
         except OSError as error:
@@ -96,6 +96,17 @@ class Records:
 
     def _failed(self, error: OSError) -> OutputError:
         return OutputError(f"{self._path} can't be written ({error.strerror}); make room and go on with --resume")
+
+
+def failed_step(folder: Path) -> int | None:
+    """The step whose numbers were not finite, where that is the last that the metrics in `folder` tell; else None."""
+    try:
+        with (folder / METRICS).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            line = json.loads(file.read().splitlines()[-1])
+        return int(line["step"]) if FAILURE in line else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def charts_wanted() -> list[str]:

@@ -18,9 +18,9 @@ from hotlap.training.attributes import Attributes
 from hotlap.training.averaging import Average
 from hotlap.training.iterables import BatchesSource
 from hotlap.training.loading import DatasetSource, Source, source_of
-from hotlap.training.loop import Loop, Parts, waited_enough
+from hotlap.training.loop import Loop, Parts, steps_of, waited_enough
 from hotlap.training.processes import Processes, whole
-from hotlap.training.records import Records, charts_wanted
+from hotlap.training.records import Records, charts_wanted, failed_step
 from hotlap.training.seeding import own_generators, seed_generators
 from hotlap.training.settings import Settings
 from hotlap.training.state import Position
@@ -96,20 +96,20 @@ def train_model(
             check_at_once(parts)
             warnings += [*preparing.cutting_warnings(parts.model, settings, processes.world), *parts.source.warnings]
             warnings += [*preparing.optimizer_warnings(parts.optimizer), *parts.attributes.warnings]
+            steps_of(parts.source, settings)
             position = _restore(parts, kept) if kept else Position(first_score=_first_score(parts))
             preparing.compile_model(parts.model, settings)
-            if processes.writes:
-                size = position.metrics_bytes
-                records = Records(folder, size=size, name=loaded.name, settings=settings.to_json())
-                parts = replace(parts, records=records)
-            times = _Times(tell)
-            tell({"event": "phase", "phase": "training"})
-            loop = Loop(replace(parts, tell=times), position, stop or Stop())
-            processes.wait()  # All of them have read the checkpoints.
+            processes.wait()  # All of them have read the checkpoints, and nothing more can be refused.
             if processes.writes:
                 if kept is not None:
                     checkpoint.remove_later(parts.checkpoints, kept.step)
+                size = position.metrics_bytes
+                records = Records(folder, size=size, name=loaded.name, settings=settings.to_json())
+                parts = replace(parts, records=records)
                 ready()
+            times = _Times(tell)
+            tell({"event": "phase", "phase": "training"})
+            loop = Loop(replace(parts, tell=times), position, stop or Stop())
             end = loop.run()
             tell({"event": "phase", "phase": "scoring the trained model"})
             score = loop.score_of_result()
@@ -246,7 +246,8 @@ def _kept(folder: Path, warnings: list[str], *, failed: bool) -> checkpoint.Chec
     """The checkpoint to go on from. Without `failed` one before the step that failed, where there is one."""
     last, damaged = checkpoint.newest(folder / CHECKPOINTS)
     found = last
-    if last is not None and last.state.get("failed") and not failed:
+    before = _before_failure(folder, last) if last is not None else None
+    if before is not None and not failed:
         found = checkpoint.before_failure(folder / CHECKPOINTS) or last
     warnings += [f"{one.path.name} was passed over: {one.reason}" for one in damaged]
     if last is None and damaged:
@@ -254,8 +255,16 @@ def _kept(folder: Path, warnings: list[str], *, failed: bool) -> checkpoint.Chec
             f"--resume: no checkpoint in {folder / CHECKPOINTS} is whole ({damaged[0].reason}); start over with --force"
         )
     if last is not None and found is not None and found.step < last.step:
-        warnings.append(f"the numbers were not finite after step {last.step}: this run goes on from step {found.step}")
+        warnings.append(f"the numbers were not finite after step {before}: this run goes on from step {found.step}")
     return found
+
+
+def _before_failure(folder: Path, last: checkpoint.Checkpoint) -> int | None:
+    """The step after which the run's numbers were not finite; None where it ended otherwise."""
+    failed = failed_step(folder)
+    if failed is not None:
+        return failed - 1
+    return last.step if last.state.get("failed") else None
 
 
 def _restore(parts: Parts, kept: checkpoint.Checkpoint) -> Position:

@@ -1,0 +1,73 @@
+"""Gradient checkpointing draws in its second pass what it drew in the first."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from hotlap.errors import InputError
+from hotlap.training.recompute import recompute_layers
+
+DRAWS: dict[str, Callable[[torch.nn.Module], float]] = {
+    "a torch.Generator": lambda layer: float(torch.rand((), generator=layer.own["torch"])),
+    "a NumPy Generator": lambda layer: layer.own["numpy"].random(),
+    "a random.Random": lambda layer: layer.own["python"].random(),
+    "NumPy's global one": lambda layer: np.random.random(),
+    "Python's global one": lambda layer: random.random(),
+    "torch's global one": lambda layer: float(torch.rand(())),
+}
+
+
+class Noisy(nn.Module):
+    """A layer that scales by a number it draws, as stochastic depth does."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.linear, self.name = nn.Linear(4, 4), name
+        self.own = {
+            "torch": torch.Generator().manual_seed(1), "numpy": np.random.default_rng(1), "python": random.Random(1)
+        }  # fmt: skip
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.linear(batch)) * (0.5 + DRAWS[self.name](self))
+
+
+class Stack(nn.Module):
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(Noisy(name), Noisy(name), Noisy(name))
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.layers(batch)
+        return found
+
+
+def gradients(model: nn.Module) -> list[torch.Tensor]:
+    """Of two steps: what the first one's backward pass drew would be missing in the second."""
+    random.seed(3)
+    np.random.seed(3)
+    torch.manual_seed(3)
+    for seed in range(2):
+        batch = torch.randn(5, 4, generator=torch.Generator().manual_seed(seed))
+        model(batch).square().sum().backward()
+    return [one.grad for one in model.parameters() if one.grad is not None]
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_the_second_pass_draws_what_the_first_did(name: str) -> None:
+    plain = Stack(name)
+    cut = copy.deepcopy(plain)
+    assert recompute_layers(cut) == ["layers.0", "layers.1", "layers.2"]
+    for one, other in zip(gradients(plain), gradients(cut), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_layer_that_draws_from_its_own_generator_is_not_compiled_too() -> None:
+    with pytest.raises(InputError, match=r"'layers\.0' draws from a generator of its own"):
+        recompute_layers(Stack("a torch.Generator"), compiled=True)

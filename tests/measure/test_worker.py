@@ -43,7 +43,7 @@ def offspring(state):
     return child.pid
 def pid(state): return os.getpid()
 def fork_that_shares(state):
-    state["held"] = bytearray(b"x" * 150_000_000)
+    state["held"] = bytearray(b"x") * 150_000_000  # made in place: it is never there twice
     if os.fork() == 0: time.sleep(600)
     time.sleep(1.5)
     return "done"

@@ -106,5 +106,7 @@ def test_a_folder_that_is_no_artifact(tmp_path: Path) -> None:
 def test_a_device_that_is_not_there(tmp_path: Path) -> None:
     if facts().gpus:
         pytest.skip("this machine has a CUDA device")
-    with pytest.raises(InputError, match="--device cuda: this machine has no CUDA device; leave the flag out"):
+    with pytest.raises(
+        InputError, match=r"device cuda \(by --device or the settings\): this machine has no CUDA device"
+    ):
         profile(models.write(tmp_path, "lstm"), device="cuda")

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from hotlap.errors import InputError
 from hotlap.machine.facts import Gpu, Machine, facts, gpus_of_text
 
 X86 = """processor\t: 0
@@ -130,3 +131,37 @@ def test_gpus_as_nvidia_smi_lists_them() -> None:
         Gpu(name="Tesla, K80", memory_bytes=11441 * 2**20, compute_capability="3.7"),
     )
     assert gpus_of_text("No devices were found\n") == ()
+
+
+CARD = Gpu(name="NVIDIA H100", memory_bytes=80 * 2**30, compute_capability="9.0")
+
+
+@pytest.mark.parametrize(
+    ("version", "visible", "why"),
+    [
+        ("2.13.0+cpu", None, "the torch here is a build for the CPU; install one for CUDA"),
+        ("2.13.0", "", "CUDA_VISIBLE_DEVICES hides it"),
+        ("2.13.0", "-1", "CUDA_VISIBLE_DEVICES hides it"),
+    ],
+)
+def test_a_gpu_that_torch_cannot_use_is_not_the_default(
+    version: str, visible: str | None, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    machine = replace(facts(), gpus=(CARD,), versions={"torch": version})
+    assert machine.device(None) == "cpu"
+    assert why in machine.not_used("cpu")[0]
+    with pytest.raises(InputError, match=why):
+        machine.device("cuda")
+
+
+def test_a_gpu_that_torch_can_use_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    machine = replace(facts(), gpus=(CARD,), versions={"torch": "2.13.0"})
+    assert machine.device(None) == machine.device("cuda") == "cuda"
+    assert machine.not_used("cuda") == []
+    assert "NVIDIA H100, which was not used" in machine.not_used("cpu")[0]
+    assert replace(machine, gpus=()).not_used("cpu") == []

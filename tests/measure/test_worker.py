@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import torch
 
 from hotlap.errors import CandidateFailed, InputError, OutOfMemory, TargetError, WorkerDied, WorkerTimeout
-from hotlap.measure.worker import Worker
+from hotlap.measure.worker import Worker, _raise_again
+from hotlap.measure.worker_main import _describe
 
 MISBEHAVIOUR = """
 import ctypes, json, os, subprocess, sys, time
@@ -173,3 +175,17 @@ def test_a_process_that_can_not_be_started_is_said(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("hotlap.measure.worker._GUARD", str(broken))
     with pytest.raises(WorkerDied, match="could not be started"):
         Worker()
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), OutOfMemory),
+        (torch.AcceleratorError("CUDA error: device-side assert triggered"), CandidateFailed),
+        (RuntimeError("mine"), RuntimeError),
+    ],
+    ids=lambda given: getattr(given, "__name__", None),
+)
+def test_what_torch_has_types_for_is_no_bug_wherever_it_is_raised(error: Exception, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match=str(error)):
+        _raise_again(_describe(error))

@@ -576,3 +576,21 @@ workload = dataclasses.replace(workload, model=Turned)
     target = trainable.write(tmp_path, "rows", add=add)
     with pytest.raises(WorkloadError, match="has 'turn' in complex128, which a safetensors file can't hold"):
         hotlap.train(target, out=tmp_path / "out", **GIVEN)
+
+
+FULL = """
+import dataclasses
+class Full(nn.Linear):
+    def forward(self, rows):
+        if self.training:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return super().forward(rows)
+workload = dataclasses.replace(workload, model=lambda: Full(6, 3))
+"""
+
+
+def test_a_pass_that_does_not_fit_says_what_helps(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows", add=FULL)
+    words = r"`model` raised OutOfMemoryError: CUDA out of memory.*; a pass of 16 examples does not fit: give a smaller"
+    with pytest.raises(WorkloadError, match=words):
+        hotlap.train(target, out=tmp_path / "out", **GIVEN)

@@ -46,7 +46,7 @@ def doctor(
     tell({"event": "phase", "phase": "asking the runtimes"})
     found = [
         {"name": name, "device": one, "works": reason is None, "reason": reason}
-        for one in (("cpu", "cuda") if machine.gpus else ("cpu",))
+        for one in (("cpu", "cuda") if machine.gpus and not machine.unused_gpu else ("cpu",))
         for name, reason in _unavailable(one, count).items()
     ]
     tell({"event": "phase", "phase": "timing one thing against itself"})
@@ -148,7 +148,7 @@ def _existing(path: Path) -> Path:
 
 def advice(report: Json, machine: Machine, measured: Limits | None) -> list[str]:
     """What a person could do about this machine, one sentence each. Pure."""
-    found = []
+    found = [machine.unused_gpu] if machine.unused_gpu else []
     if machine.cpu_quota is not None and machine.cpu_quota < machine.logical_cpus:
         found.append(
             f"a cgroup grants {machine.cpu_quota:g} of the {machine.logical_cpus} CPUs: hotlap uses "

@@ -18,7 +18,7 @@ from hotlap.machine.facts import Machine, facts
 from hotlap.report.schema import read_result, write_result
 from hotlap.search.folder import RunFolder, check_keeps
 from hotlap.training.processes import Processes, share_of
-from hotlap.training.settings import Settings, read_settings, settings_for, write_settings
+from hotlap.training.settings import Settings, own_settings, read_settings, settings_for, write_settings
 from hotlap.training.stopping import Stop
 from hotlap.workload.features import to_ask
 from hotlap.workload.target import Loaded, load_target, target_of
@@ -129,7 +129,7 @@ def _train(
 ) -> Json:
     from hotlap.training.run import median_step_ms, train_model
 
-    settings, warnings = begun.settings, list(begun.told)
+    settings, warnings = begun.settings, [*machine.not_used(begun.settings.device), *begun.told]
     usual = replace(settings, **{name: getattr(Settings(), name) for name in _SPEED})
     baseline_ms = None
     if usual != settings:
@@ -267,6 +267,7 @@ def _begin(
         return {
             "target": loaded.target,
             "digest": loaded.digest,
+            "own": own_settings(loaded.workload),
             "threads_chosen": threads_chosen,
             "processes": processes.world,
             **({"changes": list(changes)} if changes else {}),

@@ -25,7 +25,7 @@ from hotlap.training.confirming import Found, give_up, medians, settle
 from hotlap.training.processes import started
 from hotlap.training.proof_trial import BUDGET_SECONDS, Kind, Plan, Side, Trial, details, judge_in_turn
 from hotlap.training.set_ups import DATA_BOUND, proposal, to_prove
-from hotlap.training.settings import Settings, settings_for, write_settings
+from hotlap.training.settings import Settings, own_settings, settings_for, write_settings
 from hotlap.training.stopping import Stop
 from hotlap.training.trimming import least_length
 from hotlap.training.tuner import BUDGET_SPENT
@@ -143,6 +143,7 @@ def _kept(
         found.best,
         target=target,
         digest=study["digest"],
+        own=own_settings(loaded.workload),
         threads_chosen=threads_chosen,
         snippets=code,
     )
@@ -224,7 +225,7 @@ def _result(found: Found, study: Json, machine: Machine, began: float, proven: J
         "left_untried": [row["name"] for row in found.rows if row.get("reason") == BUDGET_SPENT],
         "settings": found.best.to_json(),
         "starts": [to_json(start) for start in found.starts],
-        "warnings": [*study["warnings"], *found.warnings],
+        "warnings": [*machine.not_used(found.best.device), *study["warnings"], *found.warnings],
         "seconds": time.monotonic() - began,
     }
 

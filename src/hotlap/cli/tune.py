@@ -18,7 +18,8 @@ def tune(
     out: Annotated[Path, typer.Option("--out", help="Folder for settings.json, result and report.")],
     budget: Annotated[str, typer.Option("--budget", help="Time for the search: 90s, 3m.")] = "3m",
     max_memory: Annotated[
-        str | None, typer.Option("--max-memory", help="What training may hold: 4G, 900M. [default: 90% of ours]")
+        str | None,
+        typer.Option("--max-memory", help="What training may hold: 4G, 900M. [default: 90% of ours; none on CUDA]"),
     ] = None,
     other_batch_sizes: Annotated[
         bool, typer.Option("--other-batch-sizes", help="Try larger batches too, which change the result.")

@@ -6,10 +6,12 @@ import hashlib
 import importlib.metadata
 import json
 import math
+import os
 import platform
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,12 +115,41 @@ class Machine:
         return int(_MEMORY_SHARE * self.memory_bytes)
 
     def device(self, wanted: str | None) -> Device:
-        """The device asked for; CUDA where there is one and none was. Raises InputError where it is not here."""
+        """The device asked for; where none was, CUDA if torch can use one. Raises InputError where it is not here."""
         if wanted not in (None, "cpu", "cuda"):
-            raise InputError(f"--device {wanted}: give cpu or cuda")
+            raise InputError(f"device {wanted}: give cpu or cuda")
         if wanted == "cuda" and not self.gpus:
-            raise InputError("--device cuda: this machine has no CUDA device; leave the flag out or give cpu")
-        return "cuda" if wanted == "cuda" or (wanted is None and self.gpus) else "cpu"
+            raise InputError(
+                "device cuda (by --device or the settings): this machine has no CUDA device; give --device cpu"
+            )
+        if wanted == "cuda" and self.unused_gpu is not None:
+            raise InputError(f"device cuda: {self.unused_gpu}")
+        return "cuda" if wanted == "cuda" or (wanted is None and self.gpus and not self.unused_gpu) else "cpu"
+
+    @property
+    def unused_gpu(self) -> str | None:
+        """Why torch can't use the GPU that is here, and what to do; None where it can, or there is none.
+
+        torch is not loaded for it: where it is, it is asked.
+        """
+        if not self.gpus:
+            return None
+        has = f"this machine has {self.gpus[0].name}"
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if visible is not None and visible.strip() in ("", "-1"):
+            return f"{has}, and CUDA_VISIBLE_DEVICES hides it; unset that to use it"
+        if self.versions.get("torch", "").endswith("+cpu"):
+            return f"{has}, and the torch here is a build for the CPU; install one for CUDA to use it"
+        torch = sys.modules.get("torch")
+        if torch is not None and not torch.cuda.is_available():
+            return f"{has}, and torch here can't use it: torch.cuda.is_available() says no"
+        return None
+
+    def not_used(self, device: Device) -> list[str]:
+        """What a result on that device warns of: a GPU that is here and goes without work."""
+        if device != "cpu" or not self.gpus:
+            return []
+        return [self.unused_gpu or f"this machine has {self.gpus[0].name}, which was not used: the device is the CPU"]
 
     @property
     def machine_id(self) -> str:
@@ -207,15 +238,25 @@ def _gpus() -> tuple[Gpu, ...]:
     try:
         import pynvml
     except ImportError:
-        return _gpus_of_torch() if "torch" in sys.modules else _gpus_of_smi()
+        return (
+            _gpus_of_torch() if "torch" in sys.modules else gpus_of_text(asked_of_smi("name,memory.total,compute_cap"))
+        )
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
         return ()
     try:
-        return tuple(_gpu_of_nvml(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount()))
+        found = []
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            # One that is lost, or whose memory the driver does not know apart from the machine's, is left out.
+            with suppress(pynvml.NVMLError):
+                found.append(_gpu_of_nvml(pynvml, index))
+        return tuple(found)
+    except pynvml.NVMLError:
+        return ()  # Not even their number is told.
     finally:
-        pynvml.nvmlShutdown()
+        with suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
 
 
 def _gpu_of_nvml(pynvml: Json, index: int) -> Gpu:
@@ -240,15 +281,16 @@ def _gpus_of_torch() -> tuple[Gpu, ...]:
     )
 
 
-def _gpus_of_smi() -> tuple[Gpu, ...]:
+def asked_of_smi(fields: str) -> str:
+    """What nvidia-smi says of each GPU, a line each with the fields in their order; nothing where it can't be asked."""
     if not shutil.which("nvidia-smi"):
-        return ()
-    command = ["nvidia-smi", "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits"]
+        return ""
+    command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_SMI_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return ()
-    return gpus_of_text(done.stdout) if done.returncode == 0 else ()
+        return ""
+    return done.stdout if done.returncode == 0 else ""
 
 
 def gpus_of_text(text: str) -> tuple[Gpu, ...]:

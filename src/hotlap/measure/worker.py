@@ -181,7 +181,7 @@ def _raise_again(error: Mapping[str, Any]) -> None:
     kind = getattr(errors, error["type"], None)
     if isinstance(kind, type) and issubclass(kind, errors.HotlapError):
         raise kind(error["message"])
-    if error["type"] == "MemoryError":
+    if error["type"] in ("MemoryError", "OutOfMemoryError"):  # Python's and torch's
         raise OutOfMemory(error["message"])
     if error["library"]:
         raise CandidateFailed(f"{error['type']} in {error['library']}: {error['message']}")

@@ -54,7 +54,12 @@ def _describe(error: BaseException) -> dict[str, Any]:
 
 
 def _library(error: BaseException) -> str | None:
-    """The package that raised it, or None where hotlap itself did: that is what makes it a bug."""
+    """The package that raised it, or None where hotlap itself did: that is what makes it a bug.
+
+    What torch has types of its own for, such as a device that has no memory left, any call of a tensor may raise.
+    """
+    if type(error).__module__.partition(".")[0] == "torch":
+        return "torch"
     frames = traceback.extract_tb(error.__traceback__)
     file = os.path.realpath(frames[-1].filename) if frames else ""
     if not frames or file.startswith(_PACKAGE + os.sep):

@@ -14,6 +14,7 @@ from hotlap.errors import CandidateFailed, InputError, LoaderDied, OutOfMemory, 
 from hotlap.measure.worker import Worker
 from hotlap.search.setting import LOAD_SECONDS, start_worker
 from hotlap.training.settings import Settings
+from hotlap.training.stepping import OUT_OF_MEMORY
 
 TIMING, _MEMORY = "hotlap.training.timing", "hotlap.training.memory.work"
 FAILURES = (CandidateFailed, InputError, LoaderDied)
@@ -29,7 +30,6 @@ _CHECKS: Mapping[str, Mapping[str, Json]] = {
 _CHECK_SECONDS = 120.0
 """A check ends by itself after ten seconds and the batch that it is at."""
 _LONGEST = 300
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +156,7 @@ def memory_told() -> Iterator[None]:
     try:
         yield
     except (WorkloadError, CandidateFailed) as error:
-        if any(words in str(error).lower() for words in _OUT_OF_MEMORY):
+        if any(words in str(error).lower() for words in OUT_OF_MEMORY):
             raise OutOfMemory(str(error)) from error
         raise
 

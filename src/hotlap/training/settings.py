@@ -107,21 +107,22 @@ def settings_for(workload: Workload, changes: Mapping[str, Json]) -> Settings:
     for name in changes:
         if name not in known:
             raise InputError(f"settings: there is no {name!r}; there are {', '.join(known)}")
-    return replace(Settings(batch_size=workload.batch_size, epochs=workload.epochs), **changes)
+    return replace(Settings(**own_settings(workload)), **changes)
 
 
 def write_settings(
-    path: Path, settings: Settings, *, target: str, digest: str, threads_chosen: bool, **others: Json
+    path: Path, settings: Settings, *, target: str, digest: str, own: Json, threads_chosen: bool, **others: Json
 ) -> None:
     """Write settings as `read_settings` takes them again, with what they are for: a target, and its file's `digest`.
 
-    threads_chosen: whether a person chose the number of threads. others: what a command notes besides. Raises
-    OutputError.
+    own: what the workload itself said (`own_settings`). threads_chosen: whether a person chose the number of threads.
+    others: what a command notes besides. Raises OutputError.
     """
     noted = {
         "target": target,
         "workload_digest": digest,
         "settings": settings.to_json(),
+        "own": own,
         "threads_chosen": threads_chosen,
         **others,
     }
@@ -131,8 +132,9 @@ def write_settings(
 def read_settings(path: Path) -> dict[str, Any]:
     """The settings in a file that `hotlap tune` or `hotlap train` wrote, or a person did: field names and values.
 
-    Threads that nobody chose are left out: they are those of the machine, shared by the processes there were.
-    Raises InputError where there is no such file, or it holds no JSON object.
+    Left out is what nobody chose: threads, which are those of the machine, shared by the processes there were, and
+    what the workload itself said then, which may say something else by now. Raises InputError where there is no such
+    file, or it holds no JSON object.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -143,8 +145,16 @@ def read_settings(path: Path) -> dict[str, Any]:
     inner = found.get("settings", found) if isinstance(found, dict) else found
     if not isinstance(inner, dict):
         raise InputError(f"{path}: holds no object with settings by name")
-    left_out = () if found.get("threads_chosen", True) else ("threads",)
+    left_out = set() if found.get("threads_chosen", True) else {"threads"}
+    own = found.get("own")
+    if inner is not found and isinstance(own, dict):
+        left_out |= {name for name, value in own.items() if inner.get(name) == value}
     return {name: value for name, value in inner.items() if name not in left_out}
+
+
+def own_settings(workload: Workload) -> Json:
+    """What the workload itself says of how it is trained, by the names of settings."""
+    return {"batch_size": workload.batch_size, "epochs": workload.epochs}
 
 
 def parse_settings(texts: list[str]) -> dict[str, Any]:

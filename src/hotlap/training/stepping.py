@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _LEAST_SCALE = 2.0**-24
 """The least number of fp16: where gradients overflow although they are scaled down by that, no scale helps."""
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+"""What torch's messages say, in small letters, where memory was wanting; the last is cuBLAS's and cuDNN's."""
 _GROWTH_STEPS = 2000
 """As torch.amp.GradScaler: after so many steps without an overflow the scale is doubled."""
 
@@ -123,13 +125,15 @@ class Stepper:
         those that the loss and the optimizer's step make next.
         """
         seed_generators(self._settings.seed, "pass", *place, micro_batch.start, own=self._generators)
-        inputs = to_device(micro_batch.inputs, self._settings)
         try:
-            with running("model"), self._autocast:
-                outputs = call(self._called if model is None else model, inputs)
+            # What fills the device's memory may be the batch itself, or outputs that are widened.
+            with running("model"):
+                inputs = to_device(micro_batch.inputs, self._settings)
+                with self._autocast:
+                    outputs = call(self._called if model is None else model, inputs)
+                return in_fp32(outputs)
         except WorkloadError as error:
             raise _with_a_hint(error, micro_batch.rows) from error
-        return in_fp32(outputs)
 
     def loss_of(self, outputs: Outputs, micro_batch: MicroBatch) -> torch.Tensor:
         """The loss of what a pass gave. Raises WorkloadError where it is no scalar Tensor that can be learnt from."""
@@ -177,7 +181,8 @@ class Stepper:
                         (self.scaler.scale(part) if self.scaler else part).backward()
                 except WorkloadError as error:
                     raise _with_a_hint(error, one.rows) from error
-        values = torch.stack(losses).tolist() if len(losses) > 1 else [losses[0].item()]
+        with running("loss"):  # CUDA tells here what went wrong in any of the kernels before.
+            values = torch.stack(losses).tolist() if len(losses) > 1 else [losses[0].item()]
         bad = next((index for index, value in enumerate(values) if not math.isfinite(value)), None)
         loss, stopped = self._processes.sums(sum(values), float(bad is not None))
         if stopped:
@@ -226,6 +231,10 @@ def _hint(told: str, rows: int) -> str:
         return (
             "; this pass has one example, the last of an epoch perhaps, and BatchNorm needs two: give a batch_size or "
             "micro_batch that leaves no single one"
+        )
+    if any(words in told.lower() for words in OUT_OF_MEMORY):
+        return (
+            f"; a pass of {rows} examples does not fit: give a smaller --set micro_batch, or --set checkpointing=true"
         )
     if "backward through the graph a second time" in told:
         return "; detach what the model keeps from one batch to the next"

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from hotlap.errors import InputError
-from hotlap.training.memory.gpus import AllocatorUse, gpus
+from hotlap.training.memory.gpus import AllocatorUse, gpus, uses_of_text
 from hotlap.training.memory.use import ancestors, largest_processes, look, process_use
 
 HOLDER = """
@@ -205,3 +205,9 @@ def test_without_a_driver_there_are_no_gpus(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.delitem(sys.modules, "torch")
     assert gpus() == ()
+
+
+def test_gpus_as_nvidia_smi_tells_their_use() -> None:
+    first, second = uses_of_text("0, NVIDIA H200, 143771, 1024, 37\n1, Tesla, K80, 11441, 0, [N/A]\nNo devices found\n")
+    assert (first.index, first.name, first.used_bytes, first.utilization) == (0, "NVIDIA H200", 2**30, 0.37)
+    assert (second.name, second.total_bytes, second.utilization) == ("Tesla, K80", 11441 * 2**20, None)

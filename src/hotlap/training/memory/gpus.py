@@ -8,6 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from hotlap.machine.facts import asked_of_smi
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AllocatorUse:
@@ -44,11 +46,13 @@ class GpuUse:
 
 
 def gpus() -> tuple[GpuUse, ...]:
-    """Every GPU that answers: by NVML where its package and a driver are there, else by torch if it is loaded."""
+    """Every GPU that answers: by NVML where its package and a driver are there, else by torch if it uses them, else,
+    without the package, by nvidia-smi.
+    """
     try:
         import pynvml
     except ImportError:
-        return _by_torch()
+        return _by_torch() or uses_of_text(asked_of_smi("index,name,memory.total,memory.used,utilization.gpu"))
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
@@ -114,9 +118,32 @@ def allocator_use(torch: Any, index: int) -> AllocatorUse:
     )
 
 
+def uses_of_text(text: str) -> tuple[GpuUse, ...]:
+    """Devices from nvidia-smi's lines of index, name, MiB in all, MiB used, percent busy; other lines are none."""
+    rows = []
+    for line in text.splitlines():
+        index, _, rest = line.partition(",")
+        row = [field.strip() for field in (index, *rest.rsplit(",", 3))]
+        if len(row) == 5 and all(row[place].isdigit() for place in (0, 2, 3)):
+            rows.append(row)
+    return tuple(
+        GpuUse(
+            index=int(index),
+            name=name,
+            total_bytes=int(total) * 2**20,
+            used_bytes=int(used) * 2**20,
+            utilization=int(busy) / 100 if busy.isdigit() else None,
+            processes=(),
+            allocator=None,
+        )
+        for index, name, total, used, busy in rows
+    )
+
+
 def _by_torch() -> tuple[GpuUse, ...]:
     torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available():
+    # Looking must not be what first uses a device: that takes hundreds of MB of it, and forbids forks.
+    if torch is None or not torch.cuda.is_initialized():
         return ()
     found = []
     for index in range(torch.cuda.device_count()):

@@ -261,7 +261,7 @@ CHANGED = {
     ),
     "a single number first": ("training=lambda: [((torch.tensor(1.0), drawn(1, 4, 6)), torch.zeros(4))]", "axis 0"),
     "LBFGS": ("optimizer=torch.optim.LBFGS", "is LBFGS, which computes the loss several times"),
-    "one module": ("model=lambda: one", "build a new module each time it is called"),
+    "all frozen": ("model=lambda: one.requires_grad_(False)", "leave those that are to be trained unfrozen"),
     "a row that raises": ("training=lambda: Bad(150, 3)", "raised ValueError: torn"),
     "its number": ("training=lambda: Bad(150, 3)", "at example 77"),
     "a last batch of one": ("training=lambda: Rows(33, 3), batch_size=32", "this pass has one example"),

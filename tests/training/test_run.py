@@ -19,7 +19,11 @@ import hotlap
 from hotlap.errors import InputError, OutputError, TrainingStopped, WorkloadError
 from hotlap.training import checkpoint, run, validation
 from hotlap.training.loop import Loop
+from hotlap.training.processes import Processes
 from hotlap.training.run import CHECKPOINTS
+from hotlap.training.settings import Settings
+from hotlap.training.stepping import Stepper
+from hotlap.workload.target import load_target
 
 GIVEN: dict[str, Any] = {"threads": 1, "device": "cpu"}
 
@@ -594,3 +598,113 @@ def test_a_pass_that_does_not_fit_says_what_helps(tmp_path: Path) -> None:
     words = r"`model` raised OutOfMemoryError: CUDA out of memory.*; a pass of 16 examples does not fit: give a smaller"
     with pytest.raises(WorkloadError, match=words):
         hotlap.train(target, out=tmp_path / "out", **GIVEN)
+
+
+OF_THE_FILE = """
+import dataclasses
+torch.manual_seed(0)
+BACK = nn.Linear(6, 8)
+BACK.bias.requires_grad_(False)
+FIRST = BACK.weight.clone()
+def headed():
+    torch.manual_seed(1)
+    return nn.Sequential(BACK, nn.GELU(), nn.Linear(8, 3))
+workload = dataclasses.replace(workload, model=headed)
+"""
+ANEW = OF_THE_FILE.replace("def headed():", "def headed():\n    BACK = nn.Linear(6, 8)").replace(
+    "torch.manual_seed(1)", "BACK.load_state_dict(KEPT)\n    BACK.bias.requires_grad_(False)\n    torch.manual_seed(1)"
+)
+
+
+@pytest.mark.parametrize("settings", [{}, {"workers": 1}], ids=str)
+def test_a_module_that_the_file_made_once_is_trained_as_one_that_is_built_anew(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    shared = trainable.write(tmp_path, "rows", add=OF_THE_FILE)
+    other = tmp_path / "other"
+    other.mkdir()
+    kept = "import copy\nKEPT = copy.deepcopy(BACK.state_dict())\n"
+    anew = trainable.write(other, "rows", add=ANEW.replace("FIRST =", f"{kept}FIRST ="))
+    for target, out in ((shared, tmp_path / "shared"), (anew, tmp_path / "anew")):
+        hotlap.train(target, out=out, settings={"epochs": 1, **settings}, **GIVEN)
+    found, wanted = (load_file(tmp_path / name / "model.safetensors") for name in ("shared", "anew"))
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    torch.manual_seed(0)
+    first = torch.nn.Linear(6, 8)
+    assert not torch.equal(found["0.weight"], first.weight)
+    assert torch.equal(found["0.bias"], first.bias)
+
+
+REMEMBERS = """
+import dataclasses
+class Warming:
+    def __call__(self, outputs, labels):
+        self.calls = getattr(self, "calls", 0) + 1
+        return functional.cross_entropy(outputs, labels) * min(1.0, self.calls / 10)
+class Batches:
+    epoch = 0
+    def __init__(self):
+        self.epoch = 0
+    def __len__(self):
+        return 4
+    def __iter__(self):
+        self.epoch += 1
+        for start in range(4):
+            rows = drawn(start + 10 * self.epoch, 16, 6)
+            yield rows, rows[:, :3].argmax(1)
+batches = Batches()
+workload = dataclasses.replace(workload, loss=Warming(), training=lambda: batches)
+"""
+
+
+def test_timing_the_own_set_up_first_changes_nothing_that_is_learnt(tmp_path: Path) -> None:
+    for name, settings in (("alone", {}), ("timed", {"keep_memory": True})):
+        folder = tmp_path / name
+        folder.mkdir()
+        target = trainable.write(folder, "rows", add=REMEMBERS)
+        result = hotlap.train(target, out=folder / "out", settings={"epochs": 2, **settings}, **GIVEN)
+        assert result["training"]["steps"] == 8
+    alone, timed = ((tmp_path / name / "out" / "model.safetensors").read_bytes() for name in ("alone", "timed"))
+    assert alone == timed
+
+
+SMALL_ONLY = """
+import dataclasses
+class Small(nn.Linear):
+    def forward(self, rows):
+        if self.training and WHERE:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().forward(rows)
+workload = dataclasses.replace(workload, model=lambda: Small(6, 3))
+"""
+
+
+def test_what_is_timed_first_needs_no_more_memory_than_the_run(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows", add=SMALL_ONLY.replace("WHERE", "len(rows) > 4"))
+    settings = {"epochs": 1, "micro_batch": 4, "fused": True}
+    result = hotlap.train(target, out=tmp_path / "out", settings=settings, **GIVEN)
+    assert result["baseline"]["name"] == "fp32, micro-batches of 4"
+    assert result["warnings"] == []
+
+
+def test_a_set_up_that_does_not_fit_is_not_timed(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows", add=SMALL_ONLY.replace("WHERE", "not torch.is_autocast_enabled('cpu')"))
+    result = hotlap.train(target, out=tmp_path / "out", settings={"epochs": 1, "precision": "bf16"}, **GIVEN)
+    assert "the workload's own set-up was not timed: it does not fit the memory" in result["warnings"]
+
+
+def test_slow_steps_of_the_own_set_up_are_timed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load_target(trainable.write(tmp_path, "rows"))
+    steps: list[int] = []
+    stepped = Stepper.step
+
+    def counted(self: Stepper, window: Any, total: float) -> Any:
+        steps.append(window.number)
+        return stepped(self, window, total)
+
+    monkeypatch.setattr(Stepper, "step", counted)
+    for seconds, count in ((20.0, 8), (0.0, 1)):
+        monkeypatch.setattr(run, "_TIMED_SECONDS", seconds)
+        steps.clear()
+        assert isinstance(run.median_step_ms(loaded, Settings(batch_size=16), Processes("cpu")), float)
+        assert len(steps) == count

@@ -33,10 +33,9 @@ _PLACES = ("batch_size", "accumulation", "seed")
 _NOT_LEARNT = {"epochs", "early_stop", "workers", "prefetch", "pin", "keep_memory", "threads", "checkpoint_seconds"}
 """What decides nothing of a step's result."""
 _SPEED = (
-    "precision", "layout", "compile", "trim", "at_once", "keep_memory", "fused", "foreach", "micro_batch",
-    "checkpointing", "workers", "prefetch", "pin",
+    "precision", "layout", "compile", "trim", "at_once", "keep_memory", "fused", "foreach", "workers", "prefetch", "pin"
 )  # fmt: skip
-"""What makes a step faster or slower."""
+"""What makes a step faster or slower, and is not there because of the memory."""
 
 
 def train(
@@ -134,9 +133,11 @@ def _train(
     baseline_ms = None
     if usual != settings:
         tell({"event": "phase", "phase": "timing the workload's own set-up"})
-        baseline_ms = median_step_ms(loaded, usual, processes)
-        if baseline_ms is None:
-            warnings.append("the workload's own set-up gave numbers that are not finite, and was not timed")
+        timed = median_step_ms(loaded, usual, processes)
+        if isinstance(timed, str):
+            warnings.append(f"the workload's own set-up was not timed: {timed}")
+        else:
+            baseline_ms = timed
     features = stored_features(to_ask(loaded.workload, loaded.file)) if processes.writes else None
     trained = train_model(
         loaded, settings, folder, processes, resume=resume, tell=tell, stop=stop, ready=ready, other=begun.other

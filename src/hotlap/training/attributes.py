@@ -51,6 +51,7 @@ class Attributes:
                 f"the workload's `{others.left.partition('.')[0]}` reaches so many objects that those from "
                 f"{others.left} on were not looked at: what it changes in them a run that goes on begins anew",
             )
+        self._had = {place: frozenset(values_of(owner)) for place, owner in self._owners.items()}
         self._first = {place: copy.deepcopy(encoded) for place, encoded in self._now()}
 
     def names(self) -> list[str]:
@@ -83,6 +84,17 @@ class Attributes:
             tensors = {name: tensor for _, found in others.values() for name, tensor in found.items()}
             self.restore({place: json_of for place, (json_of, _) in others.items()}, tensors)
             raise
+
+    def put_back(self) -> None:
+        """Have all be as they were when training began, but for what can't be kept."""
+        changed = self._changed()
+        for place in changed.keys() - self._first.keys():
+            owner, _, name = place.rpartition(".")
+            if name not in self._had[owner]:
+                delattr(self._owners[owner], name)
+        first = {place: self._first[place] for place in changed.keys() & self._first.keys()}
+        tensors = {name: tensor for _, found in first.values() for name, tensor in found.items()}
+        self.restore({place: json_of for place, (json_of, _) in first.items()}, tensors)
 
     def restore(self, kept: Json, tensors: Mapping[str, torch.Tensor]) -> None:
         """Put back what `capture` gave; what the class no longer has is left out."""

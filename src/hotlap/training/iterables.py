@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -110,6 +111,16 @@ class BatchesSource:
         """Have the next epoch begin where `state` says, which is the window it is asked for from."""
         self._kept = state
 
+    def snapshot(self) -> Json:
+        """Where the iterable stands, for `put_back` in this process."""
+        return copy.deepcopy({"own": self._own_state(), "values": self._values()})
+
+    def put_back(self, snapshot: Json) -> None:
+        """Have the iterable stand where it stood."""
+        self._set_values(snapshot["values"])
+        if snapshot["own"] is not None:
+            self._load(snapshot)
+
     def close(self) -> None:
         """Nothing to end."""
 
@@ -119,10 +130,7 @@ class BatchesSource:
         """
         kept: dict[str, Any] = self._kept or {}
         self._kept = None
-        for name, value in kept.get("values", {}).items():
-            owner, _, attribute = name.partition(".")
-            if owner in self._owners():
-                setattr(self._owners()[owner], attribute, value)
+        self._set_values(kept.get("values", {}))
         goes_on = "own" in kept
         if goes_on and not first and not self._is_an_iterator():
             self._load(kept)
@@ -134,6 +142,12 @@ class BatchesSource:
                 self._draw_on(kept.get("generators", ()))
                 self._load(kept)
         return goes_on
+
+    def _set_values(self, values: Json) -> None:
+        for name, value in values.items():
+            owner, _, attribute = name.partition(".")
+            if owner in self._owners():
+                setattr(self._owners()[owner], attribute, value)
 
     def _make_ready(self, epoch: int) -> None:
         """Seed every generator for the epoch, before the iterable is made anew and after."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,11 +25,12 @@ _TWO_SCHEDULES = "schedule and warmup set the learning rate before each step"
 _RANDOM = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout", "RReLU")
 
 
-def prepare_model(loaded: Loaded, settings: Settings) -> torch.nn.Module:
+def prepare_model(loaded: Loaded, settings: Settings, *, beside: torch.nn.Module | None = None) -> torch.nn.Module:
     """The workload's model in training mode, on the device, in the layout and with the recomputing asked for.
 
-    Parameters that the user froze stay frozen. Raises WorkloadError where nothing can be trained, InputError where
-    the settings ask for what this model can't do.
+    Parameters that the user froze stay frozen. beside: the model that was built to be looked at; what the file has
+    made once, so that both have it, is copied and stays as it is. Raises WorkloadError where nothing can be trained,
+    InputError where the settings ask for what this model can't do.
     """
     import torch
 
@@ -41,9 +43,12 @@ def prepare_model(loaded: Loaded, settings: Settings) -> torch.nn.Module:
         load_weights(model, loaded)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise WorkloadError(
-            "the workload's `model` has no parameter that requires a gradient, so that nothing can be trained; have it "
-            "build a new module each time it is called, not give one that the file has made"
+            "the workload's `model` has no parameter that requires a gradient, so that nothing can be trained; leave "
+            "those that are to be trained unfrozen"
         )
+    if beside is not None and set(map(id, beside.parameters())) & set(map(id, model.parameters())):
+        with running("model"):
+            model = copy.deepcopy(model)
     model.train()
     if settings.layout == "channels_last":
         if not any(parameter.ndim == 4 for parameter in model.parameters()):

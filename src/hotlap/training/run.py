@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from hotlap.core import Json
-from hotlap.errors import InputError, OutputError
+from hotlap.errors import InputError, OutputError, WorkloadError
 from hotlap.training import checkpoint, preparing, state, trimming, validation
 from hotlap.training.attributes import Attributes
 from hotlap.training.averaging import Average
@@ -24,7 +24,7 @@ from hotlap.training.records import Records, charts_wanted, failed_step
 from hotlap.training.seeding import own_generators, seed_generators
 from hotlap.training.settings import Settings
 from hotlap.training.state import Position
-from hotlap.training.stepping import NotFinite, Stepper
+from hotlap.training.stepping import OUT_OF_MEMORY, NotFinite, Stepper
 from hotlap.training.stopping import Stop
 from hotlap.workload.opened import Opened, check_fields, open_workload
 from hotlap.workload.target import Loaded
@@ -33,6 +33,7 @@ from hotlap.workload.user_code import running
 Tell = Callable[[Json], None]
 _NEEDS = ("training", "loss")
 _WARM_STEPS, _TIMED_STEPS = 2, 6
+_TIMED_SECONDS = 20.0
 WEIGHTS = "model.safetensors"
 CHECKPOINTS = "checkpoints"
 
@@ -92,6 +93,7 @@ def train_model(
         parts = make_parts(opened, settings, folder, processes, tell)
         finished = False
         try:
+            opened = parts.opened  # The model that was only looked at may go.
             checkpoint.check_kinds(parts.model)
             check_at_once(parts)
             warnings += [*preparing.cutting_warnings(parts.model, settings, processes.world), *parts.source.warnings]
@@ -139,29 +141,51 @@ def train_model(
     )
 
 
-def median_step_ms(loaded: Loaded, settings: Settings, processes: Processes) -> float | None:
-    """The median time of a step with these settings, loading included, in ms; nothing is kept of it.
+def median_step_ms(loaded: Loaded, settings: Settings, processes: Processes) -> float | str:
+    """The median time of a step with these settings, loading included, in ms, or why it has none.
 
-    None where the first step already gives numbers that are not finite.
+    Nothing is kept of it: what the loss, an iterable and the rest of the user's own counted meanwhile is put back. It
+    takes so many steps, or those that begin within _TIMED_SECONDS.
     """
     opened = open_workload(loaded, needs=_NEEDS, command="train")
+    found: list[float] = []
     with _threads(settings.threads):
         parts = make_parts(opened, settings, Path(), processes, lambda event: None)
         preparing.compile_model(parts.model, settings)
-        found: list[float] = []
         try:
-            began = time.monotonic()
-            for window in islice(parts.source.epoch(0, 0), _WARM_STEPS + _TIMED_STEPS):
-                (weight,) = processes.sums(sum(one.weight for one in window.micro_batches))
-                parts.stepper.step(window, weight)
-                now = time.monotonic()
-                found.append(1000 * (now - began))
-                began = now
+            with _undone(parts):
+                started = began = time.monotonic()
+                for window in islice(parts.source.epoch(0, 0), _WARM_STEPS + _TIMED_STEPS):
+                    late = float(bool(found) and began - started >= _TIMED_SECONDS)
+                    weight, late = processes.sums(sum(one.weight for one in window.micro_batches), late)
+                    if late:
+                        break
+                    parts.stepper.step(window, weight)
+                    now = time.monotonic()
+                    found.append(1000 * (now - began))
+                    began = now
         except NotFinite:
             pass  # Training itself tells, should it come to that.
+        except WorkloadError as error:
+            if not any(words in str(error).lower() for words in OUT_OF_MEMORY):
+                raise
+            return "it does not fit the memory"
         finally:
             parts.source.close()
-    return median(found[_WARM_STEPS:] or found) if found else None
+    return median(found[_WARM_STEPS:] or found) if found else "it gave numbers that are not finite"
+
+
+@contextmanager
+def _undone(parts: Parts) -> Iterator[None]:
+    """What steps within the block make of the user's own objects is put back after it, but for model and optimizer."""
+    source = parts.source if isinstance(parts.source, BatchesSource) else None
+    stood = source.snapshot() if source is not None else None
+    try:
+        yield
+    finally:
+        parts.attributes.put_back()
+        if source is not None:
+            source.put_back(stood)
 
 
 def _check(loaded: Loaded, settings: Settings) -> None:
@@ -178,7 +202,8 @@ def trimming_of(opened: Opened, settings: Settings, processes: Processes) -> tri
     """What cutting off padding changes, by real batches of this workload in fp32."""
     plain, apart = settings.for_comparing(), processes.apart()
     parts = [make_parts(opened, replace(plain, trim=trim), Path(), apart, lambda event: None) for trim in (False, True)]
-    return trimming.check(parts[0], parts[1], processes)
+    with _undone(parts[0]):
+        return trimming.check(parts[0], parts[1], processes)
 
 
 def check_trimming(opened: Opened, settings: Settings, processes: Processes) -> None:
@@ -198,7 +223,7 @@ def check_at_once(parts: Parts) -> None:
 def make_parts(opened: Opened, settings: Settings, folder: Path, processes: Processes, tell: Tell) -> Parts:
     """All that a run is made of, checked: model, data, optimizer, and what computes a step."""
     workload = opened.workload
-    model = preparing.prepare_model(opened.loaded, settings)
+    model = preparing.prepare_model(opened.loaded, settings, beside=opened.model)
     source = make_source(opened, settings, processes)
     if settings.sharding == "fsdp2" and processes.world > 1:
         processes.share(model, settings)

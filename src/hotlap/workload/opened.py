@@ -70,11 +70,15 @@ def open_workload(loaded: Loaded, *, needs: Sequence[str] = (), command: str = "
     """
     workload = loaded.workload
     check_fields(loaded, needs, command)
-    model, was_training = _build(loaded)
+    model, was_training, trained = _build(loaded)
     warnings = [_EVAL] if was_training and command not in _TRAINS else []
     signature, inputs, outputs = traced(model, workload)
     check_inputs(read_features(workload.features), signature)
     _check_numbers(outputs, forward(model, inputs))
+    if command in _TRAINS:
+        # What the file has made once is also part of the model that will be trained.
+        for parameter in trained:
+            parameter.requires_grad_(True)
     return Opened(
         loaded=loaded,
         workload=workload,
@@ -134,8 +138,8 @@ def _check_dynamic(workload: Workload) -> None:
                 raise WorkloadError(f"the workload's `dynamic` must be {form}; {name!r} has {axis!r}")
 
 
-def _build(loaded: Loaded) -> tuple[torch.nn.Module, bool]:
-    """The model in eval mode, and whether it was left in training mode."""
+def _build(loaded: Loaded) -> tuple[torch.nn.Module, bool, list[torch.nn.Parameter]]:
+    """The model in eval mode, frozen; whether it was left in training mode, and which parameters were not frozen."""
     import torch
 
     with running("model"):
@@ -148,7 +152,8 @@ def _build(loaded: Loaded) -> tuple[torch.nn.Module, bool]:
     if loaded.weights:
         load_weights(model, loaded)
     was_training = any(module.training for module in model.modules())
-    return model.eval().requires_grad_(False), was_training
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return model.eval().requires_grad_(False), was_training, trained
 
 
 def _check_no_lazy_layer(model: torch.nn.Module) -> None:

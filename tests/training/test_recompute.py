@@ -68,6 +68,58 @@ def test_the_second_pass_draws_what_the_first_did(name: str) -> None:
         assert torch.equal(one, other)
 
 
+class Averaging(nn.Module):
+    """A layer whose output depends on buffers and numbers that each pass changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.calls = nn.Linear(4, 4), 0
+        self.register_buffer("mean", torch.zeros(4))
+        self.register_buffer("wide", torch.zeros(5000))
+        self.register_buffer("still", torch.ones(5000))
+        self.hidden: torch.Tensor | None = None
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        self.wide.add_(1)
+        self.mean = 0.9 * self.mean + 0.1 * batch.detach().mean(0)  # another tensor each time
+        found = torch.tanh(self.linear(batch - self.mean)) * (self.calls + self.wide[0] + self.still[0])
+        if self.hidden is not None:
+            found = found + self.hidden
+        self.hidden = found.detach().mean(0)
+        return found
+
+
+def spectral() -> nn.Module:
+    return nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4)), nn.Tanh())
+
+
+def normalized() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU(inplace=True))
+
+
+@pytest.mark.parametrize("build", [Averaging, spectral, normalized])
+def test_the_second_pass_finds_what_the_first_did_and_leaves_nothing(build: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Sequential(build(), build(), build()))
+    cut = copy.deepcopy(plain)
+    recompute_layers(cut)
+    for one, other in zip(gradients(plain), gradients(cut), strict=True):
+        assert torch.equal(one, other)
+    buffers = dict(cut.named_buffers())
+    assert all(torch.equal(buffer, buffers[name]) for name, buffer in plain.named_buffers())
+    assert [getattr(one, "calls", 0) for one in plain.modules()] == [getattr(one, "calls", 0) for one in cut.modules()]
+
+
+def test_a_layer_that_changes_a_large_buffer_is_refused() -> None:
+    layer = Averaging()
+    layer.wide = torch.zeros(1_000_001)
+    model = nn.Sequential(nn.Sequential(layer, Averaging()))
+    recompute_layers(model)
+    with pytest.raises(InputError, match=r"'0\.0' changes a buffer of more than 1,000,000 numbers"):
+        gradients(model)
+
+
 def test_a_layer_that_draws_from_its_own_generator_is_not_compiled_too() -> None:
     with pytest.raises(InputError, match=r"'layers\.0' draws from a generator of its own"):
         recompute_layers(Stack("a torch.Generator"), compiled=True)

@@ -6,8 +6,8 @@ Chen et al., 2016 (arXiv:1604.06174), by way of torch.utils.checkpoint without r
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,11 @@ from hotlap.training.seeding import own_generators, put_back, state_of
 
 if TYPE_CHECKING:
     import torch
+
+    _Place = tuple[torch.nn.Module, str]
+
+_MOST_NUMBERS, _LOOKED_AT_FROM = 1_000_000, 4096
+"""Of a buffer: up to so many a copy is made for the second pass, and from so many on it is kept only if it changed."""
 
 
 def recompute_layers(model: torch.nn.Module, *, compiled: bool = False) -> list[str]:
@@ -34,7 +39,7 @@ def recompute_layers(model: torch.nn.Module, *, compiled: bool = False) -> list[
         )
     for name, layer in layers.items():
         generators = own_generators(layer)
-        why = "has running statistics, which its second pass would count again" if _norms(layer) else None
+        why = "has running statistics, which its second pass would count again" if _counts(layer) else None
         if generators:
             why = "draws from a generator of its own, whose draws its second pass has to repeat"
         if why and compiled:
@@ -42,7 +47,7 @@ def recompute_layers(model: torch.nn.Module, *, compiled: bool = False) -> list[
                 f"settings: checkpointing=true and compile=true can't be had together here: {name!r} {why}; leave one "
                 "of them out"
             )
-        given = {} if compiled else {"context_fn": partial(_contexts, layer, generators)}
+        given = {} if compiled else {"context_fn": _Passes(name, layer, generators).contexts}
         layer.forward = partial(_recomputed, layer, given, layer.forward)
     return list(layers)
 
@@ -76,53 +81,84 @@ def _recomputed(layer: torch.nn.Module, given: Json, forward: Any, *args: Any, *
     return checkpoint(forward, *args, use_reentrant=False, **given, **kwargs)
 
 
-def _norms(layer: torch.nn.Module) -> list[Any]:
+def _counts(layer: torch.nn.Module) -> bool:
     import torch
 
-    return [one for one in layer.modules() if isinstance(one, torch.nn.modules.batchnorm._NormBase)]
+    kinds = (torch.nn.modules.batchnorm._NormBase, torch.nn.utils.parametrizations._SpectralNorm)
+    return any(isinstance(one, kinds) for one in layer.modules())
 
 
-def _contexts(
-    layer: torch.nn.Module, generators: Sequence[Any]
-) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Around the first pass of a layer and around its second, which must draw the same and count nothing again."""
-    import numpy as np
+class _Passes:
+    """Has a layer's second pass find what its first one found: generators, buffers, and its modules' plain values; and
+    lets nothing stay of what the second one changes.
+    """
 
-    # torch's own global ones are torch.utils.checkpoint's business.
-    everyone = [random, np.random.mtrand._rand, *generators]
-    states = [state_of(one) for one in everyone]
-    return nullcontext(), _again(layer, everyone, states)
+    def __init__(self, name: str, layer: torch.nn.Module, generators: Sequence[Any]) -> None:
+        import numpy as np
 
+        self._name, self._layer = name, layer
+        # torch's own global one is torch.utils.checkpoint's business.
+        self._generators = [random, np.random.mtrand._rand, *generators]
 
-@contextmanager
-def _again(layer: torch.nn.Module, generators: Sequence[Any], states: Sequence[Any]) -> Iterator[None]:
-    stood = [state_of(one) for one in generators]
-    _put_back(generators, states)
-    try:
-        with _statistics_left_alone(layer):
-            yield
-    finally:
-        _put_back(generators, stood)
+    def contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        """Around the first pass and around the second."""
+        found: dict[str, Any] = {}
+        return self._noted(found), self._again(found)
 
-
-def _put_back(generators: Sequence[Any], states: Sequence[Any]) -> None:
-    for one, state in zip(generators, states, strict=True):
-        put_back(one, state)
-
-
-@contextmanager
-def _statistics_left_alone(layer: torch.nn.Module) -> Iterator[None]:
-    """The second forward pass of a batch must not count in the running statistics again."""
-    norms = _norms(layer)
-    momenta = [norm.momentum for norm in norms]
-    counters = [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None]
-    counts = [int(counter) for counter in counters]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
+    @contextmanager
+    def _noted(self, found: dict[str, Any]) -> Iterator[None]:
+        found["states"] = [state_of(one) for one in self._generators]
+        found["values"] = self._values()
+        small, large = {}, {}
+        for place, buffer in self._buffers().items():
+            if buffer.numel() > _MOST_NUMBERS:
+                large[place] = id(buffer), buffer._version
+            else:
+                small[place] = buffer.detach().clone()
         yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        for counter, count in zip(counters, counts, strict=True):
-            counter.fill_(count)
+        now = self._buffers()
+        if any((id(now[place]), now[place]._version) != stood for place, stood in large.items()):
+            raise InputError(
+                f"settings: checkpointing=true: {self._name!r} changes a buffer of more than {_MOST_NUMBERS:,} numbers "
+                "in its forward pass, which its second pass would find changed; leave it out"
+            )
+        # To look costs little beside what those that stay the same would hold till the backward pass.
+        found["buffers"] = {
+            place: kept for place, kept in small.items() if kept.numel() < _LOOKED_AT_FROM or not kept.equal(now[place])
+        }
+
+    @contextmanager
+    def _again(self, found: dict[str, Any]) -> Iterator[None]:
+        stood = [state_of(one) for one in self._generators]
+        buffers, values = self._buffers(), self._values()
+        self._put(found["states"], found["buffers"], found["values"])
+        try:
+            yield
+        finally:
+            self._put(stood, {place: buffers[place] for place in found["buffers"]}, values)
+
+    def _put(self, states: Sequence[Any], buffers: Mapping[_Place, torch.Tensor], values: Sequence[Json]) -> None:
+        for one, state in zip(self._generators, states, strict=True):
+            put_back(one, state)
+        for (module, name), buffer in buffers.items():
+            module._buffers[name] = buffer
+        for module, kept in zip(self._layer.modules(), values, strict=True):
+            vars(module).update(kept)
+
+    def _buffers(self) -> dict[_Place, torch.Tensor]:
+        return {
+            (module, name): buffer
+            for module in self._layer.modules()
+            for name, buffer in module._buffers.items()
+            if buffer is not None
+        }
+
+    def _values(self) -> list[Json]:
+        """The numbers and the tensors that each module has as attributes: a counter, a hidden state."""
+        import torch
+
+        kinds = (int, float, str, torch.Tensor, type(None))
+        return [
+            {name: value for name, value in vars(module).items() if isinstance(value, kinds) and name != "training"}
+            for module in self._layer.modules()
+        ]

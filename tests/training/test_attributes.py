@@ -1,7 +1,9 @@
 import copy
 import math
+from collections import deque
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -146,3 +148,54 @@ def test_a_checkpoint_encodes_each_value_once(monkeypatch: pytest.MonkeyPatch) -
     kept, _ = own.capture()
     assert kept == {"model..seen": [1]}
     assert sum(value == [1] for value in encoded) == 1
+
+
+class Stateful(torch.nn.Linear):
+    """A module and a loss with names that torch's own classes have too."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 2)
+        self.state: object = None
+
+
+class Loss:
+    def __init__(self) -> None:
+        self.state, self.training, self.window = 0, 1, deque(maxlen=3)
+        self.stat: object = object()
+        self.still = object()
+
+
+def test_names_that_torchs_classes_have_too_are_kept() -> None:
+    def made() -> tuple[Stateful, Loss, Attributes]:
+        model, loss = Stateful(), Loss()
+        return model, loss, Attributes(model, torch.optim.SGD(model.parameters(), lr=0.1), loss=loss)
+
+    model, loss, own = made()
+    model.state = (torch.ones(2), torch.zeros(2))
+    loss.state, loss.training = 5, 6
+    loss.window.extend([1.0, np.float32(2.0)])
+    kept = own.capture()
+    model, loss, own = made()
+    own.restore(*kept)
+    assert isinstance(model.state, tuple)
+    assert torch.equal(model.state[0], torch.ones(2))
+    assert (loss.state, loss.training, loss.window) == (5, 6, deque([1.0, 2.0], 3))
+
+
+def test_what_no_checkpoint_can_hold_is_named_where_it_changes() -> None:
+    model, loss = Stateful(), Loss()
+    own = Attributes(model, torch.optim.SGD(model.parameters(), lr=0.1), loss=loss)
+    assert own.lost() == []
+    loss.stat, loss.other = object(), object()  # type: ignore[attr-defined]
+    assert own.lost() == ["loss.stat", "loss.other"]
+
+
+def test_all_is_put_back_but_for_what_can_not_be_kept() -> None:
+    model, loss = Stateful(), Loss()
+    own = Attributes(model, torch.optim.SGD(model.parameters(), lr=0.1), loss=loss)
+    loss.state, loss.added = 5, 1  # type: ignore[attr-defined]
+    loss.window.append(1)
+    own.put_back()
+    assert loss.state == 0
+    assert not loss.window
+    assert not hasattr(loss, "added")

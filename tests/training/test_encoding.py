@@ -1,5 +1,7 @@
+import enum
 import json
 import math
+from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 
 import numpy as np
 import pytest
@@ -10,6 +12,13 @@ from hypothesis import strategies as st
 from hotlap.errors import InputError
 from hotlap.training.encoding import decode, encode, same_values
 
+Point = namedtuple("Point", "x y")
+
+
+class Colour(enum.IntEnum):
+    RED = 1
+
+
 LEAVES = st.one_of(
     st.none(),
     st.booleans(),
@@ -17,6 +26,9 @@ LEAVES = st.one_of(
     st.floats(),
     st.text(),
     st.binary(),
+    st.sampled_from(
+        [np.float32(0.1), np.float64(0.1), np.int64(2**60), np.uint8(3), np.bool_(True), np.float32("nan")]
+    ),
     st.sampled_from([torch.tensor([1.5, math.nan]), torch.tensor(3), np.arange(4.0), torch.zeros(0, 2)]),
 )
 NESTED = st.recursive(
@@ -24,6 +36,13 @@ NESTED = st.recursive(
     lambda inner: st.one_of(
         st.lists(inner),
         st.lists(inner).map(tuple),
+        st.lists(inner).map(lambda items: deque(items, 5)),
+        st.sets(st.integers() | st.text()),
+        st.frozensets(st.tuples(st.integers(), st.booleans())),
+        st.dictionaries(st.text(), inner).map(lambda items: defaultdict(int, items)),
+        st.dictionaries(st.text(), inner).map(lambda items: defaultdict(None, items)),
+        st.dictionaries(st.text(), inner).map(OrderedDict),
+        st.dictionaries(st.text() | st.integers(), st.integers()).map(Counter),
         st.dictionaries(st.one_of(st.text(), st.integers(), st.tuples(st.integers(), st.text())), inner),
     ),
     max_leaves=12,
@@ -35,10 +54,15 @@ def alike(one: object, other: object) -> bool:
         return isinstance(other, torch.Tensor) and same_values(one, other)
     if isinstance(one, np.ndarray):
         return isinstance(other, np.ndarray) and one.dtype == other.dtype and np.array_equal(one, other)
+    if isinstance(one, deque):
+        return isinstance(other, deque) and one.maxlen == other.maxlen and alike(list(one), list(other))
+    if isinstance(one, defaultdict):
+        same = isinstance(other, defaultdict) and one.default_factory is other.default_factory
+        return same and alike(dict(one), dict(other))
     if isinstance(one, list | tuple):
         return type(one) is type(other) and len(one) == len(other) and all(map(alike, one, other))
     if isinstance(one, dict):
-        return isinstance(other, dict) and list(one) == list(other) and all(alike(one[key], other[key]) for key in one)
+        return type(one) is type(other) and list(one) == list(other) and all(alike(one[key], other[key]) for key in one)
     return type(one) is type(other) and (one == other or (one != one and other != other))
 
 
@@ -53,7 +77,10 @@ def test_what_is_encoded_comes_back_through_json(value: object) -> None:
     "value",
     [
         object(),
-        {1, 2},
+        defaultdict(lambda: 0),
+        Point(1, 2),
+        Colour.RED,
+        np.longdouble(1),
         torch.eye(2).to_sparse(),
         [lambda: None],
         torch.zeros(2, dtype=torch.complex128),

@@ -708,3 +708,84 @@ def test_slow_steps_of_the_own_set_up_are_timed_once(tmp_path: Path, monkeypatch
         steps.clear()
         assert isinstance(run.median_step_ms(loaded, Settings(batch_size=16), Processes("cpu")), float)
         assert len(steps) == count
+
+
+GROUPS = """
+import dataclasses
+import numpy as np
+def optimizer(parameters):
+    found = torch.optim.SGD(parameters, lr=0.1)
+    found.param_groups[0].update(CHANGES)
+    return found
+workload = dataclasses.replace(workload, optimizer=optimizer)
+"""
+
+
+def test_what_a_group_holds_is_kept_or_refused_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"lr": "np.float32(0.1)", "noise": "np.int64(3)"}
+    changes = "{" + ", ".join(f"'{name}': {value}" for name, value in given.items()) + "}"
+    target = trainable.write(tmp_path, "rows", add=GROUPS.replace("CHANGES", changes))
+    stopped(target, tmp_path / "out", monkeypatch, 12, {"epochs": 2})
+    hotlap.train(target, out=tmp_path / "out", resume=True, **GIVEN)
+    hotlap.train(target, out=tmp_path / "whole", settings={"epochs": 2}, **GIVEN)
+    found, whole = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("out", "whole"))
+    assert found == whole
+    other = trainable.write(tmp_path, "rows", add=GROUPS.replace("CHANGES", "{'rule': lambda step: 1}"))
+    with pytest.raises(WorkloadError, match="`optimizer` keeps 'rule', which no checkpoint can hold: a function"):
+        hotlap.train(other, out=tmp_path / "other", **GIVEN)
+    assert not (tmp_path / "other").exists()
+
+
+BUFFERS = """
+import dataclasses
+class Cached(nn.Linear):
+    def __init__(self):
+        super().__init__(6, 3)
+        self.register_buffer("cache", None)
+        self.register_buffer("scale", torch.ones(1, 3).expand(2, 3))
+    def forward(self, rows):
+        if self.cache is None:
+            self.cache = torch.full((3,), 0.5)
+        return super().forward(rows) * self.cache * self.scale[0]
+workload = dataclasses.replace(workload, model=Cached)
+"""
+
+
+def test_buffers_that_come_late_or_share_memory_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = trainable.write(tmp_path, "rows", add=BUFFERS)
+    stopped(target, tmp_path / "out", monkeypatch, 12, {"epochs": 2})
+    hotlap.train(target, out=tmp_path / "out", resume=True, **GIVEN)
+    hotlap.train(target, out=tmp_path / "whole", settings={"epochs": 2}, **GIVEN)
+    found, whole = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("out", "whole"))
+    assert found == whole
+    hotlap.train(f"{target}@{tmp_path / 'out'}", out=tmp_path / "further", settings={"epochs": 1}, **GIVEN)
+
+
+SPARSE = """
+import dataclasses
+class Looked(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table, self.head = nn.Embedding(4, 6, sparse=True), nn.Linear(6, 3)
+    def forward(self, rows):
+        return self.head(self.table((rows[:, 0] > 0).long()))
+class Root(torch.autograd.Function):
+    @staticmethod
+    def forward(context, value):
+        return value
+    @staticmethod
+    def backward(context, gradient):
+        return gradient * float("nan")
+workload = dataclasses.replace(
+    workload, model=Looked, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
+    loss=lambda outputs, labels: functional.cross_entropy(Root.apply(outputs), labels),
+)
+"""
+
+
+def test_nan_gradients_of_a_sparse_embedding_are_told(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows", add=SPARSE)
+    with pytest.raises(TrainingStopped, match=r"the gradients are NaN in step 1 .*, first in layer 'head'"):
+        hotlap.train(target, out=tmp_path / "out", **GIVEN)

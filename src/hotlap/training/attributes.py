@@ -51,6 +51,8 @@ class Attributes:
                 f"the workload's `{others.left.partition('.')[0]}` reaches so many objects that those from "
                 f"{others.left} on were not looked at: what it changes in them a run that goes on begins anew",
             )
+        self._found = {id(owner) for owner in self._owners.values()}
+        self._marks = dict(self._not_kept())
         self._had = {place: frozenset(values_of(owner)) for place, owner in self._owners.items()}
         self._first = {place: copy.deepcopy(encoded) for place, encoded in self._now()}
 
@@ -61,6 +63,25 @@ class Attributes:
     def changed_by_passes(self) -> bool:
         """Whether any has changed that forward passes and the loss change, not the optimizer."""
         return any(not place.startswith(f"{_OPTIMIZER}.") for place in self._changed())
+
+    def lost(self) -> list[str]:
+        """The places of what has changed and no checkpoint can hold."""
+        return [place for place, mark in self._not_kept() if self._marks.get(place) != mark]
+
+    def _not_kept(self) -> Iterator[tuple[str, Any]]:
+        """What no checkpoint can hold, by its place, with what tells that it is another: values that are replaced, grow
+        or shrink. Functions, modules and what the optimizer or a loader has in other ways are none.
+        """
+        import torch
+
+        known = (torch.nn.Module, torch.nn.Parameter, torch.optim.Optimizer, torch.Generator)
+        for place, owner in self._owners.items():
+            for name, value in _plain(owner).items():
+                if isinstance(value, known) or callable(value) or id(value) in self._found:
+                    continue
+                if _encoded(value, "") is None and not _holds_parameters(value):
+                    size = len(value) if hasattr(value, "__len__") else None
+                    yield f"{place}.{name}", (id(value), size, getattr(value, "_version", None))
 
     def capture(self) -> tuple[Json, Mapping[str, torch.Tensor]]:
         """What has changed, as a checkpoint holds it."""
@@ -115,9 +136,8 @@ class Attributes:
     def _now(self) -> Iterator[tuple[str, _Encoded]]:
         import torch
 
-        known = OF_OPTIMIZERS | vars(torch.nn.Module()).keys()
         for place, owner in self._owners.items():
-            values = {name: value for name, value in values_of(owner).items() if name not in known}
+            values = _plain(owner)
             if isinstance(owner, torch.nn.Module):
                 # Only the model's state_dict is kept in other ways.
                 of_model = place.startswith("model.")
@@ -142,14 +162,32 @@ def _encoded(value: Any, prefix: str) -> _Encoded | None:
 
     if isinstance(value, torch.nn.Parameter) or (isinstance(value, torch.Tensor) and value.numel() > _MOST_NUMBERS):
         return None
-    if isinstance(value, list | tuple | dict) and any(
-        isinstance(one, torch.nn.Parameter) for one in (value.values() if isinstance(value, dict) else value)
-    ):
+    if _holds_parameters(value):
         return None
     try:
         return encode(value, prefix)
     except InputError:
         return None
+
+
+def _plain(owner: Any) -> dict[str, Any]:
+    """The values that an owner holds, but for what torch's classes keep in their own ways."""
+    import torch
+
+    known: set[str] = set()
+    if isinstance(owner, torch.optim.Optimizer):
+        known |= OF_OPTIMIZERS
+    if isinstance(owner, torch.nn.Module):
+        known |= vars(torch.nn.Module()).keys()
+    return {name: value for name, value in values_of(owner).items() if name not in known}
+
+
+def _holds_parameters(value: Any) -> bool:
+    import torch
+
+    if not isinstance(value, list | tuple | dict):
+        return False
+    return any(isinstance(one, torch.nn.Parameter) for one in (value.values() if isinstance(value, dict) else value))
 
 
 def _same(one: _Encoded, other: _Encoded | None) -> bool:

@@ -19,6 +19,7 @@ from hotlap.core import Json
 from hotlap.errors import OutputError, WorkloadError
 from hotlap.search.folder import write_whole, written_whole
 from hotlap.training.processes import put
+from hotlap.workload.opened import fill_empty_buffers
 
 if TYPE_CHECKING:
     import torch
@@ -59,8 +60,9 @@ def save(folder: Path, checkpoint: Checkpoint, *, kind: str = "step", keep_best:
     with _written(path, checkpoint.tensors) as temporary, temporary.open("rb") as file:
         digest, size = hashlib.file_digest(file, "sha256").hexdigest(), temporary.stat().st_size
     body = {"step": checkpoint.step, "state": checkpoint.state, "bytes": size, "sha256": digest}
-    text = json.dumps(body, sort_keys=True)
-    outer = json.dumps({"sha256": _digest(text.encode()), "checkpoint": body}, sort_keys=True)
+    # The keys stay in their order, which dicts of the user's own have too.
+    text = json.dumps(body)
+    outer = json.dumps({"sha256": _digest(text.encode()), "checkpoint": body})
     write_whole(path.with_suffix(".json"), outer.encode())
     if kind == "step":
         _prune(folder, checkpoint.step, keep_best)
@@ -140,7 +142,7 @@ def load(path: Path) -> Checkpoint | Damaged:
     try:
         outer = json.loads(path.read_bytes())
         body = outer["checkpoint"]
-        if _digest(json.dumps(body, sort_keys=True).encode()) != outer["sha256"]:
+        if _digest(json.dumps(body).encode()) != outer["sha256"]:
             return Damaged(path=path, reason="its digest is another than when it was written")
         data = path.with_suffix(".safetensors").read_bytes()
     except OSError as error:
@@ -168,6 +170,7 @@ def model_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def load_model(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
     """Bring back what `model_tensors` gave, in place. Raises OutputError where it does not fit this model."""
+    fill_empty_buffers(model, tensors)
     own = model_tensors(model)
     wrong = set(own) ^ set(tensors) or {name for name, value in own.items() if value.shape != tensors[name].shape}
     if wrong:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +14,19 @@ from hotlap.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-_MARK = "hotlap:"
+_MARK, _WITH_DEFAULT = "hotlap:", "dict of "
+_DICTS: dict[str, Any] = {"OrderedDict": OrderedDict, "Counter": Counter}
+_FACTORIES = {"None": None, **{kind.__name__: kind for kind in (int, float, bool, str, list, dict, set, tuple)}}
+"""What a defaultdict may make new values with."""
+_MOST_BYTES = 8
+"""Of a NumPy number that Python's are as exact as."""
 
 
 def encode(value: Any, prefix: str) -> tuple[Json, dict[str, torch.Tensor]]:
     """`value` as JSON, and the tensors in it by name, which all begin with `prefix`.
 
-    Takes None, bool, int, float, str, bytes, dense tensors and NumPy arrays, none of complex128, and lists,
-    tuples and dicts of them. Raises InputError for anything else.
+    Takes None, bool, int, float, str, bytes, dense tensors, NumPy arrays and numbers, none of complex128, and lists,
+    tuples, sets, deques and dicts of them, collections' own among them. Raises InputError for anything else.
     """
     tensors: dict[str, torch.Tensor] = {}
     return _encode(value, prefix, tensors), tensors
@@ -44,6 +50,8 @@ def decode(value: Json, tensors: Mapping[str, torch.Tensor]) -> Any:
     kind = next(iter(value), "")
     if not kind.startswith(_MARK):
         return {key: decode(item, tensors) for key, item in value.items()}
+    import numpy as np
+
     content = value[kind]
     match kind.removeprefix(_MARK):
         case "tensor":
@@ -54,9 +62,22 @@ def decode(value: Json, tensors: Mapping[str, torch.Tensor]) -> Any:
             return base64.b64decode(content)
         case "float":
             return float(content)
+        case "number":
+            return np.dtype(content[0]).type(decode(content[1], tensors))
         case "tuple":
             return tuple(decode(item, tensors) for item in content)
-    return {decode(key, tensors): decode(item, tensors) for key, item in content}
+        case "set":
+            return {decode(item, tensors) for item in content}
+        case "frozenset":
+            return frozenset(decode(item, tensors) for item in content)
+        case "deque":
+            return deque((decode(item, tensors) for item in content[1]), content[0])
+    found = {decode(key, tensors): decode(item, tensors) for key, item in content}
+    name = kind.removeprefix(_MARK)
+    if name in _DICTS:
+        return _DICTS[name](found)
+    factory = name.removeprefix(_WITH_DEFAULT)
+    return found if factory == name else defaultdict(_FACTORIES[factory], found)
 
 
 def same_values(one: torch.Tensor, other: torch.Tensor) -> bool:
@@ -70,9 +91,11 @@ def _encode(value: Any, prefix: str, tensors: dict[str, torch.Tensor]) -> Json:
     import numpy as np
     import torch
 
-    if value is None or isinstance(value, bool | int | str):
+    if value is None or type(value) in (bool, int, str):
         return value
-    if isinstance(value, float):
+    if isinstance(value, np.bool_ | np.integer | np.floating) and value.dtype.itemsize <= _MOST_BYTES:
+        return {f"{_MARK}number": [value.dtype.str, _encode(value.item(), prefix, tensors)]}
+    if type(value) is float:
         return value if math.isfinite(value) else {f"{_MARK}float": repr(value)}
     if isinstance(value, bytes):
         return {f"{_MARK}bytes": base64.b64encode(value).decode()}
@@ -90,14 +113,31 @@ def _encode(value: Any, prefix: str, tensors: dict[str, torch.Tensor]) -> Json:
         return {f"{_MARK}array": name}
     if isinstance(value, list):
         return [_encode(item, prefix, tensors) for item in value]
-    if isinstance(value, tuple):
+    if type(value) in (tuple, torch.Size):
         return {f"{_MARK}tuple": [_encode(item, prefix, tensors) for item in value]}
+    if isinstance(value, set | frozenset):
+        return {f"{_MARK}{type(value).__name__}": [_encode(item, prefix, tensors) for item in value]}
+    if isinstance(value, deque):
+        return {f"{_MARK}deque": [value.maxlen, [_encode(item, prefix, tensors) for item in value]]}
     if isinstance(value, Mapping):
+        name = _name_of(value)
+        if name != "dict":
+            pairs = [[_encode(key, prefix, tensors), _encode(item, prefix, tensors)] for key, item in value.items()]
+            return {f"{_MARK}{name}": pairs}
         if all(isinstance(key, str) for key in value) and not any(key.startswith(_MARK) for key in value):
             return {key: _encode(item, prefix, tensors) for key, item in value.items()}
         pairs = [[_encode(key, prefix, tensors), _encode(item, prefix, tensors)] for key, item in value.items()]
         return {f"{_MARK}dict": pairs}
     raise InputError(f"a {type(value).__name__} can't be kept without pickling it")
+
+
+def _name_of(value: Mapping[Any, Any]) -> str:
+    if type(value) is defaultdict:
+        name = getattr(value.default_factory, "__name__", "None")
+        if _FACTORIES.get(name, _MARK) is not value.default_factory:
+            raise InputError(f"a defaultdict of {name} can't be kept without pickling it")
+        return f"{_WITH_DEFAULT}{name}"
+    return type(value).__name__ if type(value) in _DICTS.values() else "dict"
 
 
 def _held(tensor: torch.Tensor) -> torch.Tensor:

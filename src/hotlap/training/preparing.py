@@ -11,7 +11,7 @@ from hotlap.training import heap, recompute
 from hotlap.training.owners import hooks_of, owners_of
 from hotlap.training.seeding import seed_generators
 from hotlap.training.settings import Settings
-from hotlap.workload.opened import load_weights
+from hotlap.workload.opened import load_weights, separate_buffers
 from hotlap.workload.target import Loaded
 from hotlap.workload.user_code import running
 from hotlap.workload.workload import Workload
@@ -39,6 +39,7 @@ def prepare_model(loaded: Loaded, settings: Settings, *, beside: torch.nn.Module
     seed_generators(settings.seed, "model")
     with running("model"):
         model = loaded.workload.model()
+    separate_buffers(model)
     if loaded.weights:
         load_weights(model, loaded)
     if not any(parameter.requires_grad for parameter in model.parameters()):

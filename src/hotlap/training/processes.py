@@ -226,4 +226,7 @@ def all_finite(tensors: Sequence[torch.Tensor]) -> bool:
     """Whether no number in any of them is NaN or infinite (whole numbers never are)."""
     import torch
 
-    return all(bool(torch.isfinite(value).all()) for value in tensors if value.is_floating_point())
+    numbers = (value for value in tensors if value.is_floating_point() or value.is_complex())
+    # Of a sparse one (a gradient of nn.Embedding(sparse=True)) it is the values.
+    dense = (value.coalesce().values() if value.is_sparse else value for value in numbers)
+    return all(bool(torch.isfinite(value).all()) for value in dense)

@@ -95,6 +95,7 @@ def train_model(
         try:
             opened = parts.opened  # The model that was only looked at may go.
             checkpoint.check_kinds(parts.model)
+            state.check_optimizer(parts.model, parts.optimizer)
             check_at_once(parts)
             warnings += [*preparing.cutting_warnings(parts.model, settings, processes.world), *parts.source.warnings]
             warnings += [*preparing.optimizer_warnings(parts.optimizer), *parts.attributes.warnings]
@@ -326,12 +327,19 @@ def _first_score(parts: Parts) -> float | None:
 
 
 def _not_in_weights(parts: Parts) -> list[str]:
-    names = parts.attributes.names()
+    lost, names = parts.attributes.lost(), parts.attributes.names()
+    told = []
+    if lost:
+        told.append(
+            f"training changes {', '.join(lost[:3])}{', ...' if lost[3:] else ''}, which no checkpoint can hold: a run "
+            "that goes on begins with it as it was at first; keep it as numbers, texts, tensors or collections of them"
+        )
     if not names:
-        return []
+        return told
     return [
+        *told,
         f"training changes the model's {', '.join(names[:3])}{', ...' if names[3:] else ''}, which its state_dict does "
-        f"not hold: a resumed run goes on with it, {WEIGHTS} is without it; register it as a buffer to keep it there"
+        f"not hold: a resumed run goes on with it, {WEIGHTS} is without it; register it as a buffer to keep it there",
     ]
 
 

@@ -93,11 +93,13 @@ def capture(
     `loader` is an iterable's own state. `failed`: the next step's numbers are not finite. Raises InputError where that
     state can't be kept without pickling it.
     """
+    import torch
+
     tensors = {_MODEL + name: whole(value) for name, value in checkpoint.model_tensors(model).items()}
     kept: dict[str, Any] = {}
     for name, parameter in trainable(model).items():
         for key, value in optimizer.state.get(parameter, {}).items():
-            if hasattr(value, "ndim"):
+            if isinstance(value, torch.Tensor):
                 tensors[f"{_OPTIMIZER}{name}:{key}"] = whole(value)
             else:
                 kept[f"{name}:{key}"] = value
@@ -124,16 +126,28 @@ def capture(
 
 
 def check_optimizer(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Raise WorkloadError where what the optimizer keeps for a parameter is nothing that a checkpoint can hold."""
-    for name, parameter in trainable(model).items():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            try:
-                encode(value, "") if not hasattr(value, "ndim") else None
-            except InputError as error:
-                raise WorkloadError(
-                    f"the workload's `optimizer` keeps {key!r} for {name!r}, which no checkpoint can hold: {error}; "
-                    "keep it as numbers, texts, tensors or lists of them"
-                ) from error
+    """Raise WorkloadError where what the optimizer keeps for a parameter, or what a group of it says, is nothing that a
+    checkpoint can hold.
+    """
+    import torch
+
+    kept = [
+        (f"{key!r} for {name!r}", value)
+        for name, parameter in trainable(model).items()
+        for key, value in optimizer.state.get(parameter, {}).items()
+        if not isinstance(value, torch.Tensor)
+    ]
+    for number, group in enumerate(optimizer.param_groups):
+        where = f" in its group {number + 1}" if len(optimizer.param_groups) > 1 else ""
+        kept += [(f"{key!r}{where}", value) for key, value in group.items() if key != "params"]
+    for what, value in kept:
+        try:
+            encode(value, "")
+        except InputError as error:
+            raise WorkloadError(
+                f"the workload's `optimizer` keeps {what}, which no checkpoint can hold: {error}; keep it as numbers, "
+                "texts, tensors or lists of them"
+            ) from error
 
 
 def restore(

@@ -149,6 +149,7 @@ def _build(loaded: Loaded) -> tuple[torch.nn.Module, bool, list[torch.nn.Paramet
     if not isinstance(model, torch.nn.Module):
         raise WorkloadError(f"the workload's `model` must give a torch.nn.Module; it gave a {type(model).__name__}")
     _check_no_lazy_layer(model)
+    separate_buffers(model)
     if loaded.weights:
         load_weights(model, loaded)
     was_training = any(module.training for module in model.modules())
@@ -168,13 +169,42 @@ def _check_no_lazy_layer(model: torch.nn.Module) -> None:
             )
 
 
+def fill_empty_buffers(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Give buffers that are None until a forward pass makes them what `tensors` has for them by name."""
+    for name in _empty_buffers(model) & tensors.keys():
+        owner, _, key = name.rpartition(".")
+        module = model.get_submodule(owner)
+        module._buffers[key] = tensors[name].to(next((one.device for one in model.parameters()), "cpu")).clone()
+
+
+def _empty_buffers(model: torch.nn.Module) -> set[str]:
+    return {
+        f"{name}.{key}" if name else key
+        for name, module in model.named_modules()
+        for key, buffer in module._buffers.items()
+        if buffer is None and key not in module._non_persistent_buffers_set
+    }
+
+
+def separate_buffers(model: torch.nn.Module) -> None:
+    """Give buffers whose numbers share memory (an expanded one) memory for each: nothing can be copied into them."""
+    for module in model.modules():
+        for key, buffer in module._buffers.items():
+            if buffer is not None and any(
+                step == 0 and size > 1 for step, size in zip(buffer.stride(), buffer.shape, strict=True)
+            ):
+                module._buffers[key] = buffer.contiguous()
+
+
 def load_weights(model: torch.nn.Module, loaded: Loaded) -> None:
     """Load the target's trained weights into `model`. Raises TargetError where they are damaged or do not fit."""
-    from safetensors import SafetensorError
+    from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_model
 
     assert loaded.weights is not None
     try:
+        with safe_open(loaded.weights, framework="pt") as file:
+            fill_empty_buffers(model, {name: file.get_tensor(name) for name in _empty_buffers(model) & {*file.keys()}})
         load_model(model, loaded.weights, strict=True)
     except SafetensorError as error:
         raise TargetError(f"{loaded.weights} is damaged: {error}") from error

@@ -202,8 +202,8 @@ def test_what_is_not_finite_in_one_process_ends_all(sharding: str, tmp_path: Pat
     assert "first in layer" in done.stderr, done.stderr
     assert "in another process's share" in done.stderr
     step = json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[-1])["step"]
-    assert f"in step {step + 1} (epoch 1, batch {step + 1}, examples" in done.stderr
-    assert list((tmp_path / "out" / "checkpoints").glob(f"step-{step:08d}.json"))
+    assert f"in step {step} (epoch 1, batch {step}, examples" in done.stderr
+    assert list((tmp_path / "out" / "checkpoints").glob(f"step-{step - 1:08d}.json"))
 
 
 @pytest.mark.exhaustive

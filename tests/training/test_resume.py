@@ -274,7 +274,7 @@ def killed_until_done(target: str, out: Path, settings: dict[str, Any], kills: i
                     time.sleep(0.005)
                 time.sleep(draw.uniform(0, 0.15))
                 found += process.poll() is None
-                os.kill(process.pid, signal.SIGKILL)
+                process.kill()  # None where it has ended meanwhile.
                 process.wait()
             else:
                 assert process.wait() == 0, process.stderr.read()

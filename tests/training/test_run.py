@@ -273,24 +273,23 @@ def test_an_optimizer_within_an_optimizer_is_warned_of(tmp_path: Path) -> None:
     assert ["works with another one in its 'inner'" in one for one in result["warnings"]] == [True]
 
 
-KEEPS_A_DEQUE = """
+KEEPS_AN_OBJECT = """
 import dataclasses
-from collections import deque
 class Past(torch.optim.SGD):
     def step(self, closure=None):
         super().step(closure)
         for parameter in self.param_groups[0]["params"]:
-            self.state[parameter].setdefault("past", deque())
+            self.state[parameter].setdefault("past", object())
 workload = dataclasses.replace(workload, optimizer=lambda parameters: Past(parameters, lr=0.1))
 """
 
 
 def test_what_an_optimizer_keeps_and_no_checkpoint_holds_is_told_at_the_first_step(tmp_path: Path) -> None:
     steps = []
-    sentence = r"`optimizer` keeps 'past' for 'layers.0.weight', which no checkpoint can hold: a deque can't be kept"
+    sentence = r"`optimizer` keeps 'past' for 'layers.0.weight', which no checkpoint can hold: an? object can't be kept"
     with pytest.raises(WorkloadError, match=sentence):
         hotlap.train(
-            trainable.write(tmp_path, "rows", add=KEEPS_A_DEQUE),
+            trainable.write(tmp_path, "rows", add=KEEPS_AN_OBJECT),
             out=tmp_path / "out",
             progress=lambda event: steps.append(event) if event["event"] == "step" else None,
             **GIVEN,
@@ -789,3 +788,40 @@ def test_nan_gradients_of_a_sparse_embedding_are_told(tmp_path: Path) -> None:
     target = trainable.write(tmp_path, "rows", add=SPARSE)
     with pytest.raises(TrainingStopped, match=r"the gradients are NaN in step 1 .*, first in layer 'head'"):
         hotlap.train(target, out=tmp_path / "out", **GIVEN)
+
+
+LAST_IS_NAN = """
+import dataclasses
+class Spoils(torch.optim.SGD):
+    def step(self, closure=None):
+        super().step()
+        self.taken = getattr(self, "taken", 0) + 1
+        if self.taken == LAST:
+            with torch.no_grad():
+                self.param_groups[0]["params"][0].fill_(float("nan"))
+workload = dataclasses.replace(workload, optimizer=lambda parameters: Spoils(parameters, lr=0.1))
+"""
+
+
+def test_weights_that_the_last_step_spoils_are_no_result(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows", add=LAST_IS_NAN.replace("LAST", "20"))
+    out = tmp_path / "out"
+    words = r"^the last step \(step 20\) left the weight 'layers\.\S+' NaN or infinite; .* goes back to step 10"
+    with pytest.raises(TrainingStopped, match=words):
+        hotlap.train(target, out=out, settings={"epochs": 2, "checkpoint_seconds": 1000}, **GIVEN)
+    assert not (out / "model.safetensors").exists()
+    with pytest.raises(TrainingStopped, match="step 20"):
+        hotlap.train(target, out=out, resume=True, **GIVEN)
+
+
+def test_best_weights_that_are_damaged_are_told_and_looked_for_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, out = trainable.write(tmp_path, "rows"), tmp_path / "out"
+    stopped(target, out, monkeypatch, 15, {"epochs": 3, "early_stop": 3})
+    best = next((out / "checkpoints").glob("best-*.safetensors"))
+    best.write_bytes(best.read_bytes()[:-1] + b"!")
+    result = hotlap.train(target, out=out, resume=True, **GIVEN)
+    told = "the best weights so far, of step 10, are lost (its digest is another than when it was written)"
+    assert any(warning.startswith(told) for warning in result["warnings"])
+    assert (out / "model.safetensors").exists()

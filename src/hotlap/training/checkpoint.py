@@ -154,6 +154,12 @@ def load(path: Path) -> Checkpoint | Damaged:
     return Checkpoint(step=body["step"], tensors=deserialized(data), state=body["state"])
 
 
+def why_no_best(folder: Path, step: int) -> str | None:
+    """What is wrong with the checkpoint of the best score, of that step; None where it is whole."""
+    found = load(folder / f"best-{step:08d}.json")
+    return found.reason if isinstance(found, Damaged) else None
+
+
 def load_best(folder: Path, step: int) -> Checkpoint:
     """The checkpoint of the best score, of that step. Raises OutputError where it is damaged."""
     found = load(folder / f"best-{step:08d}.json")

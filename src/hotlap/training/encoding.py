@@ -51,11 +51,14 @@ def decode(value: Json, tensors: Mapping[str, torch.Tensor]) -> Any:
     if not kind.startswith(_MARK):
         return {key: decode(item, tensors) for key, item in value.items()}
     import numpy as np
+    import torch
 
     content = value[kind]
     match kind.removeprefix(_MARK):
         case "tensor":
             return tensors[content]
+        case "tensor on":
+            return tensors[content[0]].to(content[1] if torch.cuda.is_available() else "cpu")
         case "array":
             return tensors[content].numpy()
         case "bytes":
@@ -105,7 +108,8 @@ def _encode(value: Any, prefix: str, tensors: dict[str, torch.Tensor]) -> Json:
             if value.layout != torch.strided:
                 raise InputError(f"a tensor of layout {value.layout} can't be kept; keep it dense")
             tensors[name] = _held(value.detach().cpu())
-            return {f"{_MARK}tensor": name}
+            device = value.device.type
+            return {f"{_MARK}tensor": name} if device == "cpu" else {f"{_MARK}tensor on": [name, device]}
         try:
             tensors[name] = _held(torch.from_numpy(np.ascontiguousarray(value)))
         except TypeError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -155,7 +155,7 @@ class Loop:
             except OutputError as error:
                 kept = f"the state before it was not kept: {error}"
             try:
-                self._note_failure(window, sentence)
+                self._note_failure(window.epoch + 1, self.position.step + 1, sentence)
                 way_on = self._way_on(sentence)
             except OutputError:
                 way_on = _START_OVER
@@ -166,7 +166,7 @@ class Loop:
         parts = self._parts
         # What is kept takes all of them, where they share the weights.
         (changed,) = parts.processes.sums(float(not self._buffers.put_back() or parts.attributes.changed_by_passes()))
-        tensors = [whole(value) for value in checkpoint.model_tensors(parts.model).values()]
+        tensors = [whole(one.detach()) for one in parts.model.parameters()]
         if not changed and all_finite(tensors) and not parts.source.ahead:
             self._save(failed=True)
             parts.processes.wait()
@@ -175,11 +175,11 @@ class Loop:
             return "there was no checkpoint before it"
         return f"the last checkpoint before it is kept in {parts.checkpoints}"
 
-    def _note_failure(self, window: Window, sentence: str) -> None:
+    def _note_failure(self, epoch: int, step: int, sentence: str) -> None:
         """Have the metrics end with it: a resumed run then knows, whatever state was kept."""
         records = self._parts.records
         if records is not None:
-            records.add({"step": self.position.step + 1, "epoch": window.epoch + 1, FAILURE: sentence})
+            records.add({"step": step, "epoch": epoch, FAILURE: sentence})
 
     def _way_on(self, sentence: str) -> str:
         """What can help. A change of settings needs steps before the one that failed, to matter."""
@@ -250,6 +250,18 @@ class Loop:
         if left:
             raise Interrupted
         return score  # type: ignore[no-any-return]
+
+    def check_result(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Raise TrainingStopped where the weights that would be kept are not finite: no step came after, to tell."""
+        # A buffer may be infinite: a mask.
+        named = ((name, tensors[name]) for name, _ in self._parts.model.named_parameters())
+        bad = next((name for name, value in named if not all_finite([value])), None)
+        if bad is None:
+            return
+        step = self.position.step
+        sentence = f"the last step (step {step}) left the weight {bad!r} NaN or infinite"
+        self._note_failure(self.position.epoch, step, sentence)
+        raise TrainingStopped(f"{sentence}; {self._way_on(sentence)}")
 
     def score_of_result(self) -> float | None:
         """The score on examples that chose nothing: all of them, unless a stop was chosen on some."""

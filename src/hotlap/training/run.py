@@ -100,7 +100,7 @@ def train_model(
             warnings += [*preparing.cutting_warnings(parts.model, settings, processes.world), *parts.source.warnings]
             warnings += [*preparing.optimizer_warnings(parts.optimizer), *parts.attributes.warnings]
             steps_of(parts.source, settings)
-            position = _restore(parts, kept) if kept else Position(first_score=_first_score(parts))
+            position = _restore(parts, kept, warnings) if kept else Position(first_score=_first_score(parts))
             preparing.compile_model(parts.model, settings)
             processes.wait()  # All of them have read the checkpoints, and nothing more can be refused.
             if processes.writes:
@@ -118,6 +118,7 @@ def train_model(
             score = loop.score_of_result()
             warnings += _not_in_weights(parts)
             tensors = {name: whole(value) for name, value in checkpoint.model_tensors(parts.model).items()}
+            loop.check_result(tensors)
             if processes.writes:
                 checkpoint.write_weights(folder / WEIGHTS, tensors)
             finished = True
@@ -293,7 +294,7 @@ def _before_failure(folder: Path, last: checkpoint.Checkpoint) -> int | None:
     return last.step if last.state.get("failed") else None
 
 
-def _restore(parts: Parts, kept: checkpoint.Checkpoint) -> Position:
+def _restore(parts: Parts, kept: checkpoint.Checkpoint, warnings: list[str]) -> Position:
     position, loader = state.restore(
         kept,
         parts.model,
@@ -310,6 +311,12 @@ def _restore(parts: Parts, kept: checkpoint.Checkpoint) -> Position:
             "--force"
         )
     best = position.best if parts.settings.early_stop is not None else None
+    reason = checkpoint.why_no_best(parts.checkpoints, best.step) if best else None
+    if best and reason:
+        warnings.append(
+            f"the best weights so far, of step {best.step}, are lost ({reason}): the best from here on count"
+        )
+        best = None
     done = position.epoch >= epochs or waited_enough(best, position.epoch - 1, parts.settings)
     position = replace(position, best=best, done=done and not position.window)
     if loader is not None and isinstance(parts.source, BatchesSource):

@@ -14,7 +14,7 @@ from hotlap.training.averaging import Average
 from hotlap.training.checkpoint import Checkpoint
 from hotlap.training.encoding import can_be_kept, decode, encode
 from hotlap.training.preparing import to_device_of, trainable
-from hotlap.training.processes import put, whole
+from hotlap.training.processes import all_finite, put, whole
 
 if TYPE_CHECKING:
     import torch
@@ -110,6 +110,7 @@ def capture(
     groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     optimizer_json, optimizer_tensors = encode({"groups": groups, "state": kept, "others": others}, _VALUES)
     attributes_json, attributes_tensors = attributes.capture()
+    weights = [tensors[_MODEL + name] for name in trainable(model)]  # A buffer may be infinite: a mask.
     state = {
         "position": asdict(position),
         "best": asdict(position.best) if position.best else None,
@@ -118,7 +119,7 @@ def capture(
         "scaler": scaler.state_dict() if scaler is not None else None,
         "loader": loader_json,
         "examples": examples,
-        "sound": not failed and not position.worse,
+        "sound": not failed and not position.worse and all_finite(weights),
         "failed": failed,
     }
     tensors |= {**loader_tensors, **optimizer_tensors, **attributes_tensors}

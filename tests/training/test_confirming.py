@@ -12,7 +12,7 @@ import trainable
 
 from hotlap.core import Start
 from hotlap.training.bench import Bench
-from hotlap.training.confirming import Costs, Found, kept_for_confirming, settle, starts_wanted
+from hotlap.training.confirming import Costs, Found, Unconfirmed, kept_for_confirming, settle, starts_wanted
 from hotlap.training.settings import Settings
 
 
@@ -85,3 +85,33 @@ def test_where_the_best_fails_the_one_before_it_is_confirmed(tmp_path: Path) -> 
     late = settle(replace(bench, deadline=0.0), found, no_images, no_layers)
     assert len(phases) == 3
     assert "layout=channels_last" in late.dropped_because
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_interrupt_ends_the_confirmation_with_what_there_is(times: int, tmp_path: Path) -> None:
+    phases: list[str] = []
+
+    def tell(event: Any) -> None:
+        phases.append(event["phase"])
+        if event["phase"].endswith("start 2") and phases.count(event["phase"]) <= times:
+            raise KeyboardInterrupt
+
+    bench = Bench(
+        target=trainable.write(tmp_path, "rows"), study={}, memory_limit=None, work=tmp_path,
+        deadline=time.monotonic() + 3600, compiler=False, other_batch_sizes=False, tell=tell,
+    )  # fmt: skip
+    own = Settings(threads=1, batch_size=16)
+    found = Found(
+        baseline=own, best=own, rows=[], noise_floor=0.5, starts=(), speedup=None, baseline_ms=1.0, baseline_held={},
+        best_held={},
+    )  # fmt: skip
+    if times == 1:
+        settled = settle(bench, found, replace(own, foreach=True))
+        assert phases[-1].endswith("start 4")
+        assert settled.dropped_because == "together with the others it was not confirmed as faster"
+    else:
+        with pytest.raises(Unconfirmed) as caught:
+            settle(bench, found, replace(own, foreach=True))
+        assert caught.value.found.best == own
+        assert caught.value.found.dropped_because == "interrupted before it was confirmed"

@@ -13,9 +13,10 @@ import trainable
 
 from hotlap.core import Json
 from hotlap.errors import LoaderDied
-from hotlap.training import proof_runs, proof_trial
+from hotlap.training import proof_details, proof_runs, proof_trial
 from hotlap.training.proof import LOSS_MARGIN
-from hotlap.training.proof_trial import Kind, Plan, Side, Trial, details, judge_in_turn
+from hotlap.training.proof_details import details
+from hotlap.training.proof_trial import Kind, Plan, Side, Trial, judge_in_turn
 from hotlap.training.settings import Settings
 
 OWN = Settings(batch_size=16, epochs=16, threads=1)
@@ -80,7 +81,7 @@ def test_full_trainings_compare_scores(tmp_path: Path) -> None:
     worse = side(tmp_path, "a lost learning rate", ADAM.format(rate=1e-5))
     trials = judge_in_turn(own, [worse, side(tmp_path, "a loader process", "", workers=1)], plan)
     assert [trial.passed for trial in trials] == [False, True]
-    assert "its score is lower by 0.0000, at most 0.0000 (95%), where 0.1000 is allowed" in trials[1].reason
+    assert trials[1].reason == "the same numbers, to the last bit, in 5 pairs of trainings"
     row = details(trials, plan, own)["trials"][1]
     assert row["own_scores"] == row["tuned_scores"]
     assert all(row["seconds_to_the_own_score"]["tuned"])
@@ -152,7 +153,7 @@ def test_own_losses_that_nothing_can_be_judged_by(tmp_path: Path, kind: Kind, la
     own = [{"losses": np.linspace(1.0, -1.0, 20), "examples": np.full(20, 16), "score": None}]
     own[0]["losses"][-1] = last
     with pytest.raises(proof_trial._NoJudgement) as raised:
-        proof_trial._judge(own, own, planned(tmp_path, kind), 1)
+        proof_trial._judge(own, [{**one, "losses": 1.01 * one["losses"]} for one in own], planned(tmp_path, kind), 1)
     assert str(raised.value).endswith(reason)
 
 
@@ -164,7 +165,7 @@ BELOW_0 = (
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_losses_that_leave_no_ratio_are_told_after_one_pair(tmp_path: Path) -> None:
-    own, tuned = (side(tmp_path, name, BELOW_0, epochs=1) for name in ("own", "tuned"))
+    own, tuned = (side(tmp_path, one, BELOW_0, epochs=1, precision=one) for one in ("fp32", "bf16"))
     (trial,) = judge_in_turn(own, [tuned], planned(tmp_path, "full"))
     assert "give the workload `evaluation` and `score`" in trial.reason
     assert len(trial.own) == len(trial.tuned) == 1
@@ -198,7 +199,8 @@ def test_a_seed_that_changes_nothing_is_no_repetition(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_seeds_that_change_nothing_are_told_after_two(tmp_path: Path) -> None:
     target = trainable.write(tmp_path, "tokens")
-    own, tuned = (Side(name=name, target=target, settings=WHOLE, ms=1, rows_a_step=3) for name in ("own", "tuned"))
+    sides = [replace(WHOLE, precision=one) for one in ("fp32", "bf16")]
+    own, tuned = (Side(name=one.precision, target=target, settings=one, ms=1, rows_a_step=3) for one in sides)
     (trial,) = judge_in_turn(own, [tuned], planned(tmp_path))
     assert trial.judged is None
     assert "the seed changes nothing" in trial.reason
@@ -248,8 +250,24 @@ def test_a_speedup_to_the_own_score_needs_every_seed(tmp_path: Path) -> None:
 
     own, tuned = (scored(0.5, 0.8, 0.9), scored(0.5, 0.8, 0.8)), (scored(0.5, 0.9, 0.9), scored(0.8, 0.8, 0.8))
     trial = Trial(name="tuned", settings=OWN, judged=None, reason="", own=own, tuned=tuned)
-    assert proof_trial._scores(trial)["speedup_to_the_own_score"] == pytest.approx(3**0.5)
+    assert proof_details._scores(trial)["speedup_to_the_own_score"] == pytest.approx(3**0.5)
     trial = replace(trial, tuned=(scored(0.5, 0.9, 0.9), scored(0.5, 0.6, 0.7)))
-    row = proof_trial._scores(trial)
+    row = proof_details._scores(trial)
     assert row["seconds_to_the_own_score"]["tuned"] == [2.0, None]
     assert row["speedup_to_the_own_score"] is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["short", "full"])
+def test_the_same_numbers_pass_however_little_is_learnt(kind: Kind, tmp_path: Path) -> None:
+    rate = ADAM.format(rate=1e-9)
+    own, tuned = side(tmp_path, "own", rate), side(tmp_path, "a loader process", rate, workers=1)
+    plan = replace(planned(tmp_path, kind), margin=None)
+    (trial,) = judge_in_turn(own, [tuned], plan)
+    assert trial.passed, trial.reason
+    assert trial.reason == "the same numbers, to the last bit, in 5 pairs of trainings"
+    json.dumps(details([trial], plan, own), allow_nan=False)
+    own_runs = list(trial.own)
+    others = [{**run, "losses": run["losses"] * (1 + 1e-7)} for run in own_runs]
+    with pytest.raises(proof_trial._NoJudgement, match="only, and what learns nothing might pass"):
+        proof_trial._judge(own_runs, others, plan, 1)

@@ -21,9 +21,10 @@ from hotlap.report.schema import write_result
 from hotlap.report.snippets import snippets
 from hotlap.search.folder import RunFolder, check_keeps
 from hotlap.training.bench import Bench, studied
-from hotlap.training.confirming import Found, give_up, medians, settle
+from hotlap.training.confirming import Found, Unconfirmed, give_up, medians, settle
 from hotlap.training.processes import started
-from hotlap.training.proof_trial import BUDGET_SECONDS, Kind, Plan, Side, Trial, details, judge_in_turn
+from hotlap.training.proof_details import details
+from hotlap.training.proof_trial import BUDGET_SECONDS, Kind, Plan, Side, Trial, judge_in_turn
 from hotlap.training.set_ups import DATA_BOUND, proposal, to_prove
 from hotlap.training.settings import Settings, own_settings, settings_for, write_settings
 from hotlap.training.stopping import Stop
@@ -104,8 +105,12 @@ def tune(
             other_batch_sizes=other_batch_sizes,
             tell=tell,
         )
-        found = search(bench, usual)
         kept = partial(_kept, folder.path, loaded, named, study, threads is not None)
+        try:
+            found = search(bench, usual)
+        except Unconfirmed as stopped:
+            kept(stopped.found, _result(stopped.found, study, machine, began, None))
+            raise
         # Kept before it is proven, which may take an hour and be interrupted: until then the proof is pending.
         result = kept(found, _result(found, study, machine, began, None))
         if prove != "none" and found.best != found.baseline:

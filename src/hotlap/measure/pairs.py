@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hotlap.core import Start
-from hotlap.errors import CandidateFailed
+from hotlap.errors import CandidateFailed, WorkerTimeout
 from hotlap.measure.worker import Worker
 
 _BLOCK = "hotlap.measure.timing:block"
@@ -37,11 +37,12 @@ SCREENING = Blocks(pairs=6, seconds=0.08, enough_seconds=2.0)
 LONGER = Blocks(pairs=10, seconds=0.12, least_pairs=6, enough_seconds=4.0)
 
 
-def measure(baseline: Worker, candidate: Worker, blocks: Blocks) -> tuple[Start, float]:
+def measure(baseline: Worker, candidate: Worker, blocks: Blocks, until: float = math.inf) -> tuple[Start, float]:
     """Time both in turn; give the start and the share of the time that went into anything but timed calls.
 
     Each worker holds its callable in `state["call"]`. The order within a pair alternates (A B, B A, A B, ...), so
-    that a steady drift hits both alike. Both are left stopped; a call wakes its worker.
+    that a steady drift hits both alike. Both are left stopped; a call wakes its worker. No pair is begun after `until`
+    (on time.monotonic's clock). Raises WorkerTimeout where there are not `least_pairs` by then.
     """
     began, timed = time.perf_counter(), 0.0
     medians: dict[bool, list[float]] = {False: [], True: []}
@@ -51,6 +52,10 @@ def measure(baseline: Worker, candidate: Worker, blocks: Blocks) -> tuple[Start,
         for index in range(blocks.pairs):
             if index >= blocks.least_pairs and time.perf_counter() - began >= blocks.enough_seconds:
                 break
+            if time.monotonic() > until:
+                if index >= blocks.least_pairs:
+                    break
+                raise WorkerTimeout(f"there was time for {index} of {blocks.least_pairs} pairs of blocks")
             for is_candidate in (False, True) if index % 2 == 0 else (True, False):
                 worker = candidate if is_candidate else baseline
                 answer = worker.call(_BLOCK, seconds=blocks.seconds, timeout=blocks.timeout)

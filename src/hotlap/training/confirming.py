@@ -13,6 +13,7 @@ from hotlap.measure.pairs import Blocks
 from hotlap.search.setting import LOAD_SECONDS
 from hotlap.training.bench import FAILURES, TIMING, Bench, told
 from hotlap.training.settings import Settings
+from hotlap.training.stopping import EndNow
 
 CONFIRMING = Blocks(pairs=4, seconds=0.3, timeout=300.0, least_pairs=2, enough_seconds=4.0)
 _SHARE_OF_SCREENING = 2 / 3
@@ -73,14 +74,28 @@ def kept_for_confirming(left: float, costs: Costs) -> float:
     return max(_LEAST_SHARE * max(0.0, left), costs.confirming + costs.a_change)
 
 
-def settle(bench: Bench, found: Found, *tried: Settings) -> Found:
+class Unconfirmed(KeyboardInterrupt):
+    """Interrupted before the best was confirmed; `found` is what was found, with the baseline as the best."""
+
+    def __init__(self, found: Found) -> None:
+        super().__init__()
+        self.found = found
+
+
+def settle(bench: Bench, found: Found, *tried: Settings, interrupted: bool = False) -> Found:
     """What was found, with the first of `tried` that does not fail as the best, where fresh processes confirm it as
-    faster; else with the baseline. After the deadline no other one is tried."""
+    faster; else with the baseline. After the deadline no other one is tried.
+
+    A first Ctrl-C, where the search has not been `interrupted` before, ends it as soon as there is an interval to judge
+    by. Raises Unconfirmed at the next, and at SIGTERM.
+    """
     for index, settings in enumerate(tried):
         if index and time.monotonic() > bench.deadline:
             break
         try:
-            starts, held = _confirmed(bench, found, settings)
+            starts, held = _confirmed(bench, found, settings, interrupted)
+        except KeyboardInterrupt as error:
+            raise Unconfirmed(give_up(found, "interrupted before it was confirmed")) from error
         except FAILURES as error:
             found = give_up(found, f"it failed when it was to be confirmed: {told(error)}")
             continue
@@ -122,22 +137,40 @@ def starts_wanted(starts: Sequence[Start], noise_floor: float, *, spent: bool) -
     return statistics.next_look(starts)
 
 
-def _confirmed(bench: Bench, found: Found, best: Settings) -> tuple[list[Start], Json]:
+def _confirmed(bench: Bench, found: Found, best: Settings, interrupted: bool) -> tuple[list[Start], Json]:
     """Both again, in fresh processes each time, until the question is settled or the budget is spent.
 
     The best's memory on the epoch's largest batch comes first: what is found holds for a whole epoch.
     """
-    bench.tell({"event": "phase", "phase": "the memory of the best"})
-    bench.peak(best)
     starts: list[Start] = []
     held: Json = None
-    while look := starts_wanted(starts, found.noise_floor, spent=time.monotonic() > bench.deadline):
-        while len(starts) < look:
-            bench.tell({"event": "phase", "phase": f"confirming the best, start {len(starts) + 1}"})
-            with bench.hold(found.baseline, best) as (first, second):
-                measured, _ = pairs.measure(first, second, CONFIRMING)
+    longest = 0.0
+
+    def spent() -> bool:
+        """Whether another start would end after the deadline, or none is wanted."""
+        return interrupted or time.monotonic() + longest > bench.deadline
+
+    while look := starts_wanted(starts, found.noise_floor, spent=spent()):
+        while len(starts) < look and not (spent() and statistics.speedup_ready(starts)):
+            began = time.monotonic()
+            try:
+                if not starts:
+                    bench.tell({"event": "phase", "phase": "the memory of the best"})
+                    bench.peak(best)
+                    began = time.monotonic()
+                bench.tell({"event": "phase", "phase": f"confirming the best, start {len(starts) + 1}"})
+                with bench.hold(found.baseline, best) as (first, second):
+                    measured, _ = pairs.measure(first, second, CONFIRMING)
+                    held = second.call(f"{TIMING}:held", timeout=LOAD_SECONDS)
                 starts.append(per_example(measured, found.baseline, best))
-                held = second.call(f"{TIMING}:held", timeout=LOAD_SECONDS)
-            peak_bytes = bench.peak(best, beside=held["loading_bytes"]).bytes
-            held["peak_memory_bytes"] = max(held["peak_memory_bytes"], peak_bytes)
+                peak_bytes = bench.peak(best, beside=held["loading_bytes"]).bytes
+                held["peak_memory_bytes"] = max(held["peak_memory_bytes"], peak_bytes)
+            except EndNow:
+                raise
+            except KeyboardInterrupt:
+                if interrupted:
+                    raise
+                interrupted = True
+                bench.tell({"event": "phase", "phase": "interrupted: judged by what there is; once more ends at once"})
+            longest = max(longest, time.monotonic() - began)
     return starts, held

@@ -24,7 +24,6 @@ from hotlap.training.settings import Settings
 Kind = Literal["short", "full"]
 BUDGET_SECONDS = {"short": 300.0, "full": 3600.0}
 _RUNS = "hotlap.training.proof_runs"
-_BINS = 30
 _SLOW = 10.0
 """A run may take so many times its share of the budget before it counts as hung."""
 
@@ -138,7 +137,9 @@ def _trial(ours: _Runs, theirs: _Runs, plan: Plan, examples: int, tried: int) ->
     began, judged, side = time.monotonic(), None, theirs.side
     try:
         judged = _judgement(ours, theirs, plan, examples, tried)
-        reason = proof.sentence(judged, unit=_unit(ours.found))
+        reason = proof.sentence(judged, unit=unit_of(ours.found))
+        if _same_numbers(ours.found[: judged.seeds], theirs.found):
+            reason = f"the same numbers, to the last bit, in {judged.seeds} pairs of trainings"
     except _NoJudgement as error:
         reason = str(error)
     count = judged.seeds if judged else min(len(ours.found), len(theirs.found))
@@ -164,9 +165,11 @@ def _judgement(ours: _Runs, theirs: _Runs, plan: Plan, examples: int, tried: int
             if judged is None:
                 _check_time(time.monotonic() - began, len(theirs.found), look, plan)
             _pair_of_runs(ours, theirs, plan, examples, left=plan.seconds - (time.monotonic() - began))
+            if _same_numbers(ours.found, theirs.found):
+                continue
             # What would leave no judgement in the end is said at once: the other seeds may take an hour.
             _check_seeds(ours.found)
-            if _unit(ours.found) == "score":
+            if unit_of(ours.found) == "score":
                 _score_margin(ours.found, plan)
             else:
                 _check_losses(ours.found, plan)
@@ -242,9 +245,15 @@ def _check_rise(own: Sequence[Json], margin: float) -> None:
 
 
 def _judge(own: Sequence[Json], tuned: Sequence[Json], plan: Plan, tried: int) -> Judged:
-    if _unit(own) == "score":
+    if _same_numbers(own, tuned):
+        # However little it learns, it learns the same.
+        score = unit_of(own) == "score"
+        usual = proof.SCORE_MARGIN if score else proof.LOSS_MARGIN
+        margin = usual if plan.margin is None else plan.margin
+        return proof.judge([0.0] * len(own), margin=margin if score else math.log1p(margin), tried=tried)
+    if unit_of(own) == "score":
         margin = _score_margin(own, plan)
-        differences = [a["score"] - b["score"] if b["score"] is not None else math.inf for a, b in _pairs(own, tuned)]
+        differences = [a["score"] - b["score"] if b["score"] is not None else math.inf for a, b in pairs_of(own, tuned)]
         judged = proof.judge(differences, margin=margin, tried=tried)
         if judged.answer != "worse":
             _check_rise(own, margin)
@@ -255,6 +264,17 @@ def _judge(own: Sequence[Json], tuned: Sequence[Json], plan: Plan, tried: int) -
     if judged.answer != "worse":
         _check_fall(own, margin, plan)
     return judged
+
+
+def _same_numbers(own: Sequence[Json], tuned: Sequence[Json]) -> bool:
+    """Whether each pair's losses, and scores, are the same to the last bit, and none of them diverged."""
+    return all(
+        "losses" in a
+        and np.array_equal(a["losses"], b["losses"])
+        and np.isfinite(a["losses"]).all()
+        and (a.get("score"), a.get("scores")) == (b.get("score"), b.get("scores"))
+        for a, b in zip(own, tuned, strict=False)
+    )
 
 
 def _check_losses(own: Sequence[Json], plan: Plan) -> None:
@@ -282,11 +302,11 @@ def _score_margin(own: Sequence[Json], plan: Plan) -> float:
     return proof.SCORE_MARGIN if plan.margin is None else plan.margin
 
 
-def _pairs(own: Sequence[Json], tuned: Sequence[Json]) -> list[tuple[Json, Json]]:
+def pairs_of(own: Sequence[Json], tuned: Sequence[Json]) -> list[tuple[Json, Json]]:
     return list(zip(own, tuned, strict=True))
 
 
-def _unit(runs: Sequence[Json]) -> Literal["loss", "score"]:
+def unit_of(runs: Sequence[Json]) -> Literal["loss", "score"]:
     """Scores are compared where trainings to the end gave them."""
     return "score" if any(run.get("score") is not None for run in runs) else "loss"
 
@@ -328,76 +348,3 @@ def _run(runs: _Runs, plan: Plan, number: int, examples: int) -> Json:
     # The other side's turn: idle threads of this one would tax it.
     runs.worker.pause()
     return found
-
-
-def details(trials: Sequence[Trial], plan: Plan, own: Side) -> Json:
-    """The trials as `proof_details` of a result.json: every judgement, and the curves of the one that counts."""
-    last = trials[-1]
-    return {
-        "kind": plan.kind,
-        "own": own.name,
-        "compared": "score" if _unit(last.own) == "score" else "loss",
-        "judged": any(trial.judged is not None for trial in trials),
-        "error": proof.ERROR,
-        "budget_seconds": plan.seconds,
-        "seconds": sum(trial.seconds for trial in trials),
-        "trials": [_trial_json(trial) for trial in trials],
-        "curves": _curves(last) if last.tuned and last.own else None,
-    }
-
-
-def _trial_json(trial: Trial) -> Json:
-    judged = trial.judged
-    row: dict[str, Any] = {
-        "name": trial.name,
-        "settings": trial.settings.to_json(),
-        "answer": judged.answer if judged else "undecided",
-        "reason": trial.reason,
-        "seeds": len(trial.tuned),
-        "seconds": trial.seconds,
-    }
-    if judged is not None and math.isfinite(judged.estimate):
-        ratio = _unit(trial.own) == "loss"
-        names = ("estimate", "low", "high", "margin", "detectable")
-        figures = {name: math.expm1(getattr(judged, name)) if ratio else getattr(judged, name) for name in names}
-        row |= {"margin": figures.pop("margin"), "detectable_margin": figures.pop("detectable"), "worse_by": figures}
-    if trial.own and "score" in trial.own[0]:
-        row |= _scores(trial)
-    return row
-
-
-def _scores(trial: Trial) -> Json:
-    """Final scores a seed, and the seconds of training until a run first scored what the own one ended with."""
-    own, tuned = ([run["score"] for run in runs] for runs in (trial.own, trial.tuned))
-    seconds = [
-        (_seconds_to(a, goal), _seconds_to(b, goal))
-        for a, b in _pairs(trial.own, trial.tuned)
-        if (goal := a["scores"][-1] if a["scores"] else None) is not None
-    ]
-    both = [(a, b) for a, b in seconds if a and b]
-    # Seeds that never got there would have counted against it.
-    all_did = bool(both) and len(both) == len(seconds)
-    speedup = math.exp(float(np.mean([math.log(a / b) for a, b in both]))) if all_did else None
-    return {
-        "own_scores": own,
-        "tuned_scores": tuned,
-        "seconds_to_the_own_score": {"own": [a for a, _ in seconds], "tuned": [b for _, b in seconds]},
-        "speedup_to_the_own_score": speedup,
-    }
-
-
-def _seconds_to(run: Json, goal: float) -> float | None:
-    reached = (s for score, s in zip(run["scores"], run["score_seconds"], strict=True) if score >= goal)
-    return next(reached, None)
-
-
-def _curves(trial: Trial) -> Json:
-    """Training loss by examples, binned, a list a seed; a loss that is not finite is null."""
-
-    def of(runs: Sequence[Json]) -> list[list[float | None]]:
-        curves = [proof.binned(run["losses"], run["examples"], bins=_BINS) for run in runs]
-        return [[float(value) if math.isfinite(value) else None for value in curve] for curve in curves]
-
-    count = int(trial.own[0]["examples"].sum())
-    middles = [count * (index + 0.5) / _BINS for index in range(_BINS)]
-    return {"examples": middles, "own": of(trial.own), "tuned": of(trial.tuned), "tail_from": count * (1 - proof.TAIL)}

@@ -74,7 +74,8 @@ def tune(bench: Bench, usual: Settings) -> Found:
         best_held=baseline_held,
         warnings=tuple(warnings),
     )
-    return settle(bench, found, *bests[:0:-1])
+    interrupted = any(row.get("reason") == _INTERRUPTED for row in rows)
+    return settle(bench, found, *bests[:0:-1], interrupted=interrupted)
 
 
 class Own:
@@ -201,7 +202,7 @@ def _screened(
             load_seconds = time.monotonic() - began
             hopeless = HOPELESS * settings.batch_size / baseline.batch_size
             blocks = replace(SCREENING, hopeless=hopeless, timeout=left())
-            start = per_example(timed(own, worker, blocks, until)[0], baseline, settings)
+            start = per_example(timed(own, worker, blocks, until, late=until)[0], baseline, settings)
             held = worker.call(f"{TIMING}:held", timeout=LOAD_SECONDS)
     except FAILURES as error:
         if isinstance(error, WorkerTimeout) and time.monotonic() > until:
@@ -215,15 +216,17 @@ def _screened(
     return {**held, **_judged(start, settings.batch_size / baseline.batch_size, least)}, load_seconds
 
 
-def timed(own: Own, worker: Worker, blocks: Blocks, until: float) -> tuple[Start, float]:
-    """The own set-up and another in turn: again, where something else spoiled that, and then the try that it spoiled
-    least, with the seconds that this one took. Which side is faster plays no part in it.
+def timed(own: Own, worker: Worker, blocks: Blocks, until: float, *, late: float = math.inf) -> tuple[Start, float]:
+    """The own set-up and another in turn: again, where something else spoiled that before `until`, and then the try
+    that it spoiled least, with the seconds that this one took. Which side is faster plays no part in it.
+
+    Raises WorkerTimeout where it has no answer by `late`.
     """
     tries: list[tuple[Start, float]] = []
     spoiled = True
     while not tries or (spoiled and len(tries) < _TRIES and time.monotonic() < until):
         began = time.monotonic()
-        start, _ = pairs.measure(own.worker, worker, blocks)
+        start, _ = pairs.measure(own.worker, worker, blocks, late)
         tries.append((start, time.monotonic() - began))
         spoiled = not _cut_short(start, blocks) and statistics.was_disturbed(start, own.usual_spread)
     return min(tries, key=lambda one: (_cut_short(one[0], blocks), statistics.block_spread(one[0])))

@@ -260,3 +260,85 @@ def test_loader_processes_that_outlive_an_epoch_are_named(workload) -> None:
     (said,) = source(loader, workload).warnings
     assert "exact with persistent_workers=False only" in said
     assert source(DataLoader(Numbers(), num_workers=1, persistent_workers=True), workload).warnings == ()
+
+
+class Lazy(Numbers):
+    """Makes its generator as the first example is read."""
+
+    rng = None
+
+    def __getitem__(self, index: int):
+        if self.rng is None:
+            self.rng = np.random.default_rng(5)
+        inputs, _ = super().__getitem__(index)
+        return inputs, torch.tensor(self.rng.random())
+
+
+class Replaced(Lazy):
+    rng = np.random.default_rng(6)
+
+
+def renew(number: int) -> None:
+    get_worker_info().dataset.rng = np.random.default_rng(1000 + number)
+
+
+class Augment:
+    def __init__(self) -> None:
+        self.rng = np.random.default_rng(7)
+
+
+class Many(Lazy):
+    """Holds many examples before what holds the generator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.samples = [(f"{number}.png", number) for number in range(20_000)]
+        self.augment = Augment()
+
+    def __getitem__(self, index: int):
+        return torch.tensor([float(index)]), torch.tensor(self.augment.rng.random())
+
+
+@pytest.mark.parametrize("make", [Lazy, Many], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_generator_that_comes_late_is_seeded_from_the_first_example_on(make, workers: int, workload) -> None:
+    whole = source(make(), workload, workers=workers)
+    later = source(make(), workload, workers=workers)
+    assert whole.warnings == later.warnings == ()
+    assert targets(whole)[2:] == targets(later, first=2)
+    whole.close()
+    later.close()
+
+
+def test_a_generator_that_a_worker_init_fn_makes_is_seeded(workload) -> None:
+    def loader() -> DataLoader:
+        return DataLoader(Replaced(), batch_size=2, num_workers=1, worker_init_fn=renew)
+
+    whole, later = source(loader(), workload), source(loader(), workload)
+    assert targets(whole)[2:] == targets(later, first=2)
+    whole.close()
+    later.close()
+
+
+class Unseeded(Numbers):
+    def __getitem__(self, index: int):
+        return torch.tensor([float(index)]), torch.tensor(np.random.default_rng().random())
+
+
+@pytest.mark.parametrize("wrap", [lambda dataset: dataset, DataLoader], ids=["a Dataset", "a DataLoader"])
+def test_a_dataset_that_nobody_can_seed_is_named(wrap, workload) -> None:
+    (warning,) = source(wrap(Unseeded()), workload).warnings
+    assert "reading an example of `training` twice gives two" in warning
+    assert source(wrap(Noisy()), workload).warnings == ()
+
+
+def test_the_rows_of_a_batch_are_those_of_its_own_axis(workload) -> None:
+    def example(rows: int, time: int = 4):
+        return {"x": torch.zeros(time, rows, 3)}
+
+    other = replace(workload, example=example, dynamic={"x": {0: "time", 1: "batch"}}, loss_weight=None)
+    batches = [({"x": torch.zeros(20, 2, 3)}, torch.zeros(2)), ({"x": torch.zeros(5, 8, 3)}, torch.zeros(8))]
+    (window,) = source(batches, other, accumulation=2).epoch(0, 0)
+    assert [(one.rows, one.weight) for one in window.micro_batches] == [(2, 2.0), (8, 8.0)]
+    with pytest.raises(WorkloadError, match=r"has 1 axis \[2\]; axis 1 of it must be the batch"):
+        next(iter(source([({"x": torch.zeros(2)}, torch.zeros(2))], other).epoch(0, 0)))

@@ -12,7 +12,7 @@ from hotlap.training.at_once import AtOnce
 from hotlap.training.encoding import can_be_kept
 from hotlap.training.order import windows_in
 from hotlap.training.probing import plain_values
-from hotlap.training.reading import MicroBatch, Window, count_rows, loss_weight
+from hotlap.training.reading import MicroBatch, Window, batch_axis, count_rows, loss_weight
 from hotlap.training.seeding import own_generators, put_back, seed_generators, state_of
 from hotlap.training.settings import Settings
 from hotlap.workload.evaluation import END
@@ -33,6 +33,7 @@ class BatchesSource:
     def __init__(self, batches: Any, workload: Workload, settings: Settings, *, rank: int = 0, world: int = 1) -> None:
         check_shares(settings, world)
         self._batches, self._workload, self._settings = batches, workload, settings
+        self._axis = batch_axis(workload)
         self._rank, self._world = rank, world
         self._fresh, self._kept = True, None
         self._first = self._values()
@@ -194,7 +195,7 @@ class BatchesSource:
         parts = []
         for place, batch in mine or [(self._rank, group[0])]:
             inputs, targets = pair(batch)
-            rows = count_rows(inputs)
+            rows = count_rows(inputs, self._axis)
             weight = loss_weight(self._workload, targets, rows) if mine else 0.0
             parts.append(MicroBatch(inputs=inputs, targets=targets, rows=rows, weight=weight, start=place))
         return Window(epoch=epoch, number=number, micro_batches=tuple(parts))

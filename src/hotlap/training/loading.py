@@ -16,7 +16,7 @@ from hotlap.errors import InputError, WorkloadError
 from hotlap.training.at_once import AtOnce, check
 from hotlap.training.iterables import BATCHES_LOCK, BatchesSource, check_shares, is_known_loader
 from hotlap.training.order import Slot, slots, windows_in
-from hotlap.training.probing import changing, draws
+from hotlap.training.probing import changing, draws, unseeded
 from hotlap.training.reading import Reader, Window, Windows, collate
 from hotlap.training.seeding import own_generators, seed_generators
 from hotlap.training.settings import Settings
@@ -122,7 +122,7 @@ class DatasetSource(_ByPlace):
         if not self.examples:
             raise WorkloadError("the workload's `training` is empty; give at least one example")
         self.windows: int | None = windows_in(self.examples, settings.batch_size)
-        self.warnings = changing(dataset)
+        self.warnings = changing(dataset) or unseeded(dataset)
         self._dataset, self._workload, self._settings = dataset, workload, settings
         self._rank, self._world = rank, world
         self._generators = own_generators(dataset)
@@ -188,7 +188,7 @@ class LoaderSource(_ByPlace):
         self._known = all(_is_of_torch(one) for one in _samplers(loader))
         # What a worker_init_fn opens can be read in a loader process only.
         readable = self._known and (loader.worker_init_fn is None or not loader.num_workers)
-        self.warnings = changing(loader.dataset) if readable else ()
+        self.warnings = (changing(loader.dataset) or unseeded(loader.dataset)) if readable else ()
         self._sampler = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
         self._checked: list[tuple[Any, ...]] | None = None
 

@@ -7,8 +7,9 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from hotlap.errors import WorkloadError
-from hotlap.training.seeding import generator_states, seed_generators
+from hotlap.errors import InputError, WorkloadError
+from hotlap.training.encoding import encode, same_values
+from hotlap.training.seeding import generator_states, own_generators, seed_generators
 from hotlap.workload.user_code import running
 
 _LOOKED_AT = 8
@@ -53,6 +54,29 @@ def draws(dataset: Any, generators: Sequence[Any]) -> bool:
                 tried[index]
         except WorkloadError:
             return False  # Reading it for a batch tells more.
-        if generator_states(generators) != before:
+        if generator_states(generators) != before or len(own_generators(tried)) > len(generators):
             return True
     return False
+
+
+def unseeded(dataset: Any) -> tuple[str, ...]:
+    """A warning where an example differs although all generators are seeded alike: what it draws from is made anew."""
+    tried = copy.copy(dataset) if hasattr(dataset, "__dict__") else dataset
+    read = []
+    try:
+        with running("training"):
+            tried[0]  # Some generators are made as it is read for the first time.
+            for _ in range(2):
+                seed_generators(0, "unseeded", own=own_generators(tried))
+                read.append(tried[0])
+        first, second = (encode(one, "") for one in read)
+    except (InputError, WorkloadError):
+        return ()  # What can't be compared, or read: reading it for a batch tells more.
+    same = first[0] == second[0] and all(same_values(value, second[1][name]) for name, value in first[1].items())
+    if same:
+        return ()
+    return (
+        "reading an example of `training` twice gives two, although every generator that could be found was seeded "
+        "alike: a run that goes on is not exactly the one that was stopped; draw from a generator that the Dataset "
+        "holds, or from the global ones",
+    )

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from hotlap.errors import HotlapError, LoaderDied, WorkloadError
 from hotlap.training.at_once import Failed, batch_of
 from hotlap.training.order import Slot
-from hotlap.training.seeding import seed_generators
+from hotlap.training.seeding import own_generators, seed_generators
 from hotlap.training.stopping import end_with_parent, outlive_a_request
+from hotlap.workload.examples import make_example
 from hotlap.workload.inputs import input_kind
 from hotlap.workload.roles import pair
 from hotlap.workload.user_code import describe, running
@@ -78,18 +79,29 @@ class Reader:
 
         self._dataset, self._collate, self._seed = dataset, collate, seed
         self._generators, self._in_batches, self._at_once, self._apart = generators, in_batches, at_once, apart
+        self._looked = False
         # A Subset only goes on to its Dataset, whose examples may well be read apart.
         has_own = getattr(dataset, "__getitems__", None) is not None
         self._together = has_own and not (apart and type(dataset) is Subset)
 
     def __getitem__(self, slot: Slot) -> tuple[Slot, Any]:
-        self._seed_for(slot, slot.start)
         try:
-            with running("training"):
-                batch = batch_of(self._dataset, slot.indices) if self._at_once else self._collate(self._items(slot))
-                return slot, pair(batch)
+            found = self._read(slot)
+            if not self._looked:
+                self._looked = True
+                # Some are made as the first example is read, or by a worker_init_fn: these are seeded too.
+                now = own_generators(self._dataset, self._collate)
+                if set(map(id, now)) - set(map(id, self._generators)):
+                    self._generators = now
+                    found = self._read(slot)
+            return slot, found
         except HotlapError as error:
             return slot, Failed(str(error))
+
+    def _read(self, slot: Slot) -> Any:
+        self._seed_for(slot, slot.start)
+        with running("training"):
+            return pair(batch_of(self._dataset, slot.indices) if self._at_once else self._collate(self._items(slot)))
 
     def begin_worker(self, then: Callable[[int], Any] | None, parent: int | None, number: int) -> None:
         """Have this loader process end with its parent and `get_worker_info().dataset` in it be the user's, then call
@@ -147,7 +159,7 @@ class Windows:
         self, order: Iterator[Slot], reader: Reader, workload: Workload, *, workers: int = 0, **options: Any
     ) -> None:
         """`options` are a DataLoader's."""
-        self._workload = workload
+        self._workload, self._axis = workload, batch_axis(workload)
         # In this process a DataLoader adds nothing but its own time, unless it has memory to pin.
         plain = not workers and not options.get("pin_memory")
         self._items: Iterator[Any] = (
@@ -188,7 +200,7 @@ class Windows:
 
     def _micro_batch(self, slot: Slot, batch: Any) -> MicroBatch:
         inputs, targets = batch
-        rows = count_rows(inputs)
+        rows = count_rows(inputs, self._axis)
         weight = 0.0 if slot.padding else loss_weight(self._workload, targets, rows)
         return MicroBatch(
             inputs=inputs, targets=targets, rows=rows, weight=weight, start=slot.start, indices=slot.indices
@@ -253,13 +265,30 @@ def _flat(inputs: Inputs) -> dict[Any, torch.Tensor]:
     return dict(inputs) if kind == "dict" else dict(enumerate(inputs))
 
 
-def count_rows(inputs: Inputs) -> int:
-    """The rows of a batch: the size of axis 0 of its first input."""
+def batch_axis(workload: Workload) -> tuple[Any, int] | None:
+    """An input, by its name or its place, and its axis that is the batch; None where it is axis 0 of the first."""
+    if workload.dynamic is None:
+        return None
+    two, three = (_flat(make_example(workload, rows, {})) for rows in (2, 3))
+    for name in two:
+        sizes = zip(two[name].shape, three[name].shape, strict=True) if name in three else ()
+        axis = next((index for index, size in enumerate(sizes) if size == (2, 3)), None)
+        if axis is not None:
+            return name, axis
+    return None
+
+
+def count_rows(inputs: Inputs, axis: tuple[Any, int] | None = None) -> int:
+    """The rows of a batch: the size of the axis that `batch_axis` gave, else of axis 0 of its first input."""
     kind = input_kind(inputs)
     first = inputs if kind == "tensor" else next(iter(inputs.values())) if kind == "dict" else inputs[0]
-    if not first.ndim:
-        raise WorkloadError("the first of `training`'s inputs is a single number; axis 0 of it must be the batch")
-    return int(first.shape[0])
+    index = 0
+    if axis is not None and axis[0] in (given := _flat(inputs)):
+        first, index = given[axis[0]], axis[1]
+    if first.ndim <= index:
+        what = f"has {_axes(first)}" if first.ndim else "is a single number"
+        raise WorkloadError(f"the first of `training`'s inputs {what}; axis {index} of it must be the batch")
+    return int(first.shape[index])
 
 
 def _as_it_is(batch: Any) -> Any:

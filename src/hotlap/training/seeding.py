@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import random
 import types
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +15,7 @@ from hotlap.training.order import derived_seed
 _METHODS = ("__getitem__", "__getitems__", "__iter__", "__call__", "forward", "step")
 """Those of a Dataset, a sampler, an iterable, a function, a module and an optimizer that draw."""
 _MOST_LOOKED_AT = 10_000
+_MOST_IN_ONE, _SHORT = 100_000, 16
 """Objects; a list of a million numbers is not gone through."""
 
 
@@ -37,23 +40,32 @@ def own_generators(*roots: Any) -> list[Any]:
     """The random generators that objects hold, each once: torch's, NumPy's and Python's.
 
     Looked into are attributes, lists, tuples, sets, dicts, partial functions, bound methods, what functions close
-    over, and the module's own variables that an object's methods see; 10,000 objects at the most.
+    over, and the module's own variables that an object's methods see; 10,000 objects at the most, those in collections
+    of plain values (the path and the label of an example) aside.
     """
     import numpy as np
     import torch
 
     kinds = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
-    waiting, seen, found = list(roots), dict[int, Any](), list[Any]()
+    plain = (type, types.ModuleType, str, bytes, int, float, type(None), np.ndarray, np.generic, torch.Tensor)
+    waiting, seen, found = deque(roots), dict[int, Any](), list[Any]()
     while waiting and len(seen) < _MOST_LOOKED_AT:
-        one = waiting.pop(0)
-        if id(one) in seen or isinstance(one, type | types.ModuleType | str | bytes | int | float | torch.Tensor):
+        one = waiting.popleft()
+        if id(one) in seen or isinstance(one, plain) or _all_plain(one, plain):
             continue
         seen[id(one)] = one
         if isinstance(one, kinds) and not isinstance(one, random.SystemRandom):
             found.append(one)
             continue
-        waiting += list(_inside(one, kinds))[:_MOST_LOOKED_AT]
+        waiting += itertools.islice(_inside(one, kinds), _MOST_IN_ONE)
     return found
+
+
+def _all_plain(one: Any, plain: tuple[type, ...]) -> bool:
+    """Whether it is a short collection that holds nothing to look into."""
+    if not isinstance(one, tuple | list | set | frozenset | dict) or len(one) > _SHORT:
+        return False
+    return all(isinstance(value, plain) for value in (one.values() if isinstance(one, dict) else one))
 
 
 def reseed(generator: Any, seed: int) -> None:

@@ -288,8 +288,6 @@ def main() -> int:
         print("\n".join(case.name for case in chosen))
         return 0
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
-    # A loop runs in a thread here, and has the C library's main heap all the same, as where a user starts it.
-    os.environ["MALLOC_ARENA_MAX"] = "1"
     behind: list[str] = []
     for case in chosen:
         path = given.out / f"{case.name}.json"

@@ -13,7 +13,6 @@ KEPT_MEMORY = """\
 _c_library = ctypes.CDLL(None)  # glibc: what tensors free stays with the process, see mallopt(3)
 _c_library.mallopt(-1, -1)  # M_TRIM_THRESHOLD
 _c_library.mallopt(-4, 0)  # M_MMAP_MAX
-_c_library.mallopt(-8, 1)  # M_ARENA_MAX
 """
 
 IN_FP32 = '''\

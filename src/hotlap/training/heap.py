@@ -14,9 +14,10 @@ import os
 
 from hotlap.errors import InputError
 
-KEEPING = {"M_TRIM_THRESHOLD": (-1, -1), "M_MMAP_MAX": (-4, 0), "M_ARENA_MAX": (-8, 1)}
+KEEPING = {"M_TRIM_THRESHOLD": (-1, -1), "M_MMAP_MAX": (-4, 0)}
 """What mallopt is called with, by the option's name in malloc.h: the heap's end is never given back, no block is a
-mapping of its own, and threads share the one heap that can grow without end."""
+mapping of its own. Kernels' threads keep heaps of their own: in one that they share they wait for each other, and a ViT's
+bf16 step took twice as long (docs/log.md)."""
 
 
 def why_not() -> str | None:

@@ -50,7 +50,7 @@ def test_where_nothing_fits_it_is_told_what_failed_too() -> None:
     with pytest.raises(Refusal) as raised:
         that_fits(search, OWN)
     assert str(raised.value) == (
-        "no set-up of the same result fits the memory: with the workload's own set-up it used 2.0 GiB of memory, more "
+        "no set-up of the same result fits the memory: with the workload's own set-up: used 2.0 GiB of memory, more "
         "than its limit of 1.0 GiB; checkpointing, which takes less memory, failed: the workload's `loss` raised "
         "CheckpointError; allow more"
     )

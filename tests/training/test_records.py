@@ -167,3 +167,20 @@ def test_mlflow_is_told_how_a_run_ended_also_within_another(tmp_path: Path, monk
     found = mlflow.search_runs(search_all_experiments=True, output_format="list")
     (within,) = [one for one in found if one.data.tags.get("mlflow.parentRunId") == around.info.run_id]
     assert within.info.status == "FINISHED"
+
+
+def test_a_resumed_training_goes_on_in_its_run_of_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("HOTLAP_CHARTS", "mlflow")
+    size = 0
+    for step, finished in ((1, False), (2, True)):
+        made = Records(tmp_path, size=size, name="rows", settings={"clip": step})
+        made.add({"step": step, "loss": 1 / step})
+        size = made.mark()
+        made.close(finished=finished)
+        assert not made.warnings
+    (found,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    assert found.info.status == "FINISHED"
+    assert found.data.metrics["loss"] == 0.5

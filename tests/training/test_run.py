@@ -825,3 +825,79 @@ def test_best_weights_that_are_damaged_are_told_and_looked_for_anew(
     told = "the best weights so far, of step 10, are lost (its digest is another than when it was written)"
     assert any(warning.startswith(told) for warning in result["warnings"])
     assert (out / "model.safetensors").exists()
+
+
+SWITCHING = """
+import dataclasses
+class Switching(torch.optim.Optimizer):
+    def __init__(self, parameters):
+        super().__init__(parameters, {"lr": 0.1, "training": False})
+    def train(self):
+        self._switch(True)
+    def eval(self):
+        self._switch(False)
+    @torch.no_grad()
+    def _switch(self, training):
+        for group in self.param_groups:
+            if group["training"] != training:
+                for one in group["params"]:
+                    if one in self.state:
+                        one.lerp_(self.state[one]["mean"], 1 - 1 / 0.7 if training else 0.3)
+            group["training"] = training
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            assert group["training"], "call optimizer.train() first"
+            for one in group["params"]:
+                mean = self.state[one].setdefault("mean", one.clone())
+                one.sub_(group["lr"] * one.grad)
+                mean.lerp_(one, 0.1)
+workload = dataclasses.replace(workload, optimizer=Switching)
+"""
+"""As an optimizer without a schedule: it is asked for the weights that count."""
+
+
+def test_an_optimizer_with_weights_to_train_and_others_to_keep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = trainable.write(tmp_path, "rows", add=SWITCHING)
+    stopped(target, tmp_path / "out", monkeypatch, 15, {"epochs": 3})
+    hotlap.train(target, out=tmp_path / "out", resume=True, **GIVEN)
+    result = hotlap.train(target, out=tmp_path / "whole", settings={"epochs": 3}, **GIVEN)
+    found, whole = (load_file(tmp_path / name / "model.safetensors") for name in ("out", "whole"))
+    assert all(torch.equal(found[name], whole[name]) for name in whole)
+    newest, _ = checkpoint.newest(tmp_path / "whole" / "checkpoints")
+    assert newest is not None
+    for name in [name for name in whole if f"optimizer.{name}:mean" in newest.tensors]:
+        value, trained, mean = whole[name], newest.tensors[f"model.{name}"], newest.tensors[f"optimizer.{name}:mean"]
+        assert torch.equal(value, trained.lerp(mean, 0.3))
+        assert not torch.equal(value, trained)
+    assert result["best"]["score"] is not None
+
+
+CENTRES = """
+import dataclasses
+class Centres(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.centres = nn.Parameter(torch.zeros(3, 3))
+        self.teacher = nn.Linear(3, 3)
+    def forward(self, outputs, labels):
+        with torch.no_grad():
+            self.teacher(outputs)
+        return functional.cross_entropy(outputs, labels) + (outputs - self.centres[labels]).square().mean()
+workload = dataclasses.replace(workload, loss=Centres())
+"""
+
+
+def test_parameters_of_the_loss_are_named(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows", add=CENTRES)
+    result = hotlap.train(target, out=tmp_path / "out", settings={"epochs": 1}, **GIVEN)
+    (warning,) = [one for one in result["warnings"] if "got a gradient" in one]
+    assert "(loss.centres): they are not trained" in warning
+
+
+def test_what_tune_found_is_no_training_to_go_on_with(tmp_path: Path) -> None:
+    target, out = trainable.write(tmp_path, "rows"), tmp_path / "out"
+    out.mkdir()
+    (out / "settings.json").write_text('{"settings": {}, "snippets": {}}')
+    with pytest.raises(OutputError, match="holds what hotlap tune found, not a training; train with it: --settings"):
+        hotlap.train(target, out=out, resume=True, **GIVEN)

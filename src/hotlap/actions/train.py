@@ -280,6 +280,11 @@ def _begin(
             begun.note()
         return replace(begun, noted=None)
     kept = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+    if "snippets" in kept:
+        raise OutputError(
+            f"--resume: {folder} holds what hotlap tune found, not a training; train with it: --settings "
+            f"{folder / _SETTINGS} --out another folder"
+        )
     if kept.get("workload_digest") != loaded.digest:
         raise OutputError("--resume: the workload has changed since that run; start over with --force")
     before = settings_for(loaded.workload, kept["settings"])

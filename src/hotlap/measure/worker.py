@@ -50,6 +50,7 @@ class Worker:
             os.close(report)
             theirs.close()
         self._reports = b""
+        self._kernel_kills = kernel_kills()
         self._limit = memory_limit
         self._paused = False
         self._closed = False
@@ -152,7 +153,10 @@ class Worker:
             held, limit = ending["memory"] / 2**30, (self._limit or 0) / 2**30
             raise OutOfMemory(f"used {held:.1f} GiB of memory, more than its limit of {limit:.1f} GiB")
         if "signal" in ending:
-            raise WorkerDied(f"killed by {signal.Signals(ending['signal']).name}{tail}")
+            name = signal.Signals(ending["signal"]).name
+            if name == "SIGKILL" and kernel_kills() > self._kernel_kills:
+                raise OutOfMemory(f"killed by the kernel, which had no memory left{tail}")
+            raise WorkerDied(f"killed by {name}{', most often for want of memory' if name == 'SIGKILL' else ''}{tail}")
         if "exit" in ending:
             raise WorkerDied(f"left with exit code {ending['exit']}{tail}")
         raise WorkerDied(fallback)
@@ -170,6 +174,17 @@ class Worker:
         line, _, self._reports = self._reports.partition(b"\n")
         report: dict[str, Any] = json.loads(line)
         return report
+
+
+def kernel_kills(text: str | None = None) -> int:
+    """How many processes the kernel has ended for want of memory, by /proc/vmstat or a text like it; 0 where that does
+    not say.
+    """
+    try:
+        lines = (Path("/proc/vmstat").read_text() if text is None else text).splitlines()
+        return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def _last_lines(tail: str) -> str:

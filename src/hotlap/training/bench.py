@@ -145,7 +145,7 @@ def _opened(worker: Worker, target: str, settings: Settings) -> dict[str, Json]:
             )
     except OutOfMemory as error:
         raise Refusal(
-            f"no set-up of the same result fits the memory: opening the workload {told(error)}; allow more"
+            f"no set-up of the same result fits the memory: opening the workload: {told(error)}; allow more"
         ) from error
     return found
 

@@ -32,7 +32,7 @@ def that_fits(bench: Bench, usual: Settings) -> tuple[Settings, Peak, list[str]]
         try:
             peak = bench.peak(settings)
         except OutOfMemory as error:
-            last = f"with {change.name} it {told(error)}"
+            last = f"with {change.name}: {told(error)}"
             continue
         except FAILURES as error:
             if change.settings:

@@ -16,8 +16,8 @@ from hotlap.errors import InputError
 
 KEEPING = {"M_TRIM_THRESHOLD": (-1, -1), "M_MMAP_MAX": (-4, 0)}
 """What mallopt is called with, by the option's name in malloc.h: the heap's end is never given back, no block is a
-mapping of its own. Kernels' threads keep heaps of their own: in one that they share they wait for each other, and a ViT's
-bf16 step took twice as long (docs/log.md)."""
+mapping of its own. Threads keep heaps of their own: in one that they shared they would wait for each other, and a ViT's
+step in bf16 took twice as long (docs/log.md)."""
 
 
 def why_not() -> str | None:

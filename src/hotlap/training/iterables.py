@@ -211,5 +211,6 @@ def check_shares(settings: Settings, world: int) -> None:
     if settings.accumulation < world:
         raise InputError(
             f"`training` is an iterable of batches, which {world} processes share batch by batch: "
-            f"give --set accumulation={world} or a multiple of it"
+            f"give --set accumulation={world} or a multiple of it; a run that goes on keeps its accumulation, for "
+            f"{settings.accumulation} process{'es' if settings.accumulation > 1 else ''} at most"
         )

@@ -18,7 +18,7 @@ from hotlap.training.attributes import Attributes
 from hotlap.training.averaging import Average
 from hotlap.training.buffers import Buffers
 from hotlap.training.loading import Source
-from hotlap.training.preparing import set_rate
+from hotlap.training.preparing import has_modes, set_rate, switched, untrained_warnings
 from hotlap.training.processes import Processes, all_finite, whole
 from hotlap.training.reading import Window
 from hotlap.training.records import FAILURE, Records
@@ -28,6 +28,7 @@ from hotlap.training.state import Best, Position
 from hotlap.training.stepping import NotFinite, Stepped, Stepper
 from hotlap.training.stopping import Stop
 from hotlap.workload.opened import Opened
+from hotlap.workload.user_code import running
 
 if TYPE_CHECKING:
     import torch
@@ -70,6 +71,7 @@ class Loop:
         self._steps = steps_of(parts.source, parts.settings)
         self._weighed = position.step > 0
         self._moved = False
+        self.warnings: list[str] = []
         self._saved_at = self._mark = time.monotonic()
         self._save_seconds = 0.0
         self._memory = _Memory(parts.settings)
@@ -135,6 +137,7 @@ class Loop:
         if not skipped and not self._moved:
             # An optimizer makes its state at the first step; a checkpoint may be an hour away.
             state.check_optimizer(parts.model, parts.optimizer)
+            self.warnings += untrained_warnings(parts.opened.workload.loss, parts.optimizer)
             self._moved = True
         if parts.average is not None and not skipped:
             parts.average.update()
@@ -270,11 +273,15 @@ class Loop:
     @contextmanager
     def _kept_weights(self) -> Iterator[None]:
         """Within the block the model holds what would be kept if training ended here."""
-        if self._parts.average is None or self.position.done:
+        parts = self._parts
+        if self.position.done or (parts.average is None and not has_modes(parts.optimizer)):
             yield
-            return
-        with self._parts.average.in_place():
-            yield
+        elif parts.average is not None:
+            with parts.average.in_place():
+                yield
+        else:
+            with switched(parts.optimizer):
+                yield
 
     def _take_best(self) -> None:
         """Put the weights that are kept into the model: the best ones, the average, or the last."""
@@ -283,6 +290,9 @@ class Loop:
             state.load_weights(checkpoint.load_best(parts.checkpoints, best.step), parts.model)
         elif parts.average is not None:
             parts.average.take()
+        elif has_modes(parts.optimizer):
+            with running("optimizer"):
+                parts.optimizer.eval()  # type: ignore[attr-defined]
 
     def _save(self, *, failed: bool = False) -> None:
         parts, began = self._parts, time.monotonic()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from hotlap.errors import InputError, WorkloadError
@@ -115,8 +116,16 @@ def prepare_optimizer(workload: Workload, model: torch.nn.Module, settings: Sett
                     f"settings: {_TWO_SCHEDULES}, and the workload's `optimizer` has a {type(one).__name__} that does "
                     "so too; leave schedule and warmup out, or that"
                 )
+    if has_modes(optimizer):
+        with running("optimizer"):
+            optimizer.train()  # type: ignore[attr-defined]
     chosen: torch.optim.Optimizer = optimizer
     return chosen
+
+
+def has_modes(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether it holds other weights for training than for what comes of it, as optimizers without a schedule do."""
+    return all(callable(getattr(optimizer, name, None)) for name in ("train", "eval"))
 
 
 def has_fused_form(optimizer: torch.optim.Optimizer) -> bool:
@@ -191,6 +200,45 @@ def _draws(module: torch.nn.Module) -> bool:
     return type(module).__name__ in _RANDOM and bool(getattr(module, "p", True))
 
 
+@contextmanager
+def switched(optimizer: Any) -> Iterator[None]:
+    """Within the block the model has the optimizer's other weights; after it its own again, to the last bit."""
+    import torch
+
+    parameters = list(parameters_of(optimizer))
+    kept = [parameter.detach().clone() for parameter in parameters]
+    with running("optimizer"):
+        optimizer.eval()
+    try:
+        yield
+    finally:
+        with running("optimizer"):
+            optimizer.train()
+        with torch.no_grad():
+            for parameter, value in zip(parameters, kept, strict=True):
+                parameter.copy_(value)
+
+
+def untrained_warnings(loss: Any, optimizer: torch.optim.Optimizer) -> list[str]:
+    """What to say after a step where modules of the loss got gradients and the optimizer does not have them."""
+    import torch
+
+    known = {id(parameter) for parameter in parameters_of(optimizer)}
+    found = [
+        f"{place}.{name}"
+        for place, one in owners_of({"loss": loss}).by_place.items()
+        if isinstance(one, torch.nn.Module)
+        for name, parameter in one.named_parameters(recurse=False)
+        if parameter.grad is not None and id(parameter) not in known
+    ]
+    if not found:
+        return []
+    return [
+        f"the workload's `loss` has parameters that got a gradient and are not the model's ({_some(found)}): they are "
+        "not trained; make them part of the model, and have the loss take what it needs from the outputs"
+    ]
+
+
 def cutting_warnings(model: torch.nn.Module, settings: Settings, world: int) -> list[str]:
     """What to say where a step is cut into several passes although the model's layers look at a whole batch."""
     cut = settings.accumulation > 1 or settings.examples_a_pass < settings.batch_size or world > 1
@@ -215,6 +263,7 @@ def to_device(value: Any, settings: Settings) -> Any:
     other_device = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     if settings.device == "cpu" and settings.layout == "contiguous" and not other_device:
         return value  # It lies there already.
+    value = _as_dicts(value)
     ahead = settings.pin and settings.device == "cuda"  # A copy to the CPU is read at once.
 
     def moved(leaf: Any) -> Any:
@@ -225,6 +274,15 @@ def to_device(value: Any, settings: Settings) -> Any:
         return leaf.to(settings.device, non_blocking=ahead)
 
     return pytree.tree_map(moved, value)
+
+
+def _as_dicts(value: Any) -> Any:
+    """Mappings that are no dicts (a tokenizer's BatchEncoding) as dicts, whose values torch's trees find."""
+    if isinstance(value, Mapping) and not isinstance(value, dict):
+        return {name: _as_dicts(one) for name, one in value.items()}
+    if type(value) in (tuple, list):
+        return type(value)(_as_dicts(one) for one in value)
+    return value
 
 
 def to_device_of(parameter: torch.Tensor, value: Any) -> Any:

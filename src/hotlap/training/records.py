@@ -43,7 +43,7 @@ class Records:
         self._charts: dict[str, Any] = {}
         for found in charts_wanted():
             with self._going_on(found):
-                self._charts[found] = _CHARTS[found](folder, name, settings)
+                self._charts[found] = _CHARTS[found](folder, name, settings, size > 0)
 
     def add(self, line: Json) -> None:
         """Note one line, which has a `step`."""
@@ -127,7 +127,7 @@ def charts_wanted() -> list[str]:
 
 
 class _TensorBoard:
-    def __init__(self, folder: Path, name: str, settings: Json) -> None:
+    def __init__(self, folder: Path, name: str, settings: Json, goes_on: bool) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer: Any = SummaryWriter(str(folder / "tensorboard"))
@@ -143,23 +143,29 @@ class _TensorBoard:
 
 class _MLflow:
     """Into the store that MLFLOW_TRACKING_URI names; else into `mlflow` beside the metrics. Where the user has begun a
-    run, as a child of it.
+    run, as a child of it. A training that is resumed goes on in the run it had.
     """
 
-    def __init__(self, folder: Path, name: str, settings: Json) -> None:
+    def __init__(self, folder: Path, name: str, settings: Json, goes_on: bool) -> None:
         import mlflow
 
         self._mlflow: Any = mlflow
-        around = mlflow.active_run()
-        if around is not None:
-            mlflow.start_run(run_name=folder.name, experiment_id=around.info.experiment_id, nested=True)
-        else:
+        around, noted = mlflow.active_run(), folder / "mlflow" / "run"
+        noted.parent.mkdir(exist_ok=True)
+        if around is None:
             if not os.environ.get("MLFLOW_TRACKING_URI"):
-                (folder / "mlflow").mkdir(exist_ok=True)
                 mlflow.set_tracking_uri(f"sqlite:///{(folder / 'mlflow' / 'mlflow.db').absolute()}")
             mlflow.set_experiment(name)
-            mlflow.start_run(run_name=folder.name)
+        if goes_on and noted.exists():
+            with suppress(Exception):  # It may not be on this server.
+                mlflow.start_run(run_id=noted.read_text(), nested=around is not None)
+                return
+        if around is not None:
+            begun = mlflow.start_run(run_name=folder.name, experiment_id=around.info.experiment_id, nested=True)
+        else:
+            begun = mlflow.start_run(run_name=folder.name)
         try:
+            noted.write_text(begun.info.run_id)
             mlflow.log_params(settings)
         except Exception:
             with suppress(Exception):

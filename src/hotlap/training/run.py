@@ -116,7 +116,7 @@ def train_model(
             end = loop.run()
             tell({"event": "phase", "phase": "scoring the trained model"})
             score = loop.score_of_result()
-            warnings += _not_in_weights(parts)
+            warnings += [*loop.warnings, *_not_in_weights(parts)]
             tensors = {name: whole(value) for name, value in checkpoint.model_tensors(parts.model).items()}
             loop.check_result(tensors)
             if processes.writes:

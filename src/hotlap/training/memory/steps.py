@@ -11,7 +11,7 @@ from hotlap.training.averaging import Average
 from hotlap.training.processes import Processes
 from hotlap.training.reading import MicroBatch, Window, loss_weight
 from hotlap.training.settings import Settings
-from hotlap.training.stepping import NotFinite, Stepper
+from hotlap.training.stepping import NotFinite, Stepped, Stepper
 from hotlap.workload.target import Loaded
 
 Make = Callable[[int], tuple[Any, Any]]
@@ -39,11 +39,11 @@ class Steps:
             parts.append(MicroBatch(inputs=inputs, targets=targets, rows=rows, weight=weight, start=number * rows))
         return Window(epoch=0, number=0, micro_batches=tuple(parts))
 
-    def step(self, make: Make, rows: int, passes: int) -> None:
+    def step(self, make: Make, rows: int, passes: int) -> Stepped:
         """One whole step: the batches, forward and backward of each, the optimizer, the average."""
         window = self.window(make, rows, passes)
         try:
-            self.stepper.step(window, sum(one.weight for one in window.micro_batches) or 1.0)
+            stepped = self.stepper.step(window, sum(one.weight for one in window.micro_batches) or 1.0)
         except NotFinite as error:
             raise WorkloadError(
                 f"a training step on the largest batch gave a {error.what} that is not finite ({error.value}); "
@@ -51,6 +51,7 @@ class Steps:
             ) from error
         if self.average is not None:
             self.average.update()
+        return stepped
 
 
 def passes_of(settings: Settings, rows: int | None) -> int:

@@ -21,6 +21,8 @@ from hotlap.workload.target import Loaded, load_target
 
 TRACED_STEPS = 3
 """The first step makes the optimizer's state, the second finds it there, the third runs like all others."""
+_MOST_STEPS = 30
+"""With those that are skipped: fp16 halves its scale, 65536 at first, by each of them."""
 _KEEPS = 32 * 2**20
 """A process that grew by so many bytes while it read a Dataset may hold what it read."""
 
@@ -52,14 +54,20 @@ def open_training(state: dict[str, Any], *, target: str, settings: Json, place: 
 
 
 def run_steps(state: dict[str, Any], *, settings: Json, batch: int, steps: int) -> Json:
-    """Train for `steps` steps with `batch` rows a pass and give the process's peak, and what it held before; bytes."""
+    """Train for `steps` steps with `batch` rows a pass and give the process's peak, and what it held before; bytes.
+
+    A step that fp16 skips, its scale being too high at first, makes no optimizer's state and does not count.
+    """
     loaded, data = _opened(state)
     chosen = _whole_rows(settings)
     made = Steps(loaded, chosen)
     base = held_bytes(chosen.device)
     before = peak_bytes(chosen.device)
-    for _ in range(steps):
-        made.step(data.make, batch, passes_of(chosen, data.rows))
+    counted = 0
+    for _ in range(_MOST_STEPS):
+        counted += not made.step(data.make, batch, passes_of(chosen, data.rows)).skipped
+        if counted == steps:
+            break
     return {"base_bytes": base, "load_peak_bytes": before, "peak_bytes": peak_bytes(chosen.device)}
 
 

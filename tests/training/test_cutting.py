@@ -89,6 +89,20 @@ def test_rows_that_hang_together(tmp_path: Path, add: str) -> None:
     assert "what a row gives hangs on the others" in reason(tmp_path, PLAIN + add)
 
 
+SOME_LEFT_OUT = """
+def some_left_out(outputs, labels):
+    MET.append(len(labels))
+    ignored = 0 if len(MET) > 3 else -100  # In the first window, of one pass and of two, all rows count by chance.
+    return functional.cross_entropy(outputs, labels, ignore_index=ignored)
+MET = []
+workload = dataclasses.replace(workload, loss=some_left_out)
+"""
+
+
+def test_one_window_whose_rows_all_count_shows_nothing_of_the_others(tmp_path: Path) -> None:
+    assert "what a row gives hangs on the others" in reason(tmp_path, PLAIN + SOME_LEFT_OUT)
+
+
 def test_layers_are_named_by_their_kind(tmp_path: Path) -> None:
     assert reason(tmp_path, "") == "layers with batch statistics and randomness would give another result"
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from hotlap.training.loop import Parts
 
+    _Step = tuple[float, list[torch.Tensor], list[torch.Tensor]]
+
 _ROWS = 8
 TOLERANCE = 3e-5
 """Relative. In fp32 sums in another order differ by 1e-6, by 1e-5 in 20 layers without normalization; a term of the
@@ -36,7 +38,8 @@ def in_two(settings: Settings, examples: int | None) -> Settings | None:
 
 
 def why_not(parts: Parts, whole: Source, cut: Source) -> str | None:
-    """Why passes give another result: the first window of `whole` against that of `cut`, which has it in passes.
+    """Why passes give another result: three windows of `whole` against those of `cut`, which has them in passes: what a
+    loss is averaged over may be the same in all rows of one of them by chance.
 
     None where they give the same. Only the parts' model changes: what its forward writes into buffers, and gradients.
     """
@@ -44,30 +47,34 @@ def why_not(parts: Parts, whole: Source, cut: Source) -> str | None:
     if kinds:
         return f"layers with {' and '.join(kinds)} would give another result"
     before = _copies(parts.model.buffers())
+    last = max(0, (whole.windows or 1) - 2)  # The very last may be short.
+    worst = 0.0
     try:
-        found = [_computed(parts, source, before) for source in (whole, cut)]
+        for place in sorted({0, last // 2, last}):
+            one, other = (_computed(parts, source, before, place) for source in (whole, cut))
+            worst = comparing.furthest(worst, _apart(one, other))
     except (WorkloadError, NotFinite) as error:
         return f"a few rows of a batch could not be computed alone: {error}"
     finally:
         parts.optimizer.zero_grad(set_to_none=True)
-    (loss, gradients, buffers), (other_loss, other_gradients, other_buffers) = found
-    worst = comparing.furthest(
-        comparing.of_losses(loss, other_loss),
-        comparing.of_tensors(gradients, other_gradients),
-        comparing.of_tensors(buffers, other_buffers),
-    )
     if worst <= TOLERANCE:
         return None
     return f"in two passes loss, gradients or buffers differ by {worst:.1g}: what a row gives hangs on the others"
 
 
-def _computed(
-    parts: Parts, source: Source, buffers: list[torch.Tensor]
-) -> tuple[float, list[torch.Tensor], list[torch.Tensor]]:
-    """The first window's loss and gradients, and the buffers afterwards, from `buffers` on."""
+def _apart(one: _Step, other: _Step) -> float:
+    return comparing.furthest(
+        comparing.of_losses(one[0], other[0]),
+        comparing.of_tensors(one[1], other[1]),
+        comparing.of_tensors(one[2], other[2]),
+    )
+
+
+def _computed(parts: Parts, source: Source, buffers: list[torch.Tensor], place: int) -> _Step:
+    """A window's loss and gradients, and the buffers afterwards, from `buffers` on."""
     for one, value in zip(parts.model.buffers(), buffers, strict=True):
         one.data.copy_(value)
-    window: Window = next(iter(source.epoch(0, 0)))
+    window: Window = next(iter(source.epoch(0, place)))
     source.close()
     loss = parts.stepper.gradients(window, sum(one.weight for one in window.micro_batches) or 1.0)
     return loss, comparing.gradients_of(parts.model), _copies(parts.model.buffers())

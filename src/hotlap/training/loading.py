@@ -107,8 +107,9 @@ class _ByPlace:
 
     def close(self) -> None:
         """End the loader processes."""
-        if self._reading is not None:
-            self._reading.close()
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            reading.close()
 
 
 class DatasetSource(_ByPlace):

@@ -95,7 +95,8 @@ class Stepper:
     def _step(self, window: Window, total: float) -> Stepped:
         self.optimizer.zero_grad(set_to_none=True)
         loss = self._passes(window, total)
-        norm = self._gradient_norm()
+        # They live until the optimizer has them: else Python's side of each tensor is made twice.
+        norm, _gradients = self._gradient_norm()
         if self.scaler is None:
             if not math.isfinite(norm):
                 raise NotFinite(what="gradients", value=norm, micro_batch=None)
@@ -193,7 +194,8 @@ class Stepper:
             )
         return loss
 
-    def _gradient_norm(self) -> float:
+    def _gradient_norm(self) -> tuple[float, list[torch.Tensor]]:
+        """The norm of all gradients before they are clipped, and the gradients."""
         import torch
 
         if self.scaler is not None:
@@ -211,7 +213,7 @@ class Stepper:
             norm = torch.nn.utils.get_total_norm(gradients)
         if self._settings.clip is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, self._settings.clip, norm)
-        return float(whole(norm))
+        return float(whole(norm)), gradients
 
 
 def _with_a_hint(error: WorkloadError, rows: int) -> WorkloadError:

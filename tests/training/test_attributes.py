@@ -199,3 +199,35 @@ def test_all_is_put_back_but_for_what_can_not_be_kept() -> None:
     assert loss.state == 0
     assert not loss.window
     assert not hasattr(loss, "added")
+
+
+def sets_a_variable() -> None:
+    global MADE
+    MADE = globals().get("MADE", 0) + 1
+
+
+class Lengthless:
+    def __len__(self) -> int:
+        raise TypeError("object has no len()")
+
+
+class Keeping:
+    def __init__(self) -> None:
+        self.odd, self.window = Lengthless(), deque([1])
+        self.shared = self.window
+
+    def __call__(self) -> None:
+        sets_a_variable()
+
+
+def test_what_has_no_length_and_what_a_function_makes_are_put_back() -> None:
+    loss = Keeping()
+    own = Attributes(torch.nn.Linear(1, 1), torch.optim.SGD([torch.zeros(1)], lr=0.1), loss=loss)
+    loss()
+    loss.window.append(2)
+    assert globals()["MADE"] == 1
+    assert own.lost() == []
+    own.put_back()
+    assert "MADE" not in globals()
+    assert loss.shared is loss.window
+    assert list(loss.window) == [1]

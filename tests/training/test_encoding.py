@@ -79,7 +79,6 @@ def test_what_is_encoded_comes_back_through_json(value: object) -> None:
         object(),
         defaultdict(lambda: 0),
         Point(1, 2),
-        Colour.RED,
         np.longdouble(1),
         torch.eye(2).to_sparse(),
         [lambda: None],
@@ -99,3 +98,17 @@ def test_values_are_the_same_up_to_which_nan() -> None:
     assert not same_values(one, torch.tensor([1.0, math.nan]))
     assert not same_values(one, one.double())
     assert not same_values(one, one[None])
+
+
+def test_numbers_and_texts_of_a_class_of_their_own_come_back_as_their_equals() -> None:
+    for value in (Colour.RED, np.str_("text"), torch.Size([2, 3])):
+        assert decode(json.loads(json.dumps(encode(value, "x")[0])), {}) == value
+
+
+class Own(set):  # type: ignore[type-arg]
+    """A set that nobody could make again."""
+
+
+def test_a_collection_of_a_class_of_its_own_is_refused() -> None:
+    with pytest.raises(InputError, match="a Own can't be kept"):
+        encode(Own(), "x")

@@ -123,3 +123,21 @@ def test_a_layer_that_changes_a_large_buffer_is_refused() -> None:
 def test_a_layer_that_draws_from_its_own_generator_is_not_compiled_too() -> None:
     with pytest.raises(InputError, match=r"'layers\.0' draws from a generator of its own"):
         recompute_layers(Stack("a torch.Generator"), compiled=True)
+
+
+OF_THE_FILE = np.random.default_rng(0)
+
+
+class Sees(nn.Linear):
+    """A layer whose file has a generator, for something else."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 4)
+        self.inner = nn.ReLU()
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        return self.inner(super().forward(batch))
+
+
+def test_a_generator_that_only_the_file_has_forbids_no_compiling() -> None:
+    assert recompute_layers(nn.Sequential(nn.Sequential(Sees(), Sees())), compiled=True) == ["0.0", "0.1"]

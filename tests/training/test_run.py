@@ -539,7 +539,7 @@ def test_a_sound_checkpoint_stays_until_there_is_a_newer_one(tmp_path: Path) -> 
         checkpoint.save(tmp_path, checkpoint.Checkpoint(step=step, tensors={}, state={"sound": sound}))
         kept = [int(path.stem[-8:]) for path in sorted(tmp_path.glob("step-*.json"))]
         assert kept == [[0], [0, 1], [1, 2], [1, 2, 3], [1, 3, 4], [4, 5], [5, 6]][step]
-    found = checkpoint.before_failure(tmp_path)
+    found = checkpoint.before_failure(tmp_path, 7)
     assert found is not None
     assert found.step == 5
 
@@ -901,3 +901,56 @@ def test_what_tune_found_is_no_training_to_go_on_with(tmp_path: Path) -> None:
     (out / "settings.json").write_text('{"settings": {}, "snippets": {}}')
     with pytest.raises(OutputError, match="holds what hotlap tune found, not a training; train with it: --settings"):
         hotlap.train(target, out=out, resume=True, **GIVEN)
+
+
+STREAM = """
+import dataclasses
+from torch.utils.data import DataLoader, IterableDataset
+class Endless(IterableDataset):
+    def __init__(self):
+        self.epoch = 0
+    def __iter__(self):
+        self.epoch += 1
+        rows = drawn(self.epoch, 64, 6)
+        yield from zip(rows, rows[:, :3].argmax(1))
+loader = DataLoader(Endless(), batch_size=16)
+workload = dataclasses.replace(workload, training=lambda: loader)
+"""
+
+
+def test_a_loader_over_a_stream_is_put_back_after_it_was_timed(tmp_path: Path) -> None:
+    for name, settings in (("alone", {}), ("timed", {"keep_memory": True})):
+        folder = tmp_path / name
+        folder.mkdir()
+        target = trainable.write(folder, "rows", add=STREAM)
+        hotlap.train(target, out=folder / "out", settings={"epochs": 2, **settings}, **GIVEN)
+    alone, timed = ((tmp_path / name / "out" / "model.safetensors").read_bytes() for name in ("alone", "timed"))
+    assert alone == timed
+
+
+MASKED = """
+import dataclasses
+class Masked(nn.Linear):
+    def __init__(self):
+        super().__init__(6, 3)
+        self.mask = nn.Parameter(torch.full((3, 3), float("-inf")).triu(1), requires_grad=False)
+        self.late = nn.Linear(2, 2)
+        self.late.requires_grad_(False)
+    def state_dict(self, *args, **kwargs):
+        return {name: value for name, value in super().state_dict(*args, **kwargs).items() if "late" not in name}
+workload = dataclasses.replace(workload, model=Masked)
+"""
+
+
+def test_what_is_frozen_may_be_infinite_or_left_out(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows", add=MASKED)
+    hotlap.train(target, out=tmp_path / "out", settings={"epochs": 1, "checkpoint_seconds": 0}, **GIVEN)
+    newest, _ = checkpoint.newest(tmp_path / "out" / "checkpoints")
+    assert newest is not None
+    assert newest.state["sound"]
+
+
+def test_weights_spoiled_by_the_only_steps_there_are_begin_anew(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows", add=LAST_IS_NAN.replace("LAST", "10"))
+    with pytest.raises(TrainingStopped, match=r"^the last step \(step 10\) .*; look at that batch, or start over with"):
+        hotlap.train(target, out=tmp_path / "out", settings={"epochs": 1}, **GIVEN)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from hotlap.core import Json
 from hotlap.errors import InputError
 from hotlap.training.encoding import decode, encode, same_values
-from hotlap.training.owners import OF_OPTIMIZERS, hooks_of, owners_of, put, values_of
+from hotlap.training.owners import OF_OPTIMIZERS, hooks_of, owners_of, put, remove, values_of
 
 if TYPE_CHECKING:
     import torch
@@ -80,7 +80,7 @@ class Attributes:
                 if isinstance(value, known) or callable(value) or id(value) in self._found:
                     continue
                 if _encoded(value, "") is None and not _holds_parameters(value):
-                    size = len(value) if hasattr(value, "__len__") else None
+                    size = len(value) if isinstance(value, list | tuple | dict | set) else None
                     yield f"{place}.{name}", (id(value), size, getattr(value, "_version", None))
 
     def capture(self) -> tuple[Json, Mapping[str, torch.Tensor]]:
@@ -112,7 +112,7 @@ class Attributes:
         for place in changed.keys() - self._first.keys():
             owner, _, name = place.rpartition(".")
             if name not in self._had[owner]:
-                delattr(self._owners[owner], name)
+                remove(self._owners[owner], name)
         first = {place: self._first[place] for place in changed.keys() & self._first.keys()}
         tensors = {name: tensor for _, found in first.values() for name, tensor in found.items()}
         self.restore({place: json_of for place, (json_of, _) in first.items()}, tensors)

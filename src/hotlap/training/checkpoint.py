@@ -100,11 +100,11 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[Damaged]]:
     return None, damaged
 
 
-def before_failure(folder: Path) -> Checkpoint | None:
-    """The newest whole checkpoint from which other settings may help a run that failed: a sound one, where there is
-    one, else the newest whose next step did not fail; None where there is none.
+def before_failure(folder: Path, step: int) -> Checkpoint | None:
+    """The newest whole checkpoint of before `step`, which failed, from which other settings may help: a sound one,
+    where there is one, else the newest whose next step did not fail; None where there is none.
     """
-    states = {path: _state_of(path) for path in reversed(_paths(folder, "step"))}
+    states = {path: _state_of(path) for path in reversed(_paths(folder, "step")) if _step_of(path) < step}
     others = [path for path, state in states.items() if not state.get("failed")]
     sound = [path for path in others if states[path].get("sound", True)]
     # One at a time: each is as large as the model and its optimizer together.

@@ -98,7 +98,11 @@ def _encode(value: Any, prefix: str, tensors: dict[str, torch.Tensor]) -> Json:
         return value
     if isinstance(value, np.bool_ | np.integer | np.floating) and value.dtype.itemsize <= _MOST_BYTES:
         return {f"{_MARK}number": [value.dtype.str, _encode(value.item(), prefix, tensors)]}
-    if type(value) is float:
+    if isinstance(value, int):  # of a class of its own, as an IntEnum: equal to what comes back
+        return int(value)
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, float):
         return value if math.isfinite(value) else {f"{_MARK}float": repr(value)}
     if isinstance(value, bytes):
         return {f"{_MARK}bytes": base64.b64encode(value).decode()}
@@ -117,11 +121,11 @@ def _encode(value: Any, prefix: str, tensors: dict[str, torch.Tensor]) -> Json:
         return {f"{_MARK}array": name}
     if isinstance(value, list):
         return [_encode(item, prefix, tensors) for item in value]
-    if type(value) in (tuple, torch.Size):
+    if isinstance(value, tuple) and not hasattr(value, "_fields"):
         return {f"{_MARK}tuple": [_encode(item, prefix, tensors) for item in value]}
-    if isinstance(value, set | frozenset):
+    if type(value) in (set, frozenset):
         return {f"{_MARK}{type(value).__name__}": [_encode(item, prefix, tensors) for item in value]}
-    if isinstance(value, deque):
+    if type(value) is deque:
         return {f"{_MARK}deque": [value.maxlen, [_encode(item, prefix, tensors) for item in value]]}
     if isinstance(value, Mapping):
         name = _name_of(value)

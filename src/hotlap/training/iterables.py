@@ -145,9 +145,11 @@ class BatchesSource:
         return goes_on
 
     def _set_values(self, values: Json) -> None:
+        now = self._values()
         for name, value in values.items():
             owner, _, attribute = name.partition(".")
-            if owner in self._owners():
+            # A DataLoader refuses that some of its own are set at all.
+            if owner in self._owners() and (name not in now or now[name] != value):
                 setattr(self._owners()[owner], attribute, value)
 
     def _make_ready(self, epoch: int) -> None:

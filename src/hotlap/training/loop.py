@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -18,7 +18,7 @@ from hotlap.training.attributes import Attributes
 from hotlap.training.averaging import Average
 from hotlap.training.buffers import Buffers
 from hotlap.training.loading import Source
-from hotlap.training.preparing import has_modes, set_rate, switched, untrained_warnings
+from hotlap.training.preparing import has_modes, set_rate, switched, trainable, untrained_warnings
 from hotlap.training.processes import Processes, all_finite, whole
 from hotlap.training.reading import Window
 from hotlap.training.records import FAILURE, Records
@@ -157,11 +157,9 @@ class Loop:
                 kept = self._keep_good_state()
             except OutputError as error:
                 kept = f"the state before it was not kept: {error}"
-            try:
+            with suppress(OutputError):
                 self._note_failure(window.epoch + 1, self.position.step + 1, sentence)
-                way_on = self._way_on(sentence)
-            except OutputError:
-                way_on = _START_OVER
+            way_on = self._way_on(sentence, self.position.step + 1)
             raise TrainingStopped(f"{sentence}; {kept}; {way_on}") from found
 
     def _keep_good_state(self) -> str:
@@ -169,7 +167,7 @@ class Loop:
         parts = self._parts
         # What is kept takes all of them, where they share the weights.
         (changed,) = parts.processes.sums(float(not self._buffers.put_back() or parts.attributes.changed_by_passes()))
-        tensors = [whole(one.detach()) for one in parts.model.parameters()]
+        tensors = [whole(one.detach()) for one in trainable(parts.model).values()]
         if not changed and all_finite(tensors) and not parts.source.ahead:
             self._save(failed=True)
             parts.processes.wait()
@@ -184,11 +182,11 @@ class Loop:
         if records is not None:
             records.add({"step": step, "epoch": epoch, FAILURE: sentence})
 
-    def _way_on(self, sentence: str) -> str:
-        """What can help. A change of settings needs steps before the one that failed, to matter."""
+    def _way_on(self, sentence: str, step: int) -> str:
+        """What can help. A change of settings needs steps before the one that failed, which is `step`, to matter."""
         if sentence.endswith(divergence.OF_DATA):
             return "mend the data of that batch, and go on with --resume"
-        before = checkpoint.before_failure(self._parts.checkpoints)
+        before = checkpoint.before_failure(self._parts.checkpoints, step)
         if before is None:
             return _START_OVER
         return (
@@ -256,15 +254,15 @@ class Loop:
 
     def check_result(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Raise TrainingStopped where the weights that would be kept are not finite: no step came after, to tell."""
-        # A buffer may be infinite: a mask.
-        named = ((name, tensors[name]) for name, _ in self._parts.model.named_parameters())
-        bad = next((name for name, value in named if not all_finite([value])), None)
+        # What is not trained may be infinite: a mask.
+        trained = [name for name in trainable(self._parts.model) if name in tensors]
+        bad = next((name for name in trained if not all_finite([tensors[name]])), None)
         if bad is None:
             return
         step = self.position.step
         sentence = f"the last step (step {step}) left the weight {bad!r} NaN or infinite"
         self._note_failure(self.position.epoch, step, sentence)
-        raise TrainingStopped(f"{sentence}; {self._way_on(sentence)}")
+        raise TrainingStopped(f"{sentence}; {self._way_on(sentence, step)}")
 
     def score_of_result(self) -> float | None:
         """The score on examples that chose nothing: all of them, unless a stop was chosen on some."""

@@ -11,6 +11,7 @@ import functools
 import io
 import sys
 import types
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -88,16 +89,27 @@ def values_of(owner: Any) -> dict[str, Any]:
 
 def put(owner: Any, name: str, value: Any) -> None:
     """Have it hold that value by that name; lists and dicts change in place, since others may hold them too."""
-    own = values_of(owner).get(name)
-    if type(own) is dict and type(value) is dict:
+    own: Any = values_of(owner).get(name)
+    if type(own) is type(value) and isinstance(own, dict | set):
         own.clear()
         own.update(value)
-    elif type(own) is list and type(value) is list:
-        own[:] = value
+    elif type(own) is type(value) and isinstance(own, list | deque):
+        own.clear()
+        own.extend(value)
     elif isinstance(owner, Variables):
         owner.everyone[name] = value
     else:
         setattr(owner, name, value)
+
+
+def remove(owner: Any, name: str) -> None:
+    """Have it hold nothing by that name."""
+    if isinstance(owner, Variables):
+        owner.everyone.pop(name, None)
+    elif isinstance(owner, types.CellType):
+        del owner.cell_contents
+    else:
+        delattr(owner, name)
 
 
 def _is_kept_in(one: Any) -> bool:

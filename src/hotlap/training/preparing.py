@@ -267,6 +267,8 @@ def to_device(value: Any, settings: Settings) -> Any:
     ahead = settings.pin and settings.device == "cuda"  # A copy to the CPU is read at once.
 
     def moved(leaf: Any) -> Any:
+        if isinstance(leaf, Mapping) and hasattr(leaf, "to"):
+            return leaf.to(settings.device)
         if not isinstance(leaf, torch.Tensor):
             return leaf
         if settings.layout == "channels_last" and leaf.ndim == 4 and leaf.is_floating_point():
@@ -277,8 +279,10 @@ def to_device(value: Any, settings: Settings) -> Any:
 
 
 def _as_dicts(value: Any) -> Any:
-    """Mappings that are no dicts (a tokenizer's BatchEncoding) as dicts, whose values torch's trees find."""
-    if isinstance(value, Mapping) and not isinstance(value, dict):
+    """Mappings in whose values torch's trees do not look as dicts. What knows how to go to a device stays as it is: a
+    tokenizer's BatchEncoding, a TensorDict.
+    """
+    if isinstance(value, Mapping) and not isinstance(value, dict) and not hasattr(value, "to"):
         return {name: _as_dicts(one) for name, one in value.items()}
     if type(value) in (tuple, list):
         return type(value)(_as_dicts(one) for one in value)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     _Place = tuple[torch.nn.Module, str]
 
-_MOST_NUMBERS, _LOOKED_AT_FROM = 1_000_000, 4096
+_MOST_NUMBERS, _LOOKED_AT_FROM = 1_000_000, 16_384
 """Of a buffer: up to so many a copy is made for the second pass, and from so many on it is kept only if it changed."""
 
 
@@ -38,9 +38,10 @@ def recompute_layers(model: torch.nn.Module, *, compiled: bool = False) -> list[
             "this model has none; leave it out"
         )
     for name, layer in layers.items():
-        generators = own_generators(layer)
+        # Those of its file, which its methods see, may be for something else: the data.
+        generators, held = own_generators(layer), own_generators(*_attributes(layer))
         why = "has running statistics, which its second pass would count again" if _counts(layer) else None
-        if generators:
+        if held:
             why = "draws from a generator of its own, whose draws its second pass has to repeat"
         if why and compiled:
             raise InputError(
@@ -81,11 +82,22 @@ def _recomputed(layer: torch.nn.Module, given: Json, forward: Any, *args: Any, *
     return checkpoint(forward, *args, use_reentrant=False, **given, **kwargs)
 
 
+def _attributes(layer: torch.nn.Module) -> list[Any]:
+    import torch
+
+    known = vars(torch.nn.Module()).keys()
+    return [value for one in layer.modules() for name, value in vars(one).items() if name not in known]
+
+
 def _counts(layer: torch.nn.Module) -> bool:
     import torch
 
     kinds = (torch.nn.modules.batchnorm._NormBase, torch.nn.utils.parametrizations._SpectralNorm)
     return any(isinstance(one, kinds) for one in layer.modules())
+
+
+def _mark(buffer: torch.Tensor) -> tuple[int, int]:
+    return id(buffer), buffer._version
 
 
 class _Passes:
@@ -109,22 +121,20 @@ class _Passes:
     def _noted(self, found: dict[str, Any]) -> Iterator[None]:
         found["states"] = [state_of(one) for one in self._generators]
         found["values"] = self._values()
-        small, large = {}, {}
-        for place, buffer in self._buffers().items():
-            if buffer.numel() > _MOST_NUMBERS:
-                large[place] = id(buffer), buffer._version
-            else:
-                small[place] = buffer.detach().clone()
+        before = self._buffers()
+        stood = {place: _mark(buffer) for place, buffer in before.items()}
+        small = {place: one.detach().clone() for place, one in before.items() if one.numel() <= _MOST_NUMBERS}
         yield
         now = self._buffers()
-        if any((id(now[place]), now[place]._version) != stood for place, stood in large.items()):
+        moved = {place for place, was in stood.items() if place not in now or was != _mark(now[place])}
+        if moved - small.keys():
             raise InputError(
                 f"settings: checkpointing=true: {self._name!r} changes a buffer of more than {_MOST_NUMBERS:,} numbers "
                 "in its forward pass, which its second pass would find changed; leave it out"
             )
-        # To look costs little beside what those that stay the same would hold till the backward pass.
+        # Running statistics are changed behind torch's count of changes; they are small.
         found["buffers"] = {
-            place: kept for place, kept in small.items() if kept.numel() < _LOOKED_AT_FROM or not kept.equal(now[place])
+            place: kept for place, kept in small.items() if place in moved or kept.numel() < _LOOKED_AT_FROM
         }
 
     @contextmanager
@@ -135,9 +145,11 @@ class _Passes:
         try:
             yield
         finally:
-            self._put(stood, {place: buffers[place] for place in found["buffers"]}, values)
+            self._put(stood, {place: buffers.get(place) for place in found["buffers"]}, values)
 
-    def _put(self, states: Sequence[Any], buffers: Mapping[_Place, torch.Tensor], values: Sequence[Json]) -> None:
+    def _put(
+        self, states: Sequence[Any], buffers: Mapping[_Place, torch.Tensor | None], values: Sequence[Json]
+    ) -> None:
         for one, state in zip(self._generators, states, strict=True):
             put_back(one, state)
         for (module, name), buffer in buffers.items():

@@ -169,7 +169,8 @@ def median_step_ms(loaded: Loaded, settings: Settings, processes: Processes) -> 
         except NotFinite:
             pass  # Training itself tells, should it come to that.
         except WorkloadError as error:
-            if not any(words in str(error).lower() for words in OUT_OF_MEMORY):
+            # Where one process of several goes on alone, the others wait for ever.
+            if processes.world > 1 or not any(words in str(error).lower() for words in OUT_OF_MEMORY):
                 raise
             return "it does not fit the memory"
         finally:
@@ -275,7 +276,7 @@ def _kept(folder: Path, warnings: list[str], *, failed: bool) -> checkpoint.Chec
     found = last
     before = _before_failure(folder, last) if last is not None else None
     if before is not None and not failed:
-        found = checkpoint.before_failure(folder / CHECKPOINTS) or last
+        found = checkpoint.before_failure(folder / CHECKPOINTS, before + 1) or last
     warnings += [f"{one.path.name} was passed over: {one.reason}" for one in damaged]
     if last is None and damaged:
         raise OutputError(

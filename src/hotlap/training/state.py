@@ -110,7 +110,8 @@ def capture(
     groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     optimizer_json, optimizer_tensors = encode({"groups": groups, "state": kept, "others": others}, _VALUES)
     attributes_json, attributes_tensors = attributes.capture()
-    weights = [tensors[_MODEL + name] for name in trainable(model)]  # A buffer may be infinite: a mask.
+    # What is not trained may be infinite: a mask. A state_dict of the user's own may leave some out.
+    weights = [tensors[_MODEL + name] for name in trainable(model) if _MODEL + name in tensors]
     state = {
         "position": asdict(position),
         "best": asdict(position.best) if position.best else None,

@@ -226,7 +226,12 @@ def timed(own: Own, worker: Worker, blocks: Blocks, until: float, *, late: float
     spoiled = True
     while not tries or (spoiled and len(tries) < _TRIES and time.monotonic() < until):
         began = time.monotonic()
-        start, _ = pairs.measure(own.worker, worker, blocks, late)
+        try:
+            start, _ = pairs.measure(own.worker, worker, blocks, late)
+        except WorkerTimeout:
+            if tries:
+                break
+            raise
         tries.append((start, time.monotonic() - began))
         spoiled = not _cut_short(start, blocks) and statistics.was_disturbed(start, own.usual_spread)
     return min(tries, key=lambda one: (_cut_short(one[0], blocks), statistics.block_spread(one[0])))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from hotlap.machine.facts import asked_of_smi
+
+_SMI_LASTS_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +56,7 @@ def gpus() -> tuple[GpuUse, ...]:
     try:
         import pynvml
     except ImportError:
-        return _by_torch() or uses_of_text(asked_of_smi("index,name,memory.total,memory.used,utilization.gpu"))
+        return _by_torch() or uses_of_text(_told_by_smi(int(time.monotonic() / _SMI_LASTS_SECONDS)))
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
@@ -116,6 +120,12 @@ def allocator_use(torch: Any, index: int) -> AllocatorUse:
         peak_allocated_bytes=int(torch.cuda.max_memory_allocated(index)),
         peak_reserved_bytes=int(torch.cuda.max_memory_reserved(index)),
     )
+
+
+@lru_cache(maxsize=1)
+def _told_by_smi(moment: int) -> str:
+    """What nvidia-smi said last; starting it takes long beside other ways."""
+    return asked_of_smi("index,name,memory.total,memory.used,utilization.gpu")
 
 
 def uses_of_text(text: str) -> tuple[GpuUse, ...]:

@@ -146,6 +146,18 @@ def test_what_was_not_shown_to_train_as_well_is_named(vary: Vary) -> None:
     assert "it trains worse" in told.accuracy.details[0]
 
 
+def test_what_trains_as_well_and_was_not_confirmed_as_faster_is_told_so(vary: Vary) -> None:
+    result = vary("tuning_refused")
+    trials = result["proof_details"]["trials"]
+    assert headline(result).accuracy.value == "What is faster was not shown to be"
+    result["proof_details"]["trials"] = [
+        *trials,
+        {**trials[-1], "name": "fused", "answer": "as good", "reason": "same"},
+    ]
+    assert headline(result).accuracy.value == "What is as good was not shown to be faster"
+    assert headline(result).accuracy.details[-1] == "fused: same"
+
+
 def tuning(result: dict[str, Any], *, tried: int, left: int) -> dict[str, Any]:
     """A tuning that changed nothing."""
     change = {"name": "bf16", "status": "rejected", "reason": "no faster"}

@@ -193,7 +193,9 @@ def _proven(bench: Bench, found: Found, plan: Plan, keep: Callable[[Found, Json]
     elif last.settings != found.best:
         reason = f"{trials[0].name}: {trials[0].reason}"
         settled = settle(bench, found, last.settings)
-        found = replace(settled, dropped_because=reason) if settled.best == last.settings else settled
+        alone = settled.best == last.settings
+        why = reason if alone else f"{reason}; and without its number format {settled.dropped_because}"
+        found = replace(settled, dropped_because=why)
     return found, details(trials, plan, own)
 
 

@@ -244,7 +244,9 @@ def _proof(result: Json) -> Answer:
     proof, trials = result.get("proof"), at(result, "proof_details", "trials") or []
     if trials and not changed(result):
         details = tuple(f"{trial['name']}: {trial['reason']}" for trial in trials)
-        return Answer(value="What is faster was not shown to be", details=details, tone="no")
+        passed = trials[-1].get("answer") == "as good"
+        value = "What is as good was not shown to be faster" if passed else "What is faster was not shown to be"
+        return Answer(value=value, details=details, tone="no")
     if not changed(result) and result["kind"] == "tune":
         return Answer(value="As today", details=("Nothing was changed",), tone="yes")
     words = {"pending": "Proof pending", "short": "Proven in a short run", "full": "Proven in a full run"}

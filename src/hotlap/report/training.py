@@ -190,7 +190,11 @@ def tuned(result: Json, target: str, out: Path) -> Group:
     else:
         refused = at(result, "proof_details", "trials") or []
         said = "nothing was confirmed as faster" if tried(result).changes else "the settings of today stay"
-        lines.append(Text("nothing that is faster was shown to train as well" if refused else said, "bold"))
+        if refused:
+            said = "nothing that is faster was shown to train as well"
+            if refused[-1]["answer"] == "as good":
+                said = "what was shown to train as well was not confirmed as faster"
+        lines.append(Text(said, "bold"))
         lines += [Text(f"{plain(trial['name'])}: {plain(trial['reason'])}") for trial in refused]
     untried = tried(result).sentence
     lines += [Text(untried, "yellow")] if untried else []

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from hotlap.errors import WorkerTimeout
 from hotlap.measure.pairs import Blocks, measure
 from hotlap.measure.worker import Worker
 
@@ -67,3 +68,14 @@ def test_one_stall_makes_no_candidate_hopeless() -> None:
     candidate: Any = Scripted(90.0, 90.0, 9.0, 9.0)
     start, _ = measure(baseline, candidate, Blocks(pairs=4, seconds=0.0, hopeless=3.0))
     assert start.candidate_ms == (90.0, 90.0, 9.0, 9.0)
+
+
+def test_no_pair_is_begun_after_the_time(sides: tuple[Worker, Worker], monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = iter(range(100))
+    monkeypatch.setattr("hotlap.measure.pairs.time.monotonic", lambda: float(next(looks)))
+    blocks = Blocks(pairs=6, seconds=0.0, least_pairs=2)
+    # The clock is looked at before each pair, and by the workers' own time-outs, so that each pair takes some.
+    begun = len(measure(*sides, blocks, until=25.0)[0].baseline_ms)
+    assert 2 <= begun < 6
+    with pytest.raises(WorkerTimeout, match="there was time for 0 of 2 pairs of blocks"):
+        measure(*sides, blocks, until=-1.0)

@@ -46,3 +46,35 @@ def test_texts_that_may_be_trimmed_count_whole(tmp_path: Path, monkeypatch: pyte
     work.open_training(state, target=target, settings=settings.to_json())
     work.run_steps(state, settings=settings.to_json(), batch=4, steps=2)
     assert seen == [12, 12]
+
+
+LOUD = """
+import dataclasses
+workload = dataclasses.replace(
+    workload, loss=lambda outputs, labels: 1e4 * functional.cross_entropy(outputs, labels),
+    optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-6),
+)
+"""
+
+
+def test_steps_that_fp16_skips_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = trainable.write(tmp_path, "rows", add=LOUD)
+    settings = settings_for(load_target(target).workload, {"threads": 1, "device": "cpu", "precision": "fp16"})
+    skipped: list[bool] = []
+    kept: list[int] = []
+    own = steps.Steps.step
+
+    def step(self: Any, *given: Any) -> Any:
+        found = own(self, *given)
+        skipped.append(found.skipped)
+        kept.append(len(self.optimizer.state))
+        return found
+
+    monkeypatch.setattr(steps.Steps, "step", step)
+    state: dict[str, Any] = {}
+    work.open_training(state, target=target, settings=settings.to_json())
+    work.run_steps(state, settings=settings.to_json(), batch=8, steps=3)
+    assert skipped[0]
+    assert kept[0] == 0
+    assert skipped.count(False) == 3
+    assert kept[-1] > 0

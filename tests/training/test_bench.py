@@ -111,7 +111,7 @@ def test_what_has_no_room_for_whole_batches_is_known_by_a_few_rows(tmp_path: Pat
     assert study["trim"]["reason"].startswith("the check of it failed: used 0.")
     assert study["in_passes"]["reason"] is None
     with pytest.raises(
-        Refusal, match=r"fits the memory: opening the workload used 0\.\d GiB of memory, more than its limit"
+        Refusal, match=r"fits the memory: opening the workload: used 0\.\d GiB of memory, more than its limit"
     ):
         studied(target, settings, memory_limit=50 * 2**20, work=tmp_path)
 

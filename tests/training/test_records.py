@@ -51,7 +51,7 @@ class Lost:
         self._when = when
         self.ended: list[bool] = []
 
-    def __call__(self, folder: Path, name: str, settings: object) -> "Lost":
+    def __call__(self, folder: Path, name: str, settings: object, goes_on: bool) -> "Lost":
         self._ask("begin")
         return self
 

@@ -184,9 +184,7 @@ def test_a_look_through_a_part_of_the_data_is_told_and_a_spent_budget_tries_noth
 @pytest.mark.slow
 def test_a_spent_budget_ends_the_search_for_what_fits(tmp_path: Path) -> None:
     search = bench(tmp_path, seconds=0.0, peak_limit=50 * 2**20)
-    words = (
-        "the budget was spent before a set-up was found that fits the memory: with the workload's own set-up it used"
-    )
+    words = "the budget was spent before a set-up was found that fits the memory: with the workload's own set-up: used"
     with pytest.raises(Refusal, match=words):
         tune(search, Settings(threads=1, batch_size=16))
 
@@ -302,6 +300,6 @@ def test_all_that_was_best_may_be_confirmed(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(tuner, "Own", lambda *given: None)
     monkeypatch.setattr(tuner, "_noise", lambda *given: (0.01, 1.0, held(0.5), 0.0))
     monkeypatch.setattr(tuner, "climbed", lambda *given: (bests, []))
-    monkeypatch.setattr(tuner, "settle", lambda bench, found, *tried: told.extend(tried))
+    monkeypatch.setattr(tuner, "settle", lambda bench, found, *tried, interrupted: told.extend(tried))
     tune(search, bests[0])
     assert told == bests[:0:-1]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hotlap.actions.stored import stored_features
 from hotlap.core import Device, Json
-from hotlap.errors import HotlapError, OutputError, TrainingStopped
+from hotlap.errors import HotlapError, InputError, OutputError, TrainingStopped, WorkloadError
 from hotlap.machine.facts import Machine, facts
 from hotlap.report.schema import read_result, write_result
 from hotlap.search.folder import RunFolder, check_keeps
@@ -133,7 +133,12 @@ def _train(
     baseline_ms = None
     if usual != settings:
         tell({"event": "phase", "phase": "timing the workload's own set-up"})
-        timed = median_step_ms(loaded, usual, processes)
+        try:
+            timed = median_step_ms(loaded, usual, processes)
+        except WorkloadError:
+            raise
+        except InputError as error:
+            timed = str(error)  # What the settings ask for and can't have, the training tells in full.
         if isinstance(timed, str):
             warnings.append(f"the workload's own set-up was not timed: {timed}")
         else:

@@ -4,8 +4,9 @@
     python benchmarks/tuner.py digits --again      one case, also where it has a result
 
 For each workload: `hotlap tune` within its budget; then every combination of the changes that make sense there is timed
-in turn with the tuner's choice, one start each; then the fastest few are timed in turn with it in fresh processes until
-the question is settled. Exit code 3 where the tuner took longer than its budget or its choice is more than 3% behind.
+in turn with the tuner's choice, whose process is the same for all, one start each; then the fastest few are timed in
+turn with it in fresh processes until the question is settled. Exit code 3 where the tuner took longer than its budget
+or its choice is more than 3% behind.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from hotlap.core import Json, Start, to_json
 from hotlap.errors import CandidateFailed, InputError
 from hotlap.machine.facts import facts
 from hotlap.measure import pairs, statistics
-from hotlap.search.setting import LOAD_SECONDS, start_worker
-from hotlap.training.bench import Bench
+from hotlap.measure.worker import Worker
+from hotlap.training.bench import Bench, studied
 from hotlap.training.confirming import CONFIRMING
 from hotlap.training.set_ups import changes, idle
 from hotlap.training.settings import Settings
@@ -45,6 +46,8 @@ BEHIND = 1.03
 NEAR = 0.98
 """What is this near to the tuner's choice in one start, or ahead of it, is timed again in fresh processes."""
 MOST_AGAIN = 4
+BLOCKS = replace(SCREENING, hopeless=1.3)
+"""What takes 1.3 times as long as the choice in each of three pairs of blocks is not timed further."""
 CASES = {
     "digits": f"{ROOT}/examples/digits_untrained.py",
     "sentiment": f"{ROOT}/examples/sentiment.py",
@@ -76,13 +79,17 @@ def every(study: Json, baseline: Settings, *, compiler: bool, loading_share: flo
             yield settings
 
 
-def timed(bench: Bench, choice: Settings, settings: Settings) -> Tried:
-    """One start of a set-up in turn with the choice."""
+def timed(bench: Bench, ours: Worker, settings: Settings) -> Tried:
+    """One start of a set-up in turn with the choice's process."""
     try:
-        with bench.hold(choice, settings) as (ours, theirs):
-            start, _ = pairs.measure(ours, theirs, SCREENING)
+        with bench.hold(settings) as (theirs,):
+            start, _ = pairs.measure(ours, theirs, BLOCKS)
     except (CandidateFailed, InputError) as error:
+        if ours.ended:
+            raise
         return Tried(settings=settings, failure=str(error))
+    if len(start.candidate_ms) < BLOCKS.least_pairs:
+        return Tried(settings=settings, speedup=max(start.baseline_ms) / min(start.candidate_ms))
     return Tried(settings=settings, speedup=statistics.screening(start).estimate)
 
 
@@ -107,10 +114,8 @@ def run(name: str, *, budget: float, threads: int, most: int | None) -> Json:
     _say(name, f"hotlap tunes for {budget:.0f} s")
     found = tune(CASES[name], out=work / "tuned", budget=budget, threads=threads, device="cpu")
     choice = Settings(**found["settings"])
-    with start_worker(threads, None, work) as worker:
-        study = worker.call(
-            "hotlap.training.timing:study", target=CASES[name], settings=choice.to_json(), timeout=LOAD_SECONDS
-        )
+    baseline = replace(Settings(batch_size=choice.batch_size, epochs=choice.epochs), threads=threads, device="cpu")
+    study = studied(CASES[name], baseline, memory_limit=facts().memory_limit, work=work)
     compiler = shutil.which("g++") is not None or shutil.which("clang++") is not None
     bench = Bench(
         target=CASES[name],
@@ -122,13 +127,14 @@ def run(name: str, *, budget: float, threads: int, most: int | None) -> Json:
         other_batch_sizes=False,
         tell=lambda event: None,
     )
-    baseline = replace(Settings(batch_size=choice.batch_size, epochs=choice.epochs), threads=threads, device="cpu")
     share = found["baseline"]["loading_share"]
     space = [one for one in every(study, baseline, compiler=compiler, loading_share=share) if one != choice]
     tried = []
-    for index, settings in enumerate(space[:most]):
-        _say(name, f"{index + 1} of {len(space)}: {describe(settings)}")
-        tried.append(timed(bench, choice, settings))
+    with bench.hold(choice) as (ours,):
+        for index, settings in enumerate(space[:most]):
+            tried.append(timed(bench, ours, settings))
+            what = tried[-1].failure or f"{tried[-1].speedup:.3f}"
+            _say(name, f"{index + 1} of {len(space)}: {describe(settings)}: {what}")
     near = sorted((one for one in tried if (one.speedup or 0.0) >= NEAR), key=lambda one: -(one.speedup or 0.0))
     again = []
     for one in near[:MOST_AGAIN]:
@@ -155,7 +161,7 @@ def run(name: str, *, budget: float, threads: int, most: int | None) -> Json:
             "budget_seconds": budget,
             "threads": threads,
             "most": most,
-            "screening": to_json(SCREENING),
+            "screening": to_json(BLOCKS),
             "confirming": to_json(CONFIRMING),
         },
     }

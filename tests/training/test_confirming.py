@@ -17,10 +17,12 @@ from hotlap.training.settings import Settings
 
 
 def test_time_is_kept_for_the_confirmation_and_one_last_change() -> None:
-    fast, slow, slower = (Costs(load=5.0, timed=timed, peak=7.0) for timed in (1.0, 9.0, 60.0))
-    assert kept_for_confirming(150, fast) == pytest.approx(0.35 * 150)
-    assert kept_for_confirming(150, slow) == pytest.approx(7 + 4 * (7.5 + 6) + 14)
+    fast, slow, slower = (Costs(own_load=5.0, load=5.0, timed=timed, peak=7.0) for timed in (1.0, 9.0, 60.0))
+    assert kept_for_confirming(200, fast) == pytest.approx(0.35 * 200)
+    assert kept_for_confirming(150, slow) == pytest.approx(7 + 4 * (5 + 5 + 6) + 14)
     assert kept_for_confirming(150, slower) > 150
+    compiled = Costs(own_load=5.0, load=10.0, timed=9.0, peak=7.0)
+    assert kept_for_confirming(150, compiled) == pytest.approx(7 + 5 + 4 * (5 + 10 + 6) + 19)
     assert kept_for_confirming(-3, fast) == fast.confirming + fast.a_change
 
 

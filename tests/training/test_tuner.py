@@ -34,7 +34,7 @@ STUDY: dict[str, Any] = {
     "in_passes": {"reason": None}, "repeated": 0, "locked": [], "trim": {"reason": "no"}, "at_once": {"reason": "no"},
     "kept_memory": {"reason": "no"}, "examples": None,
 }  # fmt: skip
-COSTS = Costs(load=0.0, timed=0.0, peak=0.0)
+COSTS = Costs(own_load=0.0, load=0.0, timed=0.0, peak=0.0)
 FUSED = Change(name="fused optimizer", settings={"fused": True})
 BF16 = Change(name="bf16", settings={"precision": "bf16"})
 LOADER = Change(name="1 loader process", settings={"workers": 1}, loading=True)
@@ -201,7 +201,7 @@ def test_what_has_no_answer_in_time_is_left_untried(tmp_path: Path) -> None:
     search = bench(tmp_path, add=trainable.slow_rows(0.02))
     with own_of(search) as own:
         # Loading takes longer than what is left until the confirmation.
-        costs = Costs(load=0.0, timed=0.0, peak=search.deadline - time.monotonic() - 0.2)
+        costs = Costs(own_load=0.0, load=0.0, timed=0.0, peak=search.deadline - time.monotonic() - 0.2)
         _, (row,) = climbed(search, own, [FUSED], 0.01, held(0.0), costs)
     assert (row["status"], row["reason"]) == ("skipped", "the budget was spent")
 

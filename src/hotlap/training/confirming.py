@@ -50,9 +50,10 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """What things take, in seconds: loading a process of the best so far, timing one in turn with another, and finding
-    the memory of one."""
+    """What things take, in seconds: loading a process of the own set-up and one of the best so far, timing one in turn
+    with another, and finding the memory of one."""
 
+    own_load: float
     load: float
     timed: float
     peak: float
@@ -64,9 +65,9 @@ class Costs:
 
     @property
     def confirming(self) -> float:
-        """Until the first look at the best. Two processes that are loaded side by side share the cores."""
-        start = 1.5 * self.load + _SHARE_OF_SCREENING * self.timed
-        return self.peak + statistics.LOOKS.at[0] * start
+        """Until the first look at the best, whose memory takes as much longer to find as it takes to load."""
+        start = self.own_load + self.load + _SHARE_OF_SCREENING * self.timed
+        return self.peak + self.load - self.own_load + statistics.LOOKS.at[0] * start
 
 
 def kept_for_confirming(left: float, costs: Costs) -> float:

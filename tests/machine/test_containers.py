@@ -130,3 +130,25 @@ def test_affinity_is_this_processs_own() -> None:
         assert containers.allowed_cpus() == {min(before)}
     finally:
         os.sched_setaffinity(0, before)
+
+
+@pytest.mark.parametrize(
+    ("files", "kills"),
+    [
+        (
+            {
+                "proc/self/cgroup": "0::/job\n",
+                "sys/fs/cgroup/job/memory.events": "oom 9\noom_kill 3\noom_group_kill 1\n",
+            },
+            3,
+        ),
+        ({"proc/self/cgroup": "4:memory:/job\n", "sys/fs/cgroup/memory/job/memory.oom_control": "oom_kill 2\n"}, 2),
+        ({"proc/self/cgroup": "0::/\n"}, 5),
+        ({"proc/vmstat": "oom_kill many\n"}, 0),
+        ({"proc/vmstat": "nr_free_pages 12\n"}, 0),
+    ],
+    ids=["version 2", "version 1", "the machine's", "not a number", "not said"],
+)
+def test_kills_are_those_of_our_own_group_where_it_says(tmp_path: Path, files: dict[str, str], kills: int) -> None:
+    root = write(tmp_path, {"proc/vmstat": "nr_free_pages 12\noom_kill 5\n", **files})
+    assert containers.memory_kills(root) == kills

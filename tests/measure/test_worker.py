@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from hotlap.errors import CandidateFailed, InputError, OutOfMemory, TargetError, WorkerDied, WorkerTimeout
-from hotlap.measure.worker import Worker, _raise_again, kernel_kills
+from hotlap.machine import containers
+from hotlap.measure.worker import Worker, _raise_again
 from hotlap.measure.worker_main import _describe
 
 MISBEHAVIOUR = """
@@ -191,18 +192,12 @@ def test_what_torch_has_types_for_is_no_bug_wherever_it_is_raised(error: Excepti
         _raise_again(_describe(error))
 
 
-def test_kills_of_the_kernel_are_counted_where_it_says() -> None:
-    assert kernel_kills("nr_free_pages 12\noom_kill 3\nother 1\n") == 3
-    assert kernel_kills("nr_free_pages 12\n") == kernel_kills("oom_kill many") == 0
-    assert kernel_kills() >= 0
-
-
 @pytest.mark.parametrize(
     ("before", "kind"), [(-1, OutOfMemory), (None, WorkerDied)], ids=["by the kernel", "by others"]
 )
 def test_who_killed_a_worker_is_told(before: int | None, kind: type[Exception], environment: dict[str, str]) -> None:
     with Worker(environment=environment) as worker:
-        worker._kernel_kills = kernel_kills() if before is None else before
+        worker._kernel_kills = containers.memory_kills() if before is None else before
         worker.begin("misbehaviour:hang")
         os.kill(worker.pid, signal.SIGKILL)
         words = "killed by the kernel, which had no memory left" if before else "SIGKILL, most often for want of memory"

@@ -95,9 +95,31 @@ def test_a_class_that_sharding_puts_before_the_users_hides_nothing(tmp_path: Pat
         distributed.destroy_process_group()
 
 
-def test_what_is_torchs_alone_is_not_watched() -> None:
-    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
-    assert not Attributes(model, torch.optim.SGD(model.parameters(), lr=0.1))._owners
+def test_of_torchs_own_layers_numbers_are_watched() -> None:
+    model = torch.nn.Sequential(torch.nn.LSTM(2, 2), torch.nn.BatchNorm1d(2), torch.nn.Dropout(0.1))
+    own = Attributes(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    assert own.capture() == ({}, {})
+    model[2].p = 0.3
+    model[1].momentum = 0.5
+    kept = own.capture()
+    assert sorted(own.names()) == ["1.momentum", "2.p"]
+    model[2].p = 0.9
+    own.restore(*kept)
+    assert (model[1].momentum, model[2].p) == (0.5, 0.3)
+
+
+def test_parameters_deep_in_a_collection_stay_themselves() -> None:
+    model = type("Own", (torch.nn.Linear,), {})(2, 2)
+    model.groups = {"decay": [(0, model.weight)]}  # type: ignore[assignment]
+    model.seen = {}  # type: ignore[assignment]
+    own = Attributes(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    model.bias.data.add_(1)
+    assert own.capture() == ({}, {})
+    model.seen[model.weight] = torch.ones(2)  # type: ignore[index, operator]
+    assert own.capture() == ({}, {})
+    assert own.lost() == ["model..seen"]
+    own.restore({}, {})
+    assert model.groups["decay"][0][1] is model.weight  # type: ignore[index]
 
 
 def test_what_the_loss_keeps_comes_back_and_is_no_attribute_of_the_model() -> None:

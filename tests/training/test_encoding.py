@@ -29,7 +29,7 @@ LEAVES = st.one_of(
     st.sampled_from(
         [np.float32(0.1), np.float64(0.1), np.int64(2**60), np.uint8(3), np.bool_(True), np.float32("nan")]
     ),
-    st.sampled_from([torch.tensor([1.5, math.nan]), torch.tensor(3), np.arange(4.0), torch.zeros(0, 2)]),
+    st.sampled_from([torch.tensor([1.5, math.nan]), torch.tensor(3), np.arange(4.0), np.array(0.5), torch.zeros(0, 2)]),
 )
 NESTED = st.recursive(
     LEAVES,
@@ -85,6 +85,8 @@ def test_what_is_encoded_comes_back_through_json(value: object) -> None:
         torch.zeros(2, dtype=torch.complex128),
         np.zeros(2, dtype=complex),
         np.array(["text"]),
+        np.zeros(2, dtype=">f4"),
+        torch.zeros(2, device="meta"),
     ],
 )
 def test_what_would_need_pickling_is_refused(value: object) -> None:
@@ -105,10 +107,7 @@ def test_numbers_and_texts_of_a_class_of_their_own_come_back_as_their_equals() -
         assert decode(json.loads(json.dumps(encode(value, "x")[0])), {}) == value
 
 
-class Own(set):  # type: ignore[type-arg]
-    """A set that nobody could make again."""
-
-
-def test_a_collection_of_a_class_of_its_own_is_refused() -> None:
+@pytest.mark.parametrize("kind", [set, list, dict])
+def test_a_collection_of_a_class_of_its_own_is_refused(kind: type) -> None:
     with pytest.raises(InputError, match="a Own can't be kept"):
-        encode(Own(), "x")
+        encode(type("Own", (kind,), {})(), "x")

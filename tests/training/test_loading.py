@@ -156,7 +156,23 @@ class Noisy(Numbers):
         return inputs, target
 
 
-@pytest.mark.parametrize("make", [Noisy, lambda: Subset(Noisy(), list(range(16)))])
+class TorchAlone(Numbers):
+    def __init__(self) -> None:
+        super().__init__(16)
+
+    def __getitem__(self, index: int):
+        inputs, target = super().__getitem__(index)
+        return (inputs + torch.rand(1), target) if index % 2 else (inputs, target)
+
+
+class Together(Noisy):
+    """Gives the examples of a batch at once."""
+
+    def __getitems__(self, indices: list[int]):
+        return [self[index] for index in indices]
+
+
+@pytest.mark.parametrize("make", [Noisy, TorchAlone, Together, lambda: Subset(Noisy(), list(range(16)))])
 def test_augmentation_does_not_depend_on_how_a_step_is_cut(make, workload) -> None:
     def windows(rank: int = 0, world: int = 1, **settings) -> list[list[float]]:
         chosen = Settings(batch_size=7, epochs=2, **settings)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from hotlap.errors import InputError
-from hotlap.training.recompute import recompute_layers
+from hotlap.training.recompute import recompute_layers, repeated_layers
 
 DRAWS: dict[str, Callable[[torch.nn.Module], float]] = {
     "a torch.Generator": lambda layer: float(torch.rand((), generator=layer.own["torch"])),
@@ -109,6 +109,14 @@ def test_the_second_pass_finds_what_the_first_did_and_leaves_nothing(build: Call
     buffers = dict(cut.named_buffers())
     assert all(torch.equal(buffer, buffers[name]) for name, buffer in plain.named_buffers())
     assert [getattr(one, "calls", 0) for one in plain.modules()] == [getattr(one, "calls", 0) for one in cut.modules()]
+
+
+def test_layers_in_lists_of_lists_are_found() -> None:
+    def layer() -> nn.Module:
+        return nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+
+    lists = nn.ModuleList([nn.ModuleList([layer(), nn.Bilinear(2, 2, 2)]) for _ in range(2)])
+    assert list(repeated_layers(nn.ModuleDict({"layers": lists}))) == ["layers.0.0", "layers.1.0"]
 
 
 def test_a_layer_that_changes_a_large_buffer_is_refused() -> None:

@@ -190,7 +190,73 @@ def batches():
         rows = torch.from_numpy(drawn_here.normal(size=(16, 6))).float()
         yield rows, rows[:, :3].argmax(1)
 
+def hooked(parameters, hook, **given):
+    optimizer = torch.optim.AdamW(parameters, **{"lr": 1e-2, **given})
+    optimizer.register_step_post_hook(lambda *_: hook(optimizer))
+    return optimizer
+
+def clamping(parameters):
+    pairs = list(enumerate(parameters))
+    @torch.no_grad()
+    def clamp(_):
+        for number, parameter in pairs:
+            parameter.clamp_(-0.3 - number / 100, 0.3)
+    return hooked([one for _, one in pairs], clamp)
+
+def falling(parameters):
+    rate = torch.tensor(0.05)
+    return hooked(parameters, lambda _: rate.mul_(0.9), lr=rate, capturable=False, foreach=False)
+
+made = []
+def noted():
+    made.append(Net())
+    return made[-1]
+
+def freezing(parameters):
+    steps = [0]
+    def freeze(_):
+        steps[0] += 1
+        if steps[0] == 7:
+            made[-1].layers[0].requires_grad_(False)
+            made[-1].layers[1].eval()
+    return hooked(parameters, freeze)
+
+def dropping(parameters):
+    def drop(_):
+        made[-1].layers[3].p *= 1.03
+    return hooked(parameters, drop)
+
+total, mean = np.array(1.0), torch.tensor(1)
+def summing(outputs, labels):
+    global total, mean
+    loss = functional.cross_entropy(outputs, labels)
+    total += loss.item()
+    mean = 0.9 * mean + 0.1 * loss.detach()
+    return loss * mean / float(total) ** 0.5
+
+order = list(range(10))
+def shuffled():
+    random.shuffle(order)
+    rows = torch.from_numpy(np.random.RandomState(2).normal(size=(10, 16, 6))).float()
+    for number in order:
+        yield rows[number], rows[number][:, :3].argmax(1)
+
+class Shuffling:
+    def __init__(self):
+        self.rows, self.order = drawn(5, 10, 16, 6), np.arange(10)
+    def __iter__(self):
+        np.random.shuffle(self.order)
+        for number in self.order:
+            yield self.rows[number], self.rows[number][:, :3].argmax(1)
+
 KINDS = {
+    "parameters in a hook's pairs": {"optimizer": clamping},
+    "a rate that a hook has": {"optimizer": falling},
+    "a hook that freezes": {"model": noted, "optimizer": freezing},
+    "a hook that drops more": {"model": noted, "optimizer": dropping},
+    "a sum and a mean in variables": {"loss": summing},
+    "a list of its file, shuffled": {"training": shuffled},
+    "an order that it shuffles": {"training": Shuffling},
     "a model that counts": {"model": Counting},
     "a buffer out of the state_dict": {"model": Buffered},
     "an optimizer with values of its own": {"optimizer": Slowing},
@@ -335,6 +401,13 @@ def test_every_kind_of_training_goes_on_exactly(kind: str, tmp_path: Path, monke
 @pytest.mark.parametrize(
     ("kind", "told"),
     [
+        ("parameters in a hook's pairs", None),
+        ("a rate that a hook has", None),
+        ("a hook that freezes", None),
+        ("a hook that drops more", "training changes the model's layers.3.p, which its state_dict does not hold"),
+        ("a sum and a mean in variables", None),
+        ("a list of its file, shuffled", None),
+        ("an order that it shuffles", None),
         ("a model that counts", "training changes the model's count, seen, which its state_dict does not hold"),
         ("a buffer out of the state_dict", "training changes the model's running, which its state_dict does not hold"),
         ("an optimizer with values of its own", None),

@@ -895,6 +895,64 @@ def test_parameters_of_the_loss_are_named(tmp_path: Path) -> None:
     assert "(loss.centres): they are not trained" in warning
 
 
+DRAWING = """
+import dataclasses
+class Drawing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.generator = nn.Linear(6, 3), None
+    def forward(self, rows):
+        return self.layer(changed(self, rows))
+def dropped(model, rows):
+    return functional.dropout(rows, 0.1, model.training)
+def late(model, rows):
+    if not model.training:
+        return rows
+    model.generator = model.generator or np.random.default_rng()
+    return rows * model.generator.uniform(0.9, 1.1)
+workload = dataclasses.replace(workload, model=Drawing)
+"""
+
+
+def test_a_model_that_draws_in_a_function_is_named_where_a_step_is_cut(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows", add=f"{DRAWING}changed = dropped")
+    for name, changes, named in (("whole", {}, 0), ("cut", {"micro_batch": 4}, 1)):
+        result = hotlap.train(target, out=tmp_path / name, settings={"epochs": 1, **changes}, **GIVEN)
+        assert len([one for one in result["warnings"] if "the model draws random numbers" in one]) == named
+
+
+SHAKING = f"""{DRAWING}
+class Shaking(torch.optim.SGD):
+    def zero_grad(self):
+        super().zero_grad()
+def shaking(parameters):
+    optimizer = Shaking(parameters, lr=0.1)
+    def shake(*_):
+        for one in optimizer.param_groups[0]["params"]:
+            one.grad += torch.randn_like(one)
+    optimizer.register_step_pre_hook(shake)
+    return optimizer
+class Still(Drawing):
+    def forward(self, rows):
+        return self.layer(rows)
+workload = dataclasses.replace(workload, model=Still, optimizer=shaking)
+"""
+
+
+def test_what_a_step_draws_does_not_hang_on_how_it_was_cut(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows", add=SHAKING)
+    for name, changes in (("whole", {}), ("cut", {"micro_batch": 4})):
+        hotlap.train(target, out=tmp_path / name, settings={"epochs": 1, **changes}, **GIVEN)
+    whole, cut = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
+    assert all(torch.allclose(whole[name], cut[name], atol=1e-5) for name in whole)
+
+
+def test_a_generator_that_forward_makes_is_named(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows", add=f"{DRAWING}changed = late")
+    result = hotlap.train(target, out=tmp_path / "out", settings={"epochs": 1}, **GIVEN)
+    assert [one for one in result["warnings"] if "the first step made random generators" in one]
+
+
 def test_what_tune_found_is_no_training_to_go_on_with(tmp_path: Path) -> None:
     target, out = trainable.write(tmp_path, "rows"), tmp_path / "out"
     out.mkdir()

@@ -10,8 +10,8 @@ import trainable
 import hotlap
 from hotlap.errors import InputError
 from hotlap.training.preparing import set_rate
-from hotlap.training.schedule import rate_factor
-from hotlap.training.settings import Schedule
+from hotlap.training.schedule import miscounted, rate_factor
+from hotlap.training.settings import Schedule, Settings
 
 STEPS = 23
 
@@ -107,3 +107,10 @@ def test_a_scheduler_that_hangs_on_the_optimizer_is_heeded(tmp_path: Path) -> No
     hotlap.train(target, out=tmp_path / "out", settings={"epochs": 1}, threads=1, device="cpu")
     lines = map(json.loads, (tmp_path / "out" / "metrics.jsonl").read_text().splitlines())
     assert [line["rate"] for line in lines if "rate" in line] == [0.1] * 4 + [0.05] * 4 + [0.025] * 2
+
+
+def test_a_length_that_is_not_kept_is_told_where_a_schedule_hangs_on_it() -> None:
+    settings = Settings(schedule="linear")
+    (told,) = miscounted(9, 10, settings)
+    assert "promises 9 steps an epoch, and one had 10" in told
+    assert not miscounted(10, 10, settings) + miscounted(None, 10, settings) + miscounted(9, 10, Settings())

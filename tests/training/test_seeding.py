@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from hotlap.training.seeding import own_generators, put_back, reseed, seed_generators, state_of
+from hotlap.training.seeding import generator_states, own_generators, put_back, reseed, seed_generators, state_of
 
 KINDS = {
     "torch": torch.Generator,
@@ -41,6 +41,23 @@ def test_it_can_be_put_back_to_where_it_stood(kind: str) -> None:
     drawn(first)
     put_back(second, state_of(first))
     assert drawn(first) == drawn(second)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_draw_is_noticed(kind: str) -> None:
+    generator = KINDS[kind]()
+    before = generator_states([generator])
+    assert generator_states([generator]) == before
+    drawn(generator)
+    assert generator_states([generator]) != before
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.rand, lambda: torch.rand(()), lambda: torch.randn(3)])
+def test_a_draw_from_a_global_one_is_noticed(draw) -> None:
+    seed_generators(0, "draws")
+    before = generator_states(())
+    draw()
+    assert generator_states(()) != before
 
 
 def test_those_of_ones_own_are_seeded_with_the_global_ones_each_in_its_own_way() -> None:

@@ -1,10 +1,11 @@
 """Which set-ups are tried, and why the others are not."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from hotlap.training.set_ups import Change, changes, idle, proposal, thriftier, to_prove
+from hotlap.training.set_ups import Change, changes, idle, proposal, thriftier, to_prove, together
 from hotlap.training.settings import Settings
 
 STUDY: dict[str, Any] = {
@@ -153,3 +154,17 @@ def test_what_needs_less_memory_keeps_the_result() -> None:
     ]  # fmt: skip
     statistics = {**STUDY, "in_passes": {"reason": "layers with batch statistics"}}
     assert [change.name for change in thriftier(statistics, Settings())] == ["checkpointing"]
+
+
+def test_harmless_changes_are_tried_together_where_there_are_two() -> None:
+    bf16, fused, kept = (
+        Change(name="bf16", settings={"precision": "bf16"}),
+        Change(name="fused optimizer", settings={"fused": True}),
+        Change(name="kept memory", settings={"keep_memory": True}, holds_more=True, most_memory=1.25),
+    )
+    whole, *others = together([bf16, fused, kept], 0.0)
+    assert (whole.name, whole.settings) == ("fused optimizer + kept memory", {"fused": True, "keep_memory": True})
+    assert (whole.holds_more, whole.most_memory, whole.reason) == (True, 1.25, None)
+    assert others == [bf16, replace(fused, within=whole.name), replace(kept, within=whole.name)]
+    for few in ([bf16, fused], [bf16, fused, replace(kept, reason="no glibc")]):
+        assert together(few, 0.0) == few

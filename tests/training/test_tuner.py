@@ -25,7 +25,7 @@ from hotlap.measure.statistics import BETWEEN_PROCESS_SD
 from hotlap.training import timing, tuner
 from hotlap.training.bench import Bench
 from hotlap.training.confirming import Costs
-from hotlap.training.set_ups import Change
+from hotlap.training.set_ups import Change, together
 from hotlap.training.settings import Settings
 from hotlap.training.tuner import BUDGET_SPENT, SCREENING, Own, climbed, least_ratio, timed, tune
 
@@ -217,6 +217,18 @@ def test_what_takes_too_much_memory_is_not_taken(tmp_path: Path) -> None:
     assert bests == [own.settings]
     assert other["status"] == "rejected"
     assert re.fullmatch(r"it takes \d+\.\d\d times the memory on the epoch's largest .*", other["reason"])
+
+
+@pytest.mark.slow
+def test_what_was_taken_together_is_not_tried_alone(tmp_path: Path) -> None:
+    kept = Change(name="kept memory", settings={"keep_memory": True}, holds_more=True)
+    tried = together([BF16, FUSED, kept], 0.0)
+    search = bench(tmp_path)
+    with own_of(search) as own:
+        bests, (whole, _, *alone) = climbed(search, own, tried, -0.9, held(0.0), COSTS)
+    assert whole["status"] == "passed"
+    assert bests[1] == replace(own.settings, fused=True, keep_memory=True)
+    assert {one["reason"] for one in alone} == {"taken with others: fused optimizer + kept memory"}
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,19 @@ def memory_left(root: Path = ROOT) -> int | None:
     return min(found, default=None)
 
 
+def memory_kills(root: Path = ROOT) -> int:
+    """How many processes the kernel has ended for want of memory: of our cgroup, else of the whole machine; 0 where
+    neither says.
+    """
+    files = [folder / name for folder in _groups("memory", root) for name in ("memory.events", "memory.oom_control")]
+    for file in [*files, root / "proc/vmstat"]:
+        for line in (_text(file) or "").splitlines():
+            name, _, count = line.partition(" ")
+            if name == "oom_kill" and count.isdecimal():
+                return int(count)
+    return 0
+
+
 def _memory_limits(root: Path) -> Iterator[tuple[int, Path]]:
     for folder in _groups("memory", root):
         for name in ("memory.max", "memory.limit_in_bytes"):

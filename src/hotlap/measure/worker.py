@@ -22,6 +22,7 @@ from typing import Any
 
 import hotlap.errors as errors
 from hotlap.errors import CandidateFailed, OutOfMemory, WorkerDied, WorkerTimeout
+from hotlap.machine import containers
 from hotlap.measure import messages
 
 _GUARD = str(Path(__file__).with_name("guard.py"))
@@ -50,7 +51,7 @@ class Worker:
             os.close(report)
             theirs.close()
         self._reports = b""
-        self._kernel_kills = kernel_kills()
+        self._kernel_kills = containers.memory_kills()
         self._limit = memory_limit
         self._paused = False
         self._closed = False
@@ -154,7 +155,7 @@ class Worker:
             raise OutOfMemory(f"used {held:.1f} GiB of memory, more than its limit of {limit:.1f} GiB")
         if "signal" in ending:
             name = signal.Signals(ending["signal"]).name
-            if name == "SIGKILL" and kernel_kills() > self._kernel_kills:
+            if name == "SIGKILL" and containers.memory_kills() > self._kernel_kills:
                 raise OutOfMemory(f"killed by the kernel, which had no memory left{tail}")
             raise WorkerDied(f"killed by {name}{', most often for want of memory' if name == 'SIGKILL' else ''}{tail}")
         if "exit" in ending:
@@ -174,17 +175,6 @@ class Worker:
         line, _, self._reports = self._reports.partition(b"\n")
         report: dict[str, Any] = json.loads(line)
         return report
-
-
-def kernel_kills(text: str | None = None) -> int:
-    """How many processes the kernel has ended for want of memory, by /proc/vmstat or a text like it; 0 where that does
-    not say.
-    """
-    try:
-        lines = (Path("/proc/vmstat").read_text() if text is None else text).splitlines()
-        return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
-    except (OSError, ValueError, IndexError):
-        return 0
 
 
 def _last_lines(tail: str) -> str:

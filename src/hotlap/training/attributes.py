@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ _PREFIX = "attributes"
 _OPTIMIZER = "optimizer"
 _MOST_NUMBERS = 10_000_000
 """A larger tensor is left alone: to see whether it changes takes a copy of it."""
+_DEEPEST = 5
 _Encoded = tuple[Json, dict[str, "torch.Tensor"]]
 
 
@@ -36,7 +38,7 @@ class Attributes:
     """
 
     def __init__(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, **functions: Any) -> None:
-        self._owners: dict[str, Any] = {f"model.{name}": one for name, one in model.named_modules() if _is_own(one)}
+        self._owners: dict[str, Any] = {f"model.{name}": one for name, one in model.named_modules()}
         if _is_own(optimizer):
             self._owners[_OPTIMIZER] = optimizer
         others = owners_of({**functions, _OPTIMIZER: hooks_of(optimizer)}, but=[optimizer, *model.modules()])
@@ -79,7 +81,7 @@ class Attributes:
             for name, value in _plain(owner).items():
                 if isinstance(value, known) or callable(value) or id(value) in self._found:
                     continue
-                if _encoded(value, "") is None and not _holds_parameters(value):
+                if _encoded(value, "") is None:
                     size = len(value) if isinstance(value, list | tuple | dict | set) else None
                     yield f"{place}.{name}", (id(value), size, getattr(value, "_version", None))
 
@@ -126,8 +128,8 @@ class Attributes:
             found = self._owners.get(owner)
             if found is None:
                 continue
-            own = getattr(found, name, None) if isinstance(found, torch.nn.Module) else values_of(found).get(name)
-            if isinstance(own, torch.Tensor) and isinstance(value, torch.Tensor) and own.shape == value.shape:
+            own: Any = getattr(found, name, None) if isinstance(found, torch.nn.Module) else values_of(found).get(name)
+            if _takes_values_of(own, value):
                 with torch.no_grad():
                     own.copy_(value)
             else:
@@ -156,6 +158,16 @@ def _is_own(one: Any) -> bool:
     return others or bool(getattr(one, "_non_persistent_buffers_set", ()))
 
 
+def _takes_values_of(own: Any, value: Any) -> bool:
+    """Whether a tensor can have another's numbers in its own place, where others may hold it too."""
+    import torch
+
+    if not isinstance(own, torch.Tensor) or not isinstance(value, torch.Tensor):
+        return False
+    expanded = any(size > 1 and not stride for size, stride in zip(own.shape, own.stride(), strict=True))
+    return own.shape == value.shape and own.dtype == value.dtype and not expanded
+
+
 def _encoded(value: Any, prefix: str) -> _Encoded | None:
     """The value as a checkpoint holds it; None where it can't be kept or is kept in other ways."""
     import torch
@@ -179,15 +191,23 @@ def _plain(owner: Any) -> dict[str, Any]:
         known |= OF_OPTIMIZERS
     if isinstance(owner, torch.nn.Module):
         known |= vars(torch.nn.Module()).keys()
-    return {name: value for name, value in values_of(owner).items() if name not in known}
+    values = {name: value for name, value in values_of(owner).items() if name not in known}
+    if isinstance(owner, torch.nn.Module) and not _is_own(owner):
+        # A rate of dropout that a hook raises, or a momentum; all else of torch's is made of what it has.
+        values = {name: value for name, value in values.items() if isinstance(value, bool | int | float | str)}
+    return values
 
 
-def _holds_parameters(value: Any) -> bool:
+def _holds_parameters(value: Any, depth: int = 0) -> bool:
+    """Whether a collection has a parameter somewhere in it: another tensor in its place would be trained by nobody."""
     import torch
 
-    if not isinstance(value, list | tuple | dict):
+    if isinstance(value, torch.nn.Parameter):
+        return True
+    if not isinstance(value, list | tuple | dict | set | frozenset | deque) or depth > _DEEPEST:
         return False
-    return any(isinstance(one, torch.nn.Parameter) for one in (value.values() if isinstance(value, dict) else value))
+    items = [*value, *value.values()] if isinstance(value, dict) else value
+    return any(_holds_parameters(one, depth + 1) for one in items)
 
 
 def _same(one: _Encoded, other: _Encoded | None) -> bool:

@@ -21,9 +21,14 @@ class Average:
 
         self._update: Any = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         # What is not trained has its own value for an average.
-        self._model = {name: parameter.detach() for name, parameter in trainable(model).items()}
+        self._trained = trainable(model)
         self.tensors: dict[str, torch.Tensor] = {name: value.clone() for name, value in self._model.items()}
         self._lent: dict[str, torch.Tensor] = {}
+
+    @property
+    def _model(self) -> dict[str, torch.Tensor]:
+        """The weights as they are now: `parameter.data = ...` gives a parameter another storage."""
+        return {name: parameter.detach() for name, parameter in self._trained.items()}
 
     def update(self) -> None:
         """Take the weights of one more step in."""
@@ -52,5 +57,5 @@ class Average:
     def give_back(self) -> None:
         """The model's own weights again, if `in_place` was left in the midst of bringing them back."""
         for name, own in self._lent.items():
-            self._model[name].copy_(own)
+            self._trained[name].detach().copy_(own)
         self._lent = {}

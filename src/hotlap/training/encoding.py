@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _MARK, _WITH_DEFAULT = "hotlap:", "dict of "
 _DICTS: dict[str, Any] = {"OrderedDict": OrderedDict, "Counter": Counter}
+_OF_DICTS = (dict, defaultdict, *_DICTS.values())
+"""Whose subclasses have methods of their own, which would not come back."""
 _FACTORIES = {"None": None, **{kind.__name__: kind for kind in (int, float, bool, str, list, dict, set, tuple)}}
 """What a defaultdict may make new values with."""
 _MOST_BYTES = 8
@@ -109,25 +111,26 @@ def _encode(value: Any, prefix: str, tensors: dict[str, torch.Tensor]) -> Json:
     if isinstance(value, torch.Tensor | np.ndarray):
         name = f"{prefix}.{len(tensors)}"
         if isinstance(value, torch.Tensor):
-            if value.layout != torch.strided:
-                raise InputError(f"a tensor of layout {value.layout} can't be kept; keep it dense")
+            if value.layout != torch.strided or value.is_meta:
+                what = "without values" if value.is_meta else f"of layout {value.layout}"
+                raise InputError(f"a tensor {what} can't be kept; keep it dense")
             tensors[name] = _held(value.detach().cpu())
             device = value.device.type
             return {f"{_MARK}tensor": name} if device == "cpu" else {f"{_MARK}tensor on": [name, device]}
         try:
-            tensors[name] = _held(torch.from_numpy(np.ascontiguousarray(value)))
-        except TypeError as error:
+            tensors[name] = _held(torch.from_numpy(np.array(value, order="C")))
+        except (TypeError, ValueError) as error:  # ValueError: numbers whose bytes lie the other way round.
             raise InputError(f"an array of {value.dtype} can't be kept without pickling it") from error
         return {f"{_MARK}array": name}
-    if isinstance(value, list):
+    if type(value) is list:
         return [_encode(item, prefix, tensors) for item in value]
-    if isinstance(value, tuple) and not hasattr(value, "_fields"):
+    if type(value) in (tuple, torch.Size):
         return {f"{_MARK}tuple": [_encode(item, prefix, tensors) for item in value]}
     if type(value) in (set, frozenset):
         return {f"{_MARK}{type(value).__name__}": [_encode(item, prefix, tensors) for item in value]}
     if type(value) is deque:
         return {f"{_MARK}deque": [value.maxlen, [_encode(item, prefix, tensors) for item in value]]}
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and (not isinstance(value, dict) or type(value) in _OF_DICTS):
         name = _name_of(value)
         if name != "dict":
             pairs = [[_encode(key, prefix, tensors), _encode(item, prefix, tensors)] for key, item in value.items()]

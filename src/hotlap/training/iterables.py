@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
+import types
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hotlap.core import Json
-from hotlap.errors import InputError
+from hotlap.errors import InputError, WorkloadError
 from hotlap.training.at_once import AtOnce
-from hotlap.training.encoding import can_be_kept
+from hotlap.training.encoding import can_be_kept, same_values
 from hotlap.training.order import windows_in
-from hotlap.training.probing import plain_values
+from hotlap.training.owners import Variables, owners_of, put, values_of
 from hotlap.training.reading import MicroBatch, Window, batch_axis, count_rows, loss_weight
 from hotlap.training.seeding import own_generators, put_back, seed_generators, state_of
 from hotlap.training.settings import Settings
@@ -22,6 +23,9 @@ from hotlap.workload.workload import Workload
 
 _LOADERS = ("torch.utils.data.dataloader", "torchdata.stateful_dataloader.stateful_dataloader")
 """Whose way of going through a Dataset is known, so that its parts may be read in its place."""
+_PLAIN = (bool, int, float, str)
+_MOST_KEPT = 100_000
+"""Items of a list, or numbers of an array; larger ones are not looked at."""
 BATCHES_LOCK = ("batch_size", "micro_batch", "workers", "prefetch", "pin")
 
 
@@ -46,10 +50,7 @@ class BatchesSource:
                 "`training` is a DataLoader whose loader processes outlive an epoch (persistent_workers=True), and so "
                 "does what their generators have drawn: a resumed run is exact with persistent_workers=False only",
             )
-        try:
-            self.windows: int | None = windows_in(len(self._batches), settings.accumulation)
-        except TypeError:
-            self.windows = None
+        self.windows = self._promised()
 
     def epoch(self, number: int, first: int) -> Iterator[Window]:
         """The windows of an epoch; those before `first` are read and left, unless a state brought them back."""
@@ -77,6 +78,26 @@ class BatchesSource:
                 return
             window += 1
 
+    def _promised(self) -> int | None:
+        """The windows of an epoch, where its __len__ says; that of an IterableDataset has none."""
+        if not hasattr(self._batches, "__len__"):
+            return None
+        try:
+            with running("training"):
+                count = len(self._batches)
+        except WorkloadError as error:
+            if isinstance(error.__cause__, TypeError | NotImplementedError):
+                return None
+            raise
+        return windows_in(count, self._settings.accumulation)
+
+    @property
+    def once(self) -> bool:
+        """Whether `training` gives the same iterator each time, so that what is read of it is gone."""
+        assert self._workload.training is not None
+        with running("training"):
+            return self._is_an_iterator() and self._workload.training() is self._batches
+
     @property
     def ahead(self) -> bool:
         """Whether the iterable has a state of its own, which is past every window that was given."""
@@ -91,7 +112,7 @@ class BatchesSource:
             drawn = [state_of(one) for one in self._generators()]
             return {"own": own, "ended": within_epoch and self._ended, "generators": drawn}
         now = self._begun if within_epoch else self._values()
-        changed = {name: value for name, value in now.items() if self._first.get(name) != value}
+        changed = {name: value for name, value in now.items() if not _alike(self._first.get(name), value)}
         return {"values": changed} if changed else None
 
     def _own_state(self) -> Json:
@@ -145,12 +166,12 @@ class BatchesSource:
         return goes_on
 
     def _set_values(self, values: Json) -> None:
-        now = self._values()
+        now, owners = self._values(), self._owners()
         for name, value in values.items():
-            owner, _, attribute = name.partition(".")
+            owner, _, attribute = name.rpartition(".")
             # A DataLoader refuses that some of its own are set at all.
-            if owner in self._owners() and (name not in now or now[name] != value):
-                setattr(self._owners()[owner], attribute, value)
+            if owner in owners and (name not in now or not _alike(now[name], value)):
+                _have(owners[owner], attribute, value)
 
     def _make_ready(self, epoch: int) -> None:
         """Seed every generator for the epoch, before the iterable is made anew and after."""
@@ -178,15 +199,34 @@ class BatchesSource:
         return own_generators(self._batches, self._workload.training)
 
     def _owners(self) -> dict[str, Any]:
-        """The iterable, and the Dataset that it reads from."""
+        """The iterable and the Dataset that it reads from; where it is made anew for each epoch, what makes it."""
+        if self._is_an_iterator():
+            return self._made_by()
         dataset = getattr(self._batches, "dataset", None)
         return {"batches": self._batches} | ({} if dataset is None else {"dataset": dataset})
 
+    def _made_by(self) -> dict[str, Any]:
+        """What `training` reaches. What the loss reaches is kept with it, as it was at the step."""
+        workload = self._workload
+        of_loss = owners_of({"loss": workload.loss, "loss_weight": workload.loss_weight}).by_place.values()
+        names = {name for one in of_loss if isinstance(one, Variables) for name in one.names}
+        found = {
+            place: Variables(one.everyone, tuple(name for name in one.names if name not in names))
+            if isinstance(one, Variables)
+            else one
+            for place, one in owners_of({"training": workload.training}).by_place.items()
+        }
+        known = set(map(id, of_loss))
+        return {place: one for place, one in found.items() if id(one) not in known}
+
     def _values(self) -> dict[str, Any]:
-        """Their own numbers and texts, by owner and name; none of what is made anew for each epoch."""
-        if self._is_an_iterator():
-            return {}
-        return {f"{owner}.{name}": v for owner, one in self._owners().items() for name, v in plain_values(one).items()}
+        """What they keep from one epoch to the next, by owner and name: numbers, texts, and lists, arrays and tensors
+        that may be shuffled in their place, each as it is now."""
+        return {
+            f"{place}.{name}": copy.copy(value) if isinstance(value, list) else value
+            for place, one in self._owners().items()
+            for name, value in _kept_values(one).items()
+        }
 
     def _is_an_iterator(self) -> bool:
         """Whether it is its own iterator, which can be gone through once only."""
@@ -201,6 +241,50 @@ class BatchesSource:
             weight = loss_weight(self._workload, targets, rows) if mine else 0.0
             parts.append(MicroBatch(inputs=inputs, targets=targets, rows=rows, weight=weight, start=place))
         return Window(epoch=epoch, number=number, micro_batches=tuple(parts))
+
+
+def _kept_values(owner: Any) -> dict[str, Any]:
+    """By name; copies of what can change in its place."""
+    import numpy as np
+    import torch
+
+    if not hasattr(owner, "__dict__") and not isinstance(owner, Variables | types.CellType):
+        return {}
+    found: dict[str, Any] = {}
+    for name, value in values_of(owner).items():
+        if isinstance(value, _PLAIN):
+            found[name] = value
+        elif type(value) is list and len(value) <= _MOST_KEPT and all(isinstance(one, _PLAIN) for one in value):
+            found[name] = [*value]
+        elif type(value) is np.ndarray and value.size <= _MOST_KEPT and can_be_kept(value):
+            found[name] = value.copy()
+        elif type(value) is torch.Tensor and value.numel() <= _MOST_KEPT and can_be_kept(value):
+            found[name] = value.detach().clone()
+    return found
+
+
+def _have(owner: Any, name: str, value: Any) -> None:
+    """As owners.put; arrays and tensors change in place too."""
+    import numpy as np
+    import torch
+
+    own: Any = values_of(owner).get(name)
+    if isinstance(value, torch.Tensor | np.ndarray) and type(own) is type(value) and own.shape == value.shape:
+        with torch.no_grad():
+            own[...] = value  # type: ignore[assignment]
+    else:
+        put(owner, name, value)
+
+
+def _alike(one: Any, other: Any) -> bool:
+    import numpy as np
+    import torch
+
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return same_values(one, other)
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
+    return type(one) is type(other) and bool(one == other)
 
 
 def is_known_loader(training: Any) -> bool:

@@ -18,14 +18,14 @@ from hotlap.training.attributes import Attributes
 from hotlap.training.averaging import Average
 from hotlap.training.buffers import Buffers
 from hotlap.training.loading import Source
-from hotlap.training.preparing import has_modes, set_rate, switched, trainable, untrained_warnings
+from hotlap.training.preparing import drawing_warnings, has_modes, set_rate, switched, trainable, untrained_warnings
 from hotlap.training.processes import Processes, all_finite, whole
 from hotlap.training.reading import Window
 from hotlap.training.records import FAILURE, Records
-from hotlap.training.schedule import rate_factor
+from hotlap.training.schedule import miscounted, rate_factor
 from hotlap.training.settings import Settings
 from hotlap.training.state import Best, Position
-from hotlap.training.stepping import NotFinite, Stepped, Stepper
+from hotlap.training.stepping import LATE, NotFinite, Stepped, Stepper
 from hotlap.training.stopping import Stop
 from hotlap.workload.opened import Opened
 from hotlap.workload.user_code import running
@@ -97,7 +97,7 @@ class Loop:
         return self.position
 
     def _epoch(self, epoch: int) -> None:
-        found = self.position.window > 0
+        found, settings = self.position.window > 0, self._parts.settings
         for window in self._windows(epoch):
             found = True
             self._window(window)
@@ -106,6 +106,7 @@ class Loop:
                 self._end()
             if due:
                 self._save()
+        self.warnings += miscounted(self._parts.source.windows, self.position.window, settings)
         if not found:
             raise WorkloadError("the workload's `training` gave no batch; give at least one an epoch")
         if not self._weighed:
@@ -137,7 +138,7 @@ class Loop:
         if not skipped and not self._moved:
             # An optimizer makes its state at the first step; a checkpoint may be an hour away.
             state.check_optimizer(parts.model, parts.optimizer)
-            self.warnings += untrained_warnings(parts.opened.workload.loss, parts.optimizer)
+            self.warnings += self._found_at_the_first()
             self._moved = True
         if parts.average is not None and not skipped:
             parts.average.update()
@@ -146,6 +147,16 @@ class Loop:
         loss = stepped.loss if stepped else None
         self.position = position.after_step(window.number + 1, loss=loss, skipped=skipped, seconds=seconds)
         self._note(window, stepped, rate, rows, seconds)
+
+    def _found_at_the_first(self) -> list[str]:
+        """What only a step that was taken tells of the workload."""
+        parts = self._parts
+        found = untrained_warnings(parts.opened.workload.loss, parts.optimizer)
+        if parts.stepper.draws:
+            found += drawing_warnings(parts.model, parts.settings, parts.processes.world)
+        if parts.stepper.seed_late_ones():
+            found.append(LATE)
+        return found
 
     def _stepped(self, window: Window, weight: float) -> Stepped:
         parts = self._parts

@@ -161,6 +161,7 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float | None) -> float | 
     """
     for group in optimizer.param_groups:
         ours = group.pop(_RATE_SET, None)
+        group.setdefault("initial_lr", group.get("lr"))  # One that a hook has added.
         if factor is None:
             if ours is not None:
                 group["lr"] = group["initial_lr"]  # That a schedule has left, before --resume went on without one.
@@ -241,14 +242,27 @@ def untrained_warnings(loss: Any, optimizer: torch.optim.Optimizer) -> list[str]
 
 def cutting_warnings(model: torch.nn.Module, settings: Settings, world: int) -> list[str]:
     """What to say where a step is cut into several passes although the model's layers look at a whole batch."""
-    cut = settings.accumulation > 1 or settings.examples_a_pass < settings.batch_size or world > 1
-    if not cut:
+    if not _is_cut(settings, world):
         return []
     return [
         f"a step is computed in parts, and {len(names)} layers have {kind} ({_some(names)}): the result is not exactly "
         "that of the whole batch in one pass"
         for kind, names in not_exact(model).items()
     ]
+
+
+def drawing_warnings(model: torch.nn.Module, settings: Settings, world: int) -> list[str]:
+    """What to say where the model drew random numbers, a step is cut and `cutting_warnings` named no layer for that."""
+    if not _is_cut(settings, world) or "randomness" in not_exact(model):
+        return []
+    return [
+        "a step is computed in parts, and the model draws random numbers: the result is not exactly that of the whole "
+        "batch in one pass"
+    ]
+
+
+def _is_cut(settings: Settings, world: int) -> bool:
+    return settings.accumulation > 1 or settings.examples_a_pass < settings.batch_size or world > 1
 
 
 def _some(names: Sequence[str]) -> str:

@@ -68,6 +68,12 @@ class Processes:
         if self._sharded:
             from torch.distributed.fsdp import fully_shard
 
+            scalar = next((name for name, parameter in model.named_parameters() if not parameter.ndim), None)
+            if scalar is not None:
+                raise InputError(
+                    f"settings: sharding=fsdp2: the parameter {scalar!r} is a single number without an axis, which "
+                    "can't be cut; give it the shape [1], or use sharding=ddp"
+                )
             for layer in repeated_layers(model).values():
                 fully_shard(layer)
             self._wrapped = fully_shard(model)

@@ -82,7 +82,8 @@ class Reader:
         self._looked = False
         # A Subset only goes on to its Dataset, whose examples may well be read apart.
         has_own = getattr(dataset, "__getitems__", None) is not None
-        self._together = has_own and not (apart and type(dataset) is Subset)
+        self._together = has_own and not apart
+        self._one_by_one = has_own and apart and type(dataset) is not Subset
 
     def __getitem__(self, slot: Slot) -> tuple[Slot, Any]:
         try:
@@ -131,7 +132,7 @@ class Reader:
             for place, index in enumerate(slot.indices, slot.start):
                 if self._apart:
                     self._seed_for(slot, place)
-                items.append(dataset[index])
+                items.append(dataset.__getitems__([index])[0] if self._one_by_one else dataset[index])
         except Exception as error:
             failed = slot.indices[len(items)]
             raise WorkloadError(f"the workload's `training` raised {describe(error)}, at example {failed!r}") from error

@@ -64,13 +64,25 @@ def repeated_layers(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
         if not isinstance(module, torch.nn.Sequential | torch.nn.ModuleList):
             continue
         items = {
-            f"{name}.{key}" if name else key: item
-            for key, item in module.named_children()
+            place: item
+            for place, item in _items(name, module)
             if any(True for _ in item.parameters()) and any(True for _ in item.children())
         }
         kinds = [type(item) for item in items.values()]
         found |= {key: item for key, item in items.items() if kinds.count(type(item)) > 1}
     return found
+
+
+def _items(name: str, module: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
+    """The items of a list by their names; for those that are lists themselves, and are never called, their items."""
+    import torch
+
+    for key, item in module.named_children():
+        place = f"{name}.{key}" if name else key
+        if isinstance(item, torch.nn.ModuleList | torch.nn.ModuleDict):
+            yield from _items(place, item)
+        else:
+            yield place, item
 
 
 def _recomputed(layer: torch.nn.Module, given: Json, forward: Any, *args: Any, **kwargs: Any) -> Any:

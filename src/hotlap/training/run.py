@@ -116,7 +116,7 @@ def train_model(
             end = loop.run()
             tell({"event": "phase", "phase": "scoring the trained model"})
             score = loop.score_of_result()
-            warnings += [*loop.warnings, *_not_in_weights(parts)]
+            warnings += [*dict.fromkeys(loop.warnings), *_not_in_weights(parts)]
             tensors = {name: whole(value) for name, value in checkpoint.model_tensors(parts.model).items()}
             loop.check_result(tensors)
             if processes.writes:
@@ -153,6 +153,8 @@ def median_step_ms(loaded: Loaded, settings: Settings, processes: Processes) -> 
     found: list[float] = []
     with _threads(settings.threads):
         parts = make_parts(opened, settings, Path(), processes, lambda event: None)
+        if _is_once(parts.source):
+            return "`training` gives the same iterator each time, so that what is timed would be missing from it"
         preparing.compile_model(parts.model, settings)
         try:
             with _undone(parts):
@@ -211,9 +213,16 @@ def trimming_of(opened: Opened, settings: Settings, processes: Processes) -> tri
 
 def check_trimming(opened: Opened, settings: Settings, processes: Processes) -> None:
     """Raise InputError where the settings ask for trimmed batches and that would change numbers."""
+    if settings.trim and _is_once(make_source(opened, settings, processes)):
+        raise InputError("settings: trim=true: `training` gives the same iterator each time; leave it out")
     found = trimming_of(opened, settings, processes) if settings.trim else None
     if found is not None and found.reason is not None:
         raise InputError(f"settings: trim=true: {found.reason}; leave it out")
+
+
+def _is_once(source: Source) -> bool:
+    """Whether what is read of it is gone, also for the training itself."""
+    return isinstance(source, BatchesSource) and source.once
 
 
 def check_at_once(parts: Parts) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from hotlap.training.settings import Schedule
+from hotlap.training.settings import Schedule, Settings
 
 _ONE_CYCLE_RISE = 0.3
 _ONE_CYCLE_START, _ONE_CYCLE_END = 1 / 25, 1 / 250_000
@@ -42,3 +42,13 @@ def _one_cycle(step: int, length: int) -> float:
 
 def _between(start: float, end: float, done: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * done)) / 2
+
+
+def miscounted(promised: int | None, given: int, settings: Settings) -> list[str]:
+    """What to say after an epoch of so many steps, where the schedule was laid out for others."""
+    if promised is None or promised == given or settings.schedule == "constant":
+        return []
+    return [
+        f"the length of `training` promises {promised} steps an epoch, and one had {given}: the schedule "
+        f"{settings.schedule} was laid out for the promised ones; mend its __len__"
+    ]

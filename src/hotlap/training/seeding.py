@@ -84,13 +84,17 @@ def reseed(generator: Any, seed: int) -> None:
         generator.seed(seed)
 
 
-def generator_states(generators: Sequence[Any]) -> list[str]:
+def generator_states(generators: Sequence[Any]) -> list[bytes]:
     """Where the global generators and these ones stand: other after a draw."""
     import numpy as np
     import torch
 
-    everyone = (random, torch.default_generator, np.random.mtrand._rand, *generators)
-    return [repr(state_of(one)) for one in everyone]
+    everyone = [random, torch.default_generator, np.random.mtrand._rand, *generators]
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        everyone += [torch.cuda.default_generators[torch.cuda.current_device()]]
+    states = (state_of(one) for one in everyone)
+    # What is written of a long Tensor leaves its middle out.
+    return [one.numpy().tobytes() if isinstance(one, torch.Tensor) else repr(one).encode() for one in states]
 
 
 def state_of(generator: Any) -> Any:

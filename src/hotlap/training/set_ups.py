@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ _LOADING_FIRST = 0.1
 _MOST_KEPT = 1.25
 """Blocks of hundreds of megabytes leave holes that none of them fits: a model with 32,000 classes held 2.4 times as
 much."""
+_HARMLESS = frozenset({"trim", "fused", "foreach", "keep_memory", "at_once", "pin"})
 _LINEAR = ("SGD",)
 """Optimizers whose learning rate grows with the batch (Goyal et al., 2017); with its square root for those that
 divide by the gradient's own size (Malladi et al., 2022)."""
@@ -33,6 +34,7 @@ class Change:
     `upon`: names of changes; it is tried only where one of them was taken. `loading`: it speeds up what a step waits
     for, the data. `holds_more`: it may take memory, so that it is left out where a training then holds more than it
     may on the epoch's largest batch. `most_memory`: so many times what the workload's own set-up holds there, at most.
+    `within`: the name of a change that it is a part of; where that was taken, it is not tried again.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Change:
     loading: bool = False
     holds_more: bool = False
     most_memory: float = math.inf
+    within: str | None = None
 
 
 def changes(
@@ -105,6 +108,23 @@ def changes(
     if not settings.checkpointing:
         found.append(Change(name="checkpointing", reason="it saves memory, not time; tried where memory runs out"))
     return found
+
+
+def together(found: Sequence[Change], loading_share: float) -> list[Change]:
+    """The changes with a first one that is several of them at once: those that cost a step little to try and hardly
+    ever slow it down, nor change what is learnt. For where there is no time to try each; alike where there are not two.
+    """
+    parts = [one for one in found if one.settings.keys() <= _HARMLESS and not (one.reason or idle(one, loading_share))]
+    if len(parts) < 2:
+        return list(found)
+    name = " + ".join(one.name for one in parts)
+    whole = Change(
+        name=name,
+        settings={key: value for one in parts for key, value in one.settings.items()},
+        holds_more=any(one.holds_more for one in parts),
+        most_memory=min(one.most_memory for one in parts),
+    )
+    return [whole, *(replace(one, within=name) if one in parts else one for one in found)]
 
 
 def idle(change: Change, loading_share: float) -> str | None:

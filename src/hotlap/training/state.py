@@ -97,7 +97,7 @@ def capture(
 
     tensors = {_MODEL + name: whole(value) for name, value in checkpoint.model_tensors(model).items()}
     kept: dict[str, Any] = {}
-    for name, parameter in trainable(model).items():
+    for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             if isinstance(value, torch.Tensor):
                 tensors[f"{_OPTIMIZER}{name}:{key}"] = whole(value)
@@ -116,6 +116,8 @@ def capture(
         "position": asdict(position),
         "best": asdict(position.best) if position.best else None,
         "optimizer": optimizer_json,
+        "frozen": [name for name, parameter in model.named_parameters() if not parameter.requires_grad],
+        "evaluating": [name for name, module in model.named_modules() if not module.training],
         "attributes": attributes_json,
         "scaler": scaler.state_dict() if scaler is not None else None,
         "loader": loader_json,
@@ -172,6 +174,7 @@ def restore(
             "same data, or start over with --force"
         )
     checkpoint.load_model(model, _under(_MODEL, kept.tensors))
+    _restore_modes(model, kept)
     _restore_optimizer(optimizer, model, kept)
     if scaler is not None and kept.state["scaler"] is not None:
         scaler.load_state_dict(kept.state["scaler"])
@@ -199,6 +202,17 @@ def load_weights(kept: Checkpoint, model: torch.nn.Module) -> None:
     checkpoint.load_model(model, _under(_MODEL, kept.tensors))
 
 
+def _restore_modes(model: torch.nn.Module, kept: Checkpoint) -> None:
+    """Freeze what was frozen by then, and have evaluate what evaluated."""
+    if "frozen" not in kept.state:
+        return  # A checkpoint of hotlap's before it kept them.
+    frozen, evaluating = (frozenset(kept.state[name]) for name in ("frozen", "evaluating"))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    for name, module in model.named_modules():
+        module.training = name not in evaluating
+
+
 def _restore_optimizer(optimizer: torch.optim.Optimizer, model: torch.nn.Module, kept: Checkpoint) -> None:
     import torch
 
@@ -207,9 +221,14 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, model: torch.nn.Module,
         raise OutputError("--resume: the optimizer has other groups than that run's; start over with --force")
     for group, found in zip(optimizer.param_groups, values["groups"], strict=True):
         # The form (fused, foreach) is this run's own; it changes how a step is computed, not what it needs.
-        group.update({key: value for key, value in found.items() if key not in ("fused", "foreach")})
+        for key, value in found.items():
+            own = group.get(key)
+            if isinstance(own, torch.Tensor) and isinstance(value, torch.Tensor) and own.shape == value.shape:
+                own.copy_(value)  # A hook may hold it too.
+            elif key not in ("fused", "foreach"):
+                group[key] = value
     on_device = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
-    parameters = trainable(model)
+    parameters = dict(model.named_parameters())
     for place, tensor in _under(_OPTIMIZER, kept.tensors).items():
         name, _, key = place.rpartition(":")
         parameter = parameters[name]

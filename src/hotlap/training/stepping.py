@@ -12,7 +12,7 @@ from hotlap.errors import WorkloadError
 from hotlap.training.preparing import parameters_of, to_device
 from hotlap.training.processes import Processes, whole
 from hotlap.training.reading import MicroBatch, Window, check_axes
-from hotlap.training.seeding import own_generators, put_back, seed_generators, state_of
+from hotlap.training.seeding import generator_states, own_generators, put_back, seed_generators, state_of
 from hotlap.training.settings import Settings
 from hotlap.training.trimming import least_length, trimmed
 from hotlap.workload.inputs import call, flatten_outputs
@@ -22,6 +22,10 @@ from hotlap.workload.workload import Outputs, Workload
 if TYPE_CHECKING:
     import torch
 
+LATE = (
+    "the first step made random generators, which nothing had seeded before: it is another one each time, and a run "
+    "that goes on is not exactly the one that was stopped; make them with the model or the loss"
+)
 _LEAST_SCALE = 2.0**-24
 """The least number of fp16: where gradients overflow although they are scaled down by that, no scale helps."""
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
@@ -68,8 +72,11 @@ class Stepper:
         self._called = processes.share(model, settings)
         self._least = least_length(workload)
         self._looked_at = False
+        self.draws: bool | None = None
+        """Whether the model drew random numbers in the first pass; None before it."""
         self._autocast = autocast(settings)
         self._generators = own_generators(model, workload.loss, workload.loss_weight, optimizer)
+        self._torchs = type(optimizer).__module__.startswith("torch.optim.")
         self._lean = settings.device == "cpu" and not self.sharded
         self.scaler: Any = None
         if settings.precision == "fp16":
@@ -92,18 +99,39 @@ class Stepper:
             for one, state in zip(self._generators, stood, strict=True):
                 put_back(one, state)
 
+    def _forget_gradients(self) -> None:
+        with running("optimizer"):
+            self.optimizer.zero_grad()  # Another's own may take no arguments.
+
+    def _seed_the_optimizer(self, window: Window) -> None:
+        """Have what the optimizer and its hooks draw depend on the step alone: the passes before are cut in other ways,
+        and every process has others."""
+        hooks = self.optimizer._optimizer_step_pre_hooks or self.optimizer._optimizer_step_post_hooks
+        if hooks or not self._torchs:  # torch's own draw nothing.
+            seed_generators(self._settings.seed, "step", window.epoch, window.number, own=self._generators)
+
+    def seed_late_ones(self) -> bool:
+        """After the first step: whether that made generators which nothing had seeded; they are from now on."""
+        now = own_generators(self.model, self._workload.loss, self._workload.loss_weight, self.optimizer)
+        known = set(map(id, self._generators))
+        late = [one for one in now if id(one) not in known]
+        self._generators += late
+        return bool(late)
+
     def _step(self, window: Window, total: float) -> Stepped:
-        self.optimizer.zero_grad(set_to_none=True)
+        self._forget_gradients()
         loss = self._passes(window, total)
         # They live until the optimizer has them: else Python's side of each tensor is made twice.
         norm, _gradients = self._gradient_norm()
         if self.scaler is None:
             if not math.isfinite(norm):
                 raise NotFinite(what="gradients", value=norm, micro_batch=None)
+            self._seed_the_optimizer(window)
             with running("optimizer"):
                 self.optimizer.step()
             return Stepped(loss=loss, gradient_norm=norm, skipped=False)
         skipped = not math.isfinite(norm)
+        self._seed_the_optimizer(window)
         if skipped and self.scaler.get_scale() < _LEAST_SCALE:
             raise NotFinite(what="gradients", value=norm, micro_batch=None)
         with running("optimizer"):
@@ -118,7 +146,7 @@ class Stepper:
 
     def gradients(self, window: Window, total: float) -> float:
         """Leave the window's gradients in the parameters and give its mean loss; the weights stay."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self._forget_gradients()
         return self._passes(window, total)
 
     def outputs_of(self, micro_batch: MicroBatch, place: Sequence[int], model: Any = None) -> Outputs:
@@ -126,15 +154,19 @@ class Stepper:
         those that the loss and the optimizer's step make next.
         """
         seed_generators(self._settings.seed, "pass", *place, micro_batch.start, own=self._generators)
+        seeded = generator_states(self._generators) if self.draws is None else None
         try:
             # What fills the device's memory may be the batch itself, or outputs that are widened.
             with running("model"):
                 inputs = to_device(micro_batch.inputs, self._settings)
                 with self._autocast:
                     outputs = call(self._called if model is None else model, inputs)
-                return in_fp32(outputs)
+                outputs = in_fp32(outputs)
         except WorkloadError as error:
             raise _with_a_hint(error, micro_batch.rows) from error
+        if seeded is not None:
+            self.draws = generator_states(self._generators) != seeded
+        return outputs
 
     def loss_of(self, outputs: Outputs, micro_batch: MicroBatch) -> torch.Tensor:
         """The loss of what a pass gave. Raises WorkloadError where it is no scalar Tensor that can be learnt from."""

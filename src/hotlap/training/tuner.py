@@ -22,7 +22,7 @@ from hotlap.search.setting import LOAD_SECONDS
 from hotlap.training.bench import FAILURES, TIMING, Bench, told
 from hotlap.training.confirming import Costs, Found, kept_for_confirming, per_example, settle
 from hotlap.training.fitting import that_fits, too_large
-from hotlap.training.set_ups import Change, changes, idle
+from hotlap.training.set_ups import Change, changes, idle, together
 from hotlap.training.settings import Settings
 from hotlap.training.stopping import EndNow
 
@@ -64,6 +64,8 @@ def tune(bench: Bench, usual: Settings) -> Found:
             loading_share=baseline_held["loading_share"],
             other_batch_sizes=bench.other_batch_sizes,
         )
+        if _seconds(tried, baseline_held["loading_share"], costs) > left - kept_for_confirming(left, costs):
+            tried = together(tried, baseline_held["loading_share"])
         bests, rows = climbed(bench, own, tried, floor, baseline_held, costs)
     found = Found(
         baseline=baseline,
@@ -79,6 +81,12 @@ def tune(bench: Bench, usual: Settings) -> Found:
     )
     interrupted = any(row.get("reason") == _INTERRUPTED for row in rows)
     return settle(bench, found, *bests[:0:-1], interrupted=interrupted)
+
+
+def _seconds(tried: Sequence[Change], loading_share: float, costs: Costs) -> float:
+    """To try each of them; what is tried only upon another is not counted."""
+    count = sum(1 for one in tried if not (one.upon or _skipped_because(one, (), loading_share)))
+    return count * costs.a_change
 
 
 class Own:
@@ -177,6 +185,8 @@ def least_ratio(change: Change, ratio: float, floor: float) -> float:
 def _skipped_because(change: Change, rows: Sequence[Mapping[str, Any]], loading_share: float) -> str | None:
     """Why a change is not tried after those of `rows`, where steps wait such a share of their time for data."""
     reason = change.reason or idle(change, loading_share)
+    if change.within is not None and any(row["name"] == change.within and row["status"] == "passed" for row in rows):
+        return f"taken with others: {change.within}"
     below = [row for row in rows if row["name"] in change.upon]
     if reason or not change.upon or any(row["status"] == "passed" for row in below):
         return reason

@@ -83,15 +83,17 @@ class Unconfirmed(KeyboardInterrupt):
         self.found = found
 
 
-def settle(bench: Bench, found: Found, *tried: Settings, interrupted: bool = False) -> Found:
+def settle(
+    bench: Bench, found: Found, *tried: Settings, least_seconds: float = 0.0, interrupted: bool = False
+) -> Found:
     """What was found, with the first of `tried` that does not fail as the best, where fresh processes confirm it as
-    faster; else with the baseline. After the deadline no other one is tried.
+    faster; else with the baseline. Another one is tried where there are `least_seconds` until the deadline.
 
     A first Ctrl-C, where the search has not been `interrupted` before, ends it as soon as there is an interval to judge
     by. Raises Unconfirmed at the next, and at SIGTERM.
     """
     for index, settings in enumerate(tried):
-        if index and time.monotonic() > bench.deadline:
+        if index and time.monotonic() + least_seconds > bench.deadline:
             break
         try:
             starts, held = _confirmed(bench, found, settings, interrupted)

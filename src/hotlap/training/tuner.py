@@ -65,7 +65,7 @@ def tune(bench: Bench, usual: Settings) -> Found:
             other_batch_sizes=bench.other_batch_sizes,
         )
         if _seconds(tried, baseline_held["loading_share"], costs) > left - kept_for_confirming(left, costs):
-            tried = together(tried, baseline_held["loading_share"])
+            tried = together(tried, baseline, baseline_held["loading_share"])
         bests, rows = climbed(bench, own, tried, floor, baseline_held, costs)
     found = Found(
         baseline=baseline,
@@ -80,7 +80,7 @@ def tune(bench: Bench, usual: Settings) -> Found:
         warnings=tuple(warnings),
     )
     interrupted = any(row.get("reason") == _INTERRUPTED for row in rows)
-    return settle(bench, found, *bests[:0:-1], interrupted=interrupted)
+    return settle(bench, found, *bests[:0:-1], least_seconds=costs.confirming, interrupted=interrupted)
 
 
 def _seconds(tried: Sequence[Change], loading_share: float, costs: Costs) -> float:
@@ -153,7 +153,7 @@ def climbed(
         settings = replace(bests[-1], **change.settings)
         try:
             bench.tell({"event": "start", "name": change.name})
-            after = replace(costs, load=costs.own_load * _COMPILED_LOAD) if settings.compile else costs
+            after = replace(costs, load=max(costs.load, _COMPILED_LOAD * costs.own_load)) if settings.compile else costs
             until = bench.deadline - after.confirming - memory_seconds
             found, load_seconds = _screened(bench, own, settings, least_ratio(change, ratio, floor), until)
             row |= found
@@ -186,7 +186,7 @@ def _skipped_because(change: Change, rows: Sequence[Mapping[str, Any]], loading_
     """Why a change is not tried after those of `rows`, where steps wait such a share of their time for data."""
     reason = change.reason or idle(change, loading_share)
     if change.within is not None and any(row["name"] == change.within and row["status"] == "passed" for row in rows):
-        return f"taken with others: {change.within}"
+        return f"taken with others, and not timed alone: {change.within}"
     below = [row for row in rows if row["name"] in change.upon]
     if reason or not change.upon or any(row["status"] == "passed" for row in below):
         return reason

@@ -12,14 +12,14 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hotlap.core import Json
 from hotlap.machine.facts import facts
-from hotlap.training import preparing
+from hotlap.training import preparing, validation
 from hotlap.training.processes import Processes
 from hotlap.training.run import train_model
 from hotlap.training.settings import Settings, settings_for
@@ -35,13 +35,12 @@ Step = Callable[[Any], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """What every loop gets. `settings` are hotlap's alone; `ready` is called once model and loader are made."""
+    """What every loop gets. `settings` are hotlap's alone."""
 
     loaded: Loaded
     settings: Settings
     folder: Path
     seed: int
-    ready: Callable[[], None] = lambda: None
 
     def parts(self) -> tuple[Any, Any, Any]:
         """The model in training mode, its optimizer and its loader, as a user makes them."""
@@ -53,7 +52,6 @@ class Given:
         optimizer = workload.optimizer(model.parameters())
         loader = DataLoader(workload.training(), batch_size=workload.batch_size, shuffle=True)
         torch.manual_seed(self.seed)
-        self.ready()
         return model, optimizer, loader
 
 
@@ -216,46 +214,67 @@ def reach(
 ) -> Json:
     """Train until the score after an epoch is at least `goal`, for `most` epochs at the most.
 
-    Gives the seconds of training without those of scoring, the epochs that it took, and each epoch's score. The first
-    steps, in which a model is compiled, count as all others do.
+    Gives the seconds from the loop's beginning without those of scoring, the epochs that it took, and each epoch's
+    score. Building the model, a loop's own checks, compiling and checkpoints count.
     """
     given = _given(loop, target, settings, folder, seed=seed)
     examples = len(given.loaded.workload.training())
     clock = Clock(steps=-(-examples // given.loaded.workload.batch_size), goal=goal, most=most, own=loop == "hotlap")
     clock.opened = open_workload(given.loaded, needs=("evaluation", "score"), command="train")
-    with contextlib.suppress(Reached):
-        LOOPS[loop](replace(given, ready=clock.begin), clock)
+    with contextlib.suppress(Reached), clock.scoring_left_out():
+        clock.begin()
+        LOOPS[loop](given, clock)
     return {"seconds": clock.seconds, "epochs": len(clock.scores), "scores": clock.scores}
 
 
 class Clock:
-    """Adds up the time of steps, and has the model scored after each epoch; by its own loop where that does it."""
+    """Wall time without scoring, which comes after each epoch; by its own loop where that does it."""
 
     def __init__(self, *, steps: int, goal: float, most: int, own: bool) -> None:
         self._steps, self._goal, self._most, self._own = steps, goal, most, own
         self.opened: Any = None
         self.seconds, self.scores, self._count = 0.0, list[float](), 0
-        self._mark = 0.0
+        self._began = self._left_out = 0.0
 
     def begin(self) -> None:
-        """The first batch is about to be asked for."""
-        self._mark = time.perf_counter()
+        """The loop is about to begin."""
+        self._began = time.perf_counter()
 
     def __call__(self, told: Any) -> None:
         if self._own:
-            # The loop's own clock, which begins before the first batch and stands still while it scores.
-            if told["event"] == "step":
-                self.seconds += told["ms"] / 1000
-            else:
+            if told["event"] == "score":
                 self._judge(told["score"])
             return
-        self.seconds += time.perf_counter() - self._mark
         self._count += 1
         if self._count % self._steps == 0:
-            self._judge(_score(self.opened, told))
-        self._mark = time.perf_counter()
+            with self.standing():
+                score = _score(self.opened, told)
+            self._judge(score)
+
+    @contextlib.contextmanager
+    def standing(self) -> Iterator[None]:
+        """What goes by within the block does not count."""
+        began = time.perf_counter()
+        yield
+        self._left_out += time.perf_counter() - began
+
+    @contextlib.contextmanager
+    def scoring_left_out(self) -> Iterator[None]:
+        """Within the block hotlap's own scoring does not count."""
+        theirs = validation.score
+
+        def score(*given: Any) -> Any:
+            with self.standing():
+                return theirs(*given)
+
+        validation.score = score
+        try:
+            yield
+        finally:
+            validation.score = theirs
 
     def _judge(self, score: float) -> None:
+        self.seconds = time.perf_counter() - self._began - self._left_out
         self.scores.append(score)
         if score >= self._goal or len(self.scores) >= self._most:
             raise Reached

@@ -30,13 +30,15 @@ def training_parts(found: Sequence[Json]) -> list[str]:
             "by step in turn, over several restarts: Lightning and Accelerate with what a user gets who sets nothing, "
             "a plain loop, a loop tuned by hand (bf16 autocast, channels_last for images, a fused optimizer), `hotlap "
             "train` with the workload's own settings, and with those that `hotlap tune` chose. Ratios of times, with "
-            "intervals of 95%; above 1, hotlap is faster.",
+            "intervals of 95%; above 1, hotlap is faster. `~`: starts or blocks differ more than is usual between two "
+            "processes, by what else the machine did or by what one of the loops does.",
             training_table(steps),
             training_means(steps),
         ]
     if scores:
         parts += [
-            "Time of training until the score after an epoch reaches the goal, scoring left out, with several seeds:",
+            "Time from the loop's beginning until the score after an epoch reaches the goal, scoring left out, with "
+            "several seeds:",
             score_table(scores),
         ]
     return [*parts, training_provenance(found)]
@@ -59,6 +61,13 @@ def _compared(case: Json, baseline: str, candidate: str) -> Json:
     return next(one["speedup"] for one in pairs if (one["baseline"], one["candidate"]) == (baseline, candidate))
 
 
+def _cell(case: Json, baseline: str, candidate: str, *, fine: bool = False) -> str:
+    """The ratio of one pair of loops, marked where noise spoils it."""
+    pairs = case["comparisons"]
+    one = next(one for one in pairs if (one["baseline"], one["candidate"]) == (baseline, candidate))
+    return ("~ " if one["warning"] else "") + (_fine if fine else ratio)(one["speedup"])
+
+
 def training_table(found: Sequence[Json]) -> str:
     head = (
         "model", "batch", "plain loop, ms a step", "tuned over Lightning", "over Accelerate", "over the plain loop",
@@ -69,10 +78,10 @@ def training_table(found: Sequence[Json]) -> str:
             TRAINED[case["case"]],
             str(case["batch"]),
             milliseconds(next(side["median_ms"] for side in case["sides"] if side["name"] == "plain")),
-            *(f"**{ratio(_compared(case, name, 'hotlap tuned'))}**" for name in ("lightning",)),
-            *(ratio(_compared(case, name, "hotlap tuned")) for name in ("accelerate", "plain", "by hand")),
-            _fine(_compared(case, "plain", "hotlap")),
-            _fine(_compared(case, "plain", "plain again")),
+            f"**{_cell(case, 'lightning', 'hotlap tuned')}**",
+            *(_cell(case, name, "hotlap tuned") for name in ("accelerate", "plain", "by hand")),
+            _cell(case, "plain", "hotlap", fine=True),
+            _cell(case, "plain", "plain again", fine=True),
             case["tune"]["name"],
         )
         for case in found
@@ -158,7 +167,8 @@ def tuner_parts(found: Sequence[Json]) -> list[str]:
 
 
 def _best(case: Json) -> str:
-    again = max(case["again"], key=lambda one: one["speedup"]["estimate"], default=None)
+    timed = [one for one in case["again"] if one["speedup"]]
+    again = max(timed, key=lambda one: one["speedup"]["estimate"], default=None)
     return f"{ratio(again['speedup'])}: {again['name']}" if again else "none came near"
 
 

@@ -11,8 +11,8 @@ loop twice (what a thing against itself shows is the noise), the loop tuned by h
 arithmetic for it, channels_last for images, a fused optimizer), `hotlap train` with the workload's own settings, and
 with the tuner's. For `score` cases Lightning and hotlap with the tuner's settings train from the start until a score
 is reached, with several seeds.
-Cases that have a result are kept unless `--again` is given. Exit code 3 where hotlap's loop costs more than 2% over
-the plain one, or its tuned set-up is behind the one tuned by hand.
+Cases that have a result are kept unless `--again` is given. Exit code 3 where hotlap's loop is shown to cost more
+than 2% over the plain one (its whole interval), or its tuned set-up to be behind the one tuned by hand.
 """
 
 from __future__ import annotations

@@ -27,11 +27,11 @@ from noise import provenance_of, write
 from hotlap.actions.train import describe
 from hotlap.actions.tune import tune
 from hotlap.core import Json, Start, to_json
-from hotlap.errors import CandidateFailed, InputError
 from hotlap.machine.facts import facts
 from hotlap.measure import pairs, statistics
 from hotlap.measure.worker import Worker
-from hotlap.training.bench import Bench, studied
+from hotlap.search.setting import LOAD_SECONDS
+from hotlap.training.bench import FAILURES, TIMING, Bench, studied
 from hotlap.training.confirming import CONFIRMING
 from hotlap.training.set_ups import changes, idle
 from hotlap.training.settings import Settings
@@ -84,8 +84,8 @@ def timed(bench: Bench, ours: Worker, settings: Settings) -> Tried:
     try:
         with bench.hold(settings) as (theirs,):
             start, _ = pairs.measure(ours, theirs, BLOCKS)
-    except (CandidateFailed, InputError) as error:
-        if ours.ended:
+    except FAILURES as error:
+        if ours.ended or ours.call(f"{TIMING}:failed", timeout=LOAD_SECONDS):
             raise
         return Tried(settings=settings, failure=str(error))
     if len(start.candidate_ms) < BLOCKS.least_pairs:
@@ -101,8 +101,11 @@ def confirmed(bench: Bench, choice: Settings, settings: Settings) -> Json:
         if look is None:
             break
         while len(starts) < look:
-            with bench.hold(choice, settings) as (ours, theirs):
-                starts.append(pairs.measure(ours, theirs, CONFIRMING)[0])
+            try:
+                with bench.hold(choice, settings) as (ours, theirs):
+                    starts.append(pairs.measure(ours, theirs, CONFIRMING)[0])
+            except FAILURES as error:
+                return {"name": describe(settings), "speedup": None, "failure": str(error), "starts": len(starts)}
     return {"name": describe(settings), "speedup": to_json(statistics.speedup(starts)), "starts": len(starts)}
 
 
@@ -140,7 +143,7 @@ def run(name: str, *, budget: float, threads: int, most: int | None) -> Json:
     for one in near[:MOST_AGAIN]:
         _say(name, f"again, in fresh processes: {describe(one.settings)}")
         again.append(confirmed(bench, choice, one.settings))
-    best = max((one["speedup"]["estimate"] for one in again), default=1.0)
+    best = max((one["speedup"]["estimate"] for one in again if one["speedup"]), default=1.0)
     return {
         "case": name,
         "choice": describe(choice),

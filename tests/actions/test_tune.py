@@ -140,6 +140,11 @@ def test_proofs_of_nothing_are_refused(given: Any, tmp_path: Path) -> None:
         hotlap.tune("none.py", out=tmp_path / "out", prove="short", **given)
 
 
+def test_a_proof_that_is_none_is_refused_before_the_search(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="prove is 'medium'; give one of short, full, none"):
+        hotlap.tune("none.py", out=tmp_path / "out", prove="medium")  # type: ignore[arg-type]
+
+
 OWN = Settings(threads=1)
 STUDY: dict[str, Any] = {
     "name": "rows", "locked": ["batch_size"], "trim": None, "at_once": None, "optimizer": "AdamW", "parameters": 10,

@@ -22,6 +22,7 @@ from torch.nn import functional
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
+from hotlap.report.snippet_parts import RECOMPUTE
 from hotlap.report.snippets import snippets
 from hotlap.training import heap
 from hotlap.training.reading import MicroBatch
@@ -271,6 +272,22 @@ def test_images_and_weights_lie_channels_last_and_repeated_layers_are_recomputed
     assert recompute_layers(copy.deepcopy(names["model"])) == list(repeated_layers(names["model"]))
 
 
+def test_layers_in_lists_of_lists_are_recomputed() -> None:
+    def block() -> nn.Module:
+        return nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+
+    model = nn.ModuleDict({"stages": nn.ModuleList([nn.ModuleList([block(), block()]) for _ in range(2)])})
+    names: dict[str, Any] = {}
+    exec(f"{_imported_by(snippets(settings(checkpointing=True))['pytorch'])}\n{RECOMPUTE}", names)
+    names["recompute"](model)
+    again = [name for name, module in model.named_modules() if "forward" in vars(module)]
+    assert again == list(repeated_layers(model)) == [f"stages.{outer}.{inner}" for outer in "01" for inner in "01"]
+
+
+def _imported_by(code: str) -> str:
+    return "\n".join(line for line in code.splitlines() if line.startswith(("import ", "from ")))
+
+
 def test_it_trims_as_hotlap_does() -> None:
     names: dict[str, Any] = {"model": nn.Linear(1, 1), "dataset": TensorDataset(torch.empty(0)), "loss_function": None}
     names["dataset"] = [(torch.zeros(1), torch.zeros(1))]
@@ -336,6 +353,13 @@ def test_each_setting_is_said() -> None:
     assert 'accelerator="cuda"' in cuda["lightning"]
     assert all("pin_memory=True" in code for code in cuda.values())
     assert "scaler.scale((share * loss)).backward()" in cuda["pytorch"]
+
+
+def test_an_optimizer_of_ones_own_is_asked_for() -> None:
+    for code in snippets(Settings(fused=True).to_json(), own_optimizer=True).values():
+        assert "make_optimizer(parameters), yours with fused=True." in code
+        assert "make_optimizer(model.parameters())\n" in code
+        assert "AdamW" not in code
 
 
 def test_batches_of_ones_own_are_read_as_they_come() -> None:

@@ -25,3 +25,10 @@ def test_sparse_gradients_and_those_that_are_not_there() -> None:
     assert [one.is_sparse for one in found] == [False] * 3
     assert comparing.of_tensors(found, found) == 0.0
     assert comparing.of_tensors(found, [torch.zeros(()) for _ in found]) == 1.0
+
+
+def test_infinities_that_are_the_same_are_no_difference_and_large_ones_hide_none() -> None:
+    mask, mean, other = torch.tensor([0.0, -math.inf]), torch.ones(2), torch.full((2,), 1.1)
+    assert comparing.of_tensors([mask, mean], [mask, mean]) == 0.0
+    assert comparing.of_tensors([mask], [-mask]) == math.inf
+    assert comparing.of_each([torch.full((2,), -1e9), mean], [torch.full((2,), -1e9), other]) > 0.09

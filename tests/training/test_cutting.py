@@ -89,6 +89,47 @@ def test_rows_that_hang_together(tmp_path: Path, add: str) -> None:
     assert "what a row gives hangs on the others" in reason(tmp_path, PLAIN + add)
 
 
+COUNTS = """
+class Counts(Plain):
+    calls = 0
+    def forward(self, rows):
+        self.calls += self.training
+        return self.layers(rows) if self.calls < 500 else self.layers(rows) / 2
+workload = dataclasses.replace(workload, model=Counts)
+"""
+FOLLOWS = """
+class Follows(Plain):
+    def __init__(self):
+        super().__init__()
+        self.teacher = nn.Linear(6, 16).requires_grad_(False)
+        self.teacher.load_state_dict(self.layers[0].state_dict())
+    def forward(self, rows):
+        if self.training:
+            with torch.no_grad():
+                self.teacher.weight.lerp_(self.layers[0].weight, 0.1)
+        return self.layers(rows)
+workload = dataclasses.replace(workload, model=Follows)
+"""
+
+
+@pytest.mark.parametrize("add", [COUNTS, FOLLOWS])
+def test_what_changes_in_each_pass(tmp_path: Path, add: str) -> None:
+    assert "changes what it keeps in each pass" in reason(tmp_path, PLAIN + add)
+
+
+MASKED = """
+class Masked(Plain):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mask", torch.full((3, 3), float("-inf")).triu(1))
+workload = dataclasses.replace(workload, model=Masked)
+"""
+
+
+def test_a_mask_of_infinities_is_alike(tmp_path: Path) -> None:
+    assert reason(tmp_path, PLAIN + MASKED) is None
+
+
 SOME_LEFT_OUT = """
 def some_left_out(outputs, labels):
     MET.append(len(labels))

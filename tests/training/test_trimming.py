@@ -69,6 +69,27 @@ class Fixed(Net):
 import dataclasses
 workload = dataclasses.replace(workload, model=Fixed)
 """
+ONLY_IN_TRAINING = """
+class Normed(Net):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.InstanceNorm1d(8, track_running_stats=True)
+        self.out[0].p = 0.0
+
+    def forward(self, ids, attention_mask):
+        weights = attention_mask.unsqueeze(2).float()
+        normed = self.norm((self.embed(ids) * weights).transpose(1, 2)).transpose(1, 2)
+        return self.out((normed * weights).sum(1) / weights.sum(1))
+import dataclasses
+workload = dataclasses.replace(workload, model=Normed)
+"""
+DRAWS_BY_FUNCTION = """
+class Drawing(Net):
+    def forward(self, ids, attention_mask):
+        return functional.dropout(super().forward(ids, attention_mask), 0.3, self.training)
+import dataclasses
+workload = dataclasses.replace(workload, model=Drawing)
+"""
 FULL = """
 Texts.__getitem__ = lambda self, index: (
     {"ids": torch.arange(12), "attention_mask": torch.ones(12, dtype=torch.int64)}, index % 2)
@@ -115,12 +136,23 @@ def test_padding_that_nothing_looks_at_may_be_cut(tmp_path: Path) -> None:
     [
         (LOOKS, "without padding, loss or gradients differ by"),
         (FIXED, "the model does not take shorter inputs"),
+        (ONLY_IN_TRAINING, "without padding, loss or gradients differ by"),
+        (DRAWS_BY_FUNCTION, None),
         (SPOILT, "the loss of a batch is not finite"),
         (STEEP, "without padding, loss or gradients differ by inf"),
         (FULL, "no batch has columns that are padding in every row"),
         ("PAD = 1\n", None),
     ],
-    ids=["looked at", "fixed", "not finite", "gradients not finite", "full", "another number"],
+    ids=[
+        "looked at",
+        "fixed",
+        "only in training",
+        "draws by a function",
+        "not finite",
+        "gradients not finite",
+        "full",
+        "another number",
+    ],
 )
 def test_where_it_would_change_something_it_says_so(tmp_path: Path, add: str, words: str | None) -> None:
     result = found(tmp_path, add)

@@ -313,6 +313,6 @@ def test_all_that_was_best_may_be_confirmed(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(tuner, "Own", lambda *given: None)
     monkeypatch.setattr(tuner, "_noise", lambda *given: (0.01, 1.0, held(0.5), 0.0))
     monkeypatch.setattr(tuner, "climbed", lambda *given: (bests, []))
-    monkeypatch.setattr(tuner, "settle", lambda bench, found, *tried, interrupted: told.extend(tried))
+    monkeypatch.setattr(tuner, "settle", lambda bench, found, *tried, **given: told.extend(tried))
     tune(search, bests[0])
     assert told == bests[:0:-1]

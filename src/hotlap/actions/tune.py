@@ -34,6 +34,7 @@ from hotlap.training.tuner import tune as search
 from hotlap.workload.target import Loaded, load_target, target_of
 from hotlap.workload.workload import Workload
 
+KINDS = (*BUDGET_SECONDS, "none")
 _SAME = Interval(estimate=1.0, low=1.0, high=1.0)
 
 
@@ -71,6 +72,8 @@ def tune(
     tell = progress or (lambda event: None)
     if started() > 1:
         raise InputError("tune times one process, and torchrun started several; start it without torchrun")
+    if prove not in KINDS:
+        raise InputError(f"prove is {prove!r}; give one of {', '.join(KINDS)}")
     for name, value in (("prove_budget", prove_budget), ("prove_margin", prove_margin)):
         if value is not None and not 0 < value < math.inf:
             raise InputError(f"{name} is {value}; give a number above 0, or leave it out")
@@ -142,6 +145,7 @@ def _kept(
         own_batches="micro_batch" in study["locked"],
         weighted=loaded.workload.loss_weight is not None,
         least_length=least_length(loaded.workload),
+        own_optimizer=loaded.workload.optimizer is not None,
     )
     write_settings(
         folder / "settings.json",

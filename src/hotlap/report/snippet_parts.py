@@ -122,6 +122,16 @@ def statistics_kept(layer):
             norm.load_state_dict(buffers, strict=False)
 
 
+def items_of(name, module):
+    """The items of a list by their names; for those that are lists themselves, their items."""
+    for key, item in module.named_children():
+        place = f"{name}.{key}" if name else key
+        if isinstance(item, (torch.nn.ModuleList, torch.nn.ModuleDict)):
+            yield from items_of(place, item)
+        elif any(True for _ in item.parameters()) and any(True for _ in item.children()):
+            yield place, item
+
+
 def recompute(model):
     """Have each repeated layer's activations computed again in the backward pass, not kept."""
     found = {}
@@ -129,11 +139,7 @@ def recompute(model):
         inner = any(name == outer or name.startswith(f"{outer}.") for outer in found)
         if inner or not isinstance(module, (torch.nn.Sequential, torch.nn.ModuleList)):
             continue
-        items = {
-            f"{name}.{key}" if name else key: item
-            for key, item in module.named_children()
-            if any(True for _ in item.parameters()) and any(True for _ in item.children())
-        }
+        items = dict(items_of(name, module))
         kinds = [type(item) for item in items.values()]
         found |= {key: item for key, item in items.items() if kinds.count(type(item)) > 1}
     for layer in found.values():

@@ -23,6 +23,7 @@ class _Plan:
     own_batches: bool
     weighted: bool
     least_length: int
+    own_optimizer: bool
 
     @property
     def micro_batch(self) -> int | None:
@@ -31,14 +32,26 @@ class _Plan:
 
 
 def snippets(
-    settings: Json, *, own_batches: bool = False, weighted: bool = False, least_length: int = 1
+    settings: Json,
+    *,
+    own_batches: bool = False,
+    weighted: bool = False,
+    least_length: int = 1,
+    own_optimizer: bool = False,
 ) -> dict[str, str]:
     """Code by the loop's name: `pytorch`, `lightning`, `accelerate`, for settings that `tune` chose.
 
     settings: as settings.json holds them. own_batches: `training` gives batches of its own, which are read as they
     come. weighted: the workload has a `loss_weight`. least_length: of a trimmed batch (trimming.least_length).
+    own_optimizer: the workload makes its optimizer itself.
     """
-    plan = _Plan(settings=settings, own_batches=own_batches, weighted=weighted, least_length=least_length)
+    plan = _Plan(
+        settings=settings,
+        own_batches=own_batches,
+        weighted=weighted,
+        least_length=least_length,
+        own_optimizer=own_optimizer,
+    )
     return {"pytorch": _pytorch(plan), "lightning": _lightning(plan), "accelerate": _accelerate(plan)}
 
 
@@ -191,7 +204,9 @@ def _yours(plan: _Plan) -> list[str]:
     )
     words = f"# Yours, before this line: model; {data};"
     weight = "; loss_weight(targets), what that loss is averaged over" if plan.weighted else ""
-    return [words, f"# loss_function(outputs, targets), a mean{weight}."]
+    form = _form(plan)
+    optimizer = f"; make_optimizer(parameters), yours{f' with {form}' if form else ''}" if plan.own_optimizer else ""
+    return [words, f"# loss_function(outputs, targets), a mean{weight}{optimizer}."]
 
 
 def _helpers(plan: _Plan, *, moved: bool = False, widened: bool = False) -> list[str]:
@@ -235,9 +250,14 @@ def _prepared_model(plan: _Plan) -> list[str]:
 
 
 def _optimizer(plan: _Plan) -> str:
-    form = next((f"{name}=True" for name in ("fused", "foreach") if plan.settings[name]), "")
-    given = f", {form}" if form else ""
-    return f"torch.optim.AdamW(model.parameters(){given})  # or yours{f', with {form}' if form else ''}"
+    form = _form(plan)
+    if plan.own_optimizer:
+        return "make_optimizer(model.parameters())"
+    return f"torch.optim.AdamW(model.parameters(){f', {form}' if form else ''})"
+
+
+def _form(plan: _Plan) -> str:
+    return next((f"{name}=True" for name in ("fused", "foreach") if plan.settings[name]), "")
 
 
 def _loader(plan: _Plan) -> list[str]:

@@ -20,10 +20,19 @@ def of_losses(one: float, other: float) -> float:
 
 
 def of_tensors(some: list[torch.Tensor], others: list[torch.Tensor]) -> float:
-    """How far all together are apart, relative to the first ones' norm unless that is 0."""
-    squares = sum(_square(one) for one in some)
-    apart = sum(_square(one.double() - other.double()) for one, other in zip(some, others, strict=True))
+    """How far all together are apart, relative to the first ones' norm unless that is 0; infinite numbers that are the
+    same are none of it."""
+    squares = sum(_square(one.double().masked_fill(one.isinf(), 0)) for one in some)
+    apart = sum(
+        _square((one.double() - other.double()).masked_fill(one == other, 0))
+        for one, other in zip(some, others, strict=True)
+    )
     return math.sqrt(apart / squares if squares else apart)
+
+
+def of_each(some: list[torch.Tensor], others: list[torch.Tensor]) -> float:
+    """The furthest that one is apart from its own other: a large one hides no small one."""
+    return furthest(0.0, *(of_tensors([one], [other]) for one, other in zip(some, others, strict=True)))
 
 
 def gradients_of(model: torch.nn.Module) -> list[torch.Tensor]:

@@ -46,7 +46,7 @@ def why_not(parts: Parts, whole: Source, cut: Source) -> str | None:
     kinds = preparing.not_exact(parts.model)
     if kinds:
         return f"layers with {' and '.join(kinds)} would give another result"
-    before = _copies(parts.model.buffers())
+    before, frozen = _copies(parts.model.buffers()), _frozen(parts.model)
     last = max(0, (whole.windows or 1) - 2)  # The very last may be short.
     worst = 0.0
     try:
@@ -57,16 +57,18 @@ def why_not(parts: Parts, whole: Source, cut: Source) -> str | None:
         return f"a few rows of a batch could not be computed alone: {error}"
     finally:
         parts.optimizer.zero_grad(set_to_none=True)
-    if worst <= TOLERANCE:
-        return None
-    return f"in two passes loss, gradients or buffers differ by {worst:.1g}: what a row gives hangs on the others"
+    if worst > TOLERANCE:
+        return f"in two passes loss, gradients or buffers differ by {worst:.1g}: what a row gives hangs on the others"
+    if parts.attributes.changed_by_passes() or _frozen(parts.model) != frozen:
+        return "forward or the loss changes what it keeps in each pass (a counter, weights that follow others)"
+    return None
 
 
 def _apart(one: _Step, other: _Step) -> float:
     return comparing.furthest(
         comparing.of_losses(one[0], other[0]),
         comparing.of_tensors(one[1], other[1]),
-        comparing.of_tensors(one[2], other[2]),
+        comparing.of_each(one[2], other[2]),
     )
 
 
@@ -78,6 +80,12 @@ def _computed(parts: Parts, source: Source, buffers: list[torch.Tensor], place: 
     source.close()
     loss = parts.stepper.gradients(window, sum(one.weight for one in window.micro_batches) or 1.0)
     return loss, comparing.gradients_of(parts.model), _copies(parts.model.buffers())
+
+
+def _frozen(model: torch.nn.Module) -> list[tuple[int, int, float]]:
+    """What tells of each parameter that is not trained whether something wrote it."""
+    found = (one.detach() for one in model.parameters() if not one.requires_grad)
+    return [(one.data_ptr(), one._version, float(one.double().sum())) for one in found]
 
 
 def _copies(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:

@@ -207,14 +207,14 @@ def trimming_of(opened: Opened, settings: Settings, processes: Processes) -> tri
     """What cutting off padding changes, by real batches of this workload in fp32."""
     plain, apart = settings.for_comparing(), processes.apart()
     parts = [make_parts(opened, replace(plain, trim=trim), Path(), apart, lambda event: None) for trim in (False, True)]
+    if _is_once(parts[0].source):
+        return trimming.Trimmed(kept=1.0, difference=0.0, reason="`training` gives the same iterator each time")
     with _undone(parts[0]):
         return trimming.check(parts[0], parts[1], processes)
 
 
 def check_trimming(opened: Opened, settings: Settings, processes: Processes) -> None:
     """Raise InputError where the settings ask for trimmed batches and that would change numbers."""
-    if settings.trim and _is_once(make_source(opened, settings, processes)):
-        raise InputError("settings: trim=true: `training` gives the same iterator each time; leave it out")
     found = trimming_of(opened, settings, processes) if settings.trim else None
     if found is not None and found.reason is not None:
         raise InputError(f"settings: trim=true: {found.reason}; leave it out")

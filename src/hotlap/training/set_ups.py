@@ -173,7 +173,7 @@ def to_prove(own: Settings, best: Settings) -> list[Settings]:
 
 
 def _loading(study: Json) -> list[Change]:
-    reason = _locked("workers", study)
+    reason = _locked("workers", study) or study.get("loaders", {}).get("reason")
     names = "1 loader process", "2 loader processes"
     found = [
         Change(name="batches read at once", settings={"at_once": True}, reason=study["at_once"]["reason"]),

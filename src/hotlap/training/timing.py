@@ -17,7 +17,7 @@ from hotlap.core import Json, to_json
 from hotlap.errors import WorkloadError
 from hotlap.machine.facts import facts
 from hotlap.training import cutting, heap, preparing
-from hotlap.training.loading import DatasetSource
+from hotlap.training.loading import DatasetSource, Source
 from hotlap.training.loop import Parts
 from hotlap.training.memory.use import fields, kibibytes
 from hotlap.training.memory.work import peak_bytes
@@ -61,8 +61,16 @@ def study(state: dict[str, Any], *, target: str, settings: Json) -> Json:
         "examples": parts.source.examples,
         "steps": parts.source.windows,
         "parameters": sum(one.numel() for one in parts.model.parameters()),
-        "warnings": list(opened.warnings),
+        "warnings": [*opened.warnings, *parts.source.warnings],
+        "loaders": {"reason": _why_no_loaders(parts.source)},
     }
+
+
+def _why_no_loaders(source: Source) -> str | None:
+    """Why loader processes would read other examples; None where nothing is known that speaks against them."""
+    if not isinstance(source, DatasetSource) or not source.warnings:
+        return None
+    return "what reading an example gives hangs on what was read before it, and each process would read a part only"
 
 
 def _why_not_kept(settings: Settings) -> str | None:

@@ -73,12 +73,14 @@ def trimmed(micro_batch: MicroBatch, least: int) -> MicroBatch:
 def check(plain: Parts, other: Parts, processes: Processes) -> Trimmed:
     """Compute real windows as they are and trimmed, and compare losses and gradients.
 
-    `plain` and `other` are alike but for `trim`, in fp32, and of no further use afterwards. Randomness is off, since
-    dropout draws other numbers for another width; batch statistics are computed as in training. Each of several
-    processes computes windows of its own, apart from the others; what one of them refuses all refuse.
+    `plain` and `other` are alike but for `trim`, in fp32, and of no further use afterwards. Layers that draw are off,
+    since dropout draws other numbers for another width; where functions draw, too, all is computed as in evaluation but
+    for batch statistics. Each of several processes computes windows of its own, apart from the others; what one of them
+    refuses all refuse.
     """
     for parts in (plain, other):
-        _without_randomness(parts.model)
+        for name in preparing.not_exact(parts.model).get("randomness", []):
+            parts.model.get_submodule(name).eval()
     whole, left, worst, failed = _compared(plain, other)
     plain.source.close()
     found = processes.gathered((whole, left, worst, failed))
@@ -120,13 +122,23 @@ def _compared(plain: Parts, other: Parts) -> tuple[int, int, float, str | None]:
 
 
 def _difference(plain: Parts, other: Parts, window: Window) -> float:
-    """The larger relative difference, of the loss and of all gradients together."""
+    """The largest relative difference, of the loss, of all gradients together, and of each buffer."""
     weight = sum(one.weight for one in window.micro_batches)
     if not weight:
         return 0.0
     before = plain.stepper.gradients(window, weight)
+    if plain.stepper.draws and plain.model.training:
+        for parts in (plain, other):
+            _without_randomness(parts.model)
+        for one, value in zip(other.model.buffers(), plain.model.buffers(), strict=True):
+            one.data.copy_(value)
+        before = plain.stepper.gradients(window, weight)
     after = other.stepper.gradients(window, weight)
-    return comparing.furthest(comparing.of_losses(before, after), _gradients_difference(plain.model, other.model))
+    return comparing.furthest(
+        comparing.of_losses(before, after),
+        _gradients_difference(plain.model, other.model),
+        comparing.of_each(list(plain.model.buffers()), list(other.model.buffers())),
+    )
 
 
 def _gradients_difference(plain: torch.nn.Module, other: torch.nn.Module) -> float:

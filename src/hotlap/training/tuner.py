@@ -158,6 +158,14 @@ def climbed(
             found, load_seconds = _screened(bench, own, settings, least_ratio(change, ratio, floor), until)
             row |= found
             row |= too_large(bench, own.settings, change, settings, row)
+            # The memory is that of a batch of the whole width, which has to be compiled then, too.
+            late = (
+                settings.compile
+                and settings.trim
+                and time.monotonic() + load_seconds + after.confirming > bench.deadline
+            )
+            if late and row["status"] == "passed":
+                row |= {"status": "skipped", "reason": BUDGET_SPENT}
             if row["status"] == "passed":
                 bests.append(settings)
                 ratio, held = row["speedup"]["estimate"], row

@@ -10,6 +10,7 @@ them read the workload's Dataset through a DataLoader, shuffled, in the workload
 from __future__ import annotations
 
 import contextlib
+import importlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -217,6 +218,7 @@ def reach(
     Gives the seconds from the loop's beginning without those of scoring, the epochs that it took, and each epoch's
     score. Building the model, a loop's own checks, compiling and checkpoints count.
     """
+    importlib.import_module({"lightning": "pytorch_lightning"}.get(loop, "torch"))  # hotlap is imported by now, too.
     given = _given(loop, target, settings, folder, seed=seed)
     examples = len(given.loaded.workload.training())
     clock = Clock(steps=-(-examples // given.loaded.workload.batch_size), goal=goal, most=most, own=loop == "hotlap")

@@ -65,7 +65,7 @@ def _cell(case: Json, baseline: str, candidate: str, *, fine: bool = False) -> s
     """The ratio of one pair of loops, marked where noise spoils it."""
     pairs = case["comparisons"]
     one = next(one for one in pairs if (one["baseline"], one["candidate"]) == (baseline, candidate))
-    return ("~ " if one["warning"] else "") + (_fine if fine else ratio)(one["speedup"])
+    return ("~ " if one.get("warning") else "") + (_fine if fine else ratio)(one["speedup"])
 
 
 def training_table(found: Sequence[Json]) -> str:

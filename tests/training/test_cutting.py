@@ -79,7 +79,17 @@ def reason(folder: Path, add: str) -> Any:
     return timing.check_in_passes(state)["reason"]
 
 
-@pytest.mark.parametrize("add", ["", WEIGHTED])
+ONCE = """
+class Once(Plain):
+    width = None
+    def forward(self, rows):
+        self.width = self.width or rows.shape[1]
+        return self.layers(rows)
+workload = dataclasses.replace(workload, model=Once)
+"""
+
+
+@pytest.mark.parametrize("add", ["", WEIGHTED, ONCE])
 def test_rows_that_stand_alone(tmp_path: Path, add: str) -> None:
     assert reason(tmp_path, PLAIN + add) is None
 

@@ -249,7 +249,31 @@ class Shuffling:
         for number in self.order:
             yield self.rows[number], self.rows[number][:, :3].argmax(1)
 
+def asked():
+    random.shuffle(order)
+    return iter(list(shuffled()))
+
+taken = [0]
+def led():
+    for rows, labels in shuffled():
+        yield rows * (1 + taken[0] / 10), labels
+
+def leading(parameters):
+    def count(_):
+        taken[0] += 1
+    return hooked(parameters, count)
+
+def replacing(parameters):
+    def replace_it(optimizer):
+        for group in optimizer.param_groups:
+            group["lr"] = group["lr"] * 0.9
+    return hooked(parameters, replace_it, lr=torch.tensor(0.05), capturable=False, foreach=False)
+
 KINDS = {
+    "an order that is shuffled when it is asked": {"training": asked},
+    "batches that a hook's count leads": {"training": led, "optimizer": leading},
+    "a rate that a hook replaces": {"optimizer": replacing},
+    "a rate that is a tensor, with schedule=cosine": {"optimizer": lambda p: torch.optim.SGD(p, lr=torch.tensor(0.1))},
     "parameters in a hook's pairs": {"optimizer": clamping},
     "a rate that a hook has": {"optimizer": falling},
     "a hook that freezes": {"model": noted, "optimizer": freezing},
@@ -401,6 +425,10 @@ def test_every_kind_of_training_goes_on_exactly(kind: str, tmp_path: Path, monke
 @pytest.mark.parametrize(
     ("kind", "told"),
     [
+        ("an order that is shuffled when it is asked", None),
+        ("batches that a hook's count leads", None),
+        ("a rate that a hook replaces", None),
+        ("a rate that is a tensor, with schedule=cosine", None),
         ("parameters in a hook's pairs", None),
         ("a rate that a hook has", None),
         ("a hook that freezes", None),
@@ -432,7 +460,9 @@ def test_what_user_classes_keep_is_kept(
         (tmp_path / f"{name}_file").mkdir()
         return trainable.write(tmp_path / f"{name}_file", "rows", add=KEEPS.replace("GIVEN", kind))
 
-    given: dict[str, Any] = {"settings": {"checkpoint_seconds": 0, "epochs": 2}, "threads": 1, "device": "cpu"}
+    _, _, schedule = kind.partition(", with schedule=")
+    settings = {"checkpoint_seconds": 0, "epochs": 2, **({"schedule": schedule} if schedule else {})}
+    given: dict[str, Any] = {"settings": settings, "threads": 1, "device": "cpu"}
     whole = hotlap.train(target("whole"), out=tmp_path / "whole", **given)
     with monkeypatch.context() as patch:
         stop_after(patch, 7 * (10 + 6))

@@ -233,7 +233,10 @@ def _result(found: Found, study: Json, machine: Machine, began: float, proven: J
         "proof": proven["kind"] if proven and proven["judged"] else "pending",
         "proof_details": proven,
         "candidates": found.outcomes(),
-        "left_untried": [row["name"] for row in found.rows if row.get("reason") == BUDGET_SPENT],
+        # What is several changes at once stands beside these.
+        "left_untried": [
+            row["name"] for row in found.rows if row.get("reason") == BUDGET_SPENT and len(row["settings"]) == 1
+        ],
         "settings": found.best.to_json(),
         "starts": [to_json(start) for start in found.starts],
         "warnings": [*machine.not_used(found.best.device), *study["warnings"], *found.warnings],

@@ -252,7 +252,7 @@ def _prepared_model(plan: _Plan) -> list[str]:
 def _optimizer(plan: _Plan) -> str:
     form = _form(plan)
     if plan.own_optimizer:
-        return "make_optimizer(model.parameters())"
+        return "make_optimizer([one for one in model.parameters() if one.requires_grad])"
     return f"torch.optim.AdamW(model.parameters(){f', {form}' if form else ''})"
 
 

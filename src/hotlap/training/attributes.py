@@ -58,6 +58,11 @@ class Attributes:
         self._had = {place: frozenset(values_of(owner)) for place, owner in self._owners.items()}
         self._first = {place: copy.deepcopy(encoded) for place, encoded in self._now()}
 
+    @property
+    def owners(self) -> list[Any]:
+        """All that hold what is watched."""
+        return list(self._owners.values())
+
     def names(self) -> list[str]:
         """The model's attributes that have changed, as a person would write them."""
         return [place.removeprefix("model.").lstrip(".") for place in self._changed() if place.startswith("model.")]

@@ -31,7 +31,10 @@ def of_tensors(some: list[torch.Tensor], others: list[torch.Tensor]) -> float:
 
 
 def of_each(some: list[torch.Tensor], others: list[torch.Tensor]) -> float:
-    """The furthest that one is apart from its own other: a large one hides no small one."""
+    """The furthest that one is apart from its own other: a large one hides no small one. Infinitely far where there are
+    others of other shapes."""
+    if [one.shape for one in some] != [other.shape for other in others]:
+        return math.inf
     return furthest(0.0, *(of_tensors([one], [other]) for one, other in zip(some, others, strict=True)))
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from hotlap.core import Json
 from hotlap.errors import WorkloadError
 from hotlap.training import comparing, preparing
 from hotlap.training.loading import Source
@@ -53,13 +54,14 @@ def why_not(parts: Parts, whole: Source, cut: Source) -> str | None:
         for place in sorted({0, last // 2, last}):
             one, other = (_computed(parts, source, before, place) for source in (whole, cut))
             worst = comparing.furthest(worst, _apart(one, other))
+        kept = [_kept_after(parts, source, before) for source in (whole, cut)]
     except (WorkloadError, NotFinite) as error:
         return f"a few rows of a batch could not be computed alone: {error}"
     finally:
-        parts.optimizer.zero_grad(set_to_none=True)
+        parts.model.zero_grad(set_to_none=True)
     if worst > TOLERANCE:
         return f"in two passes loss, gradients or buffers differ by {worst:.1g}: what a row gives hangs on the others"
-    if parts.attributes.changed_by_passes() or _frozen(parts.model) != frozen:
+    if not _alike(*kept) or _frozen(parts.model) != frozen:
         return "forward or the loss changes what it keeps in each pass (a counter, weights that follow others)"
     return None
 
@@ -80,6 +82,28 @@ def _computed(parts: Parts, source: Source, buffers: list[torch.Tensor], place: 
     source.close()
     loss = parts.stepper.gradients(window, sum(one.weight for one in window.micro_batches) or 1.0)
     return loss, comparing.gradients_of(parts.model), _copies(parts.model.buffers())
+
+
+def _kept_after(parts: Parts, source: Source, buffers: list[torch.Tensor]) -> tuple[Json, list[torch.Tensor]]:
+    """What forward and the loss have changed elsewhere after the first window, begun where training begins."""
+    parts.attributes.put_back()
+    _computed(parts, source, buffers, 0)
+    values, tensors = parts.attributes.capture()
+    parts.attributes.put_back()
+    return values, [tensors[name].clone() for name in sorted(tensors)]
+
+
+def _alike(one: tuple[Json, list[torch.Tensor]], other: tuple[Json, list[torch.Tensor]]) -> bool:
+    return _rounded(one[0]) == _rounded(other[0]) and comparing.of_each(one[1], other[1]) <= TOLERANCE
+
+
+def _rounded(value: Json) -> Json:
+    """Sums in another order differ in their last digits."""
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return f"{value:.4g}" if isinstance(value, float) else value
 
 
 def _frozen(model: torch.nn.Module) -> list[tuple[int, int, float]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from hotlap.core import Json
@@ -40,6 +40,7 @@ class BatchesSource:
         self._axis = batch_axis(workload)
         self._rank, self._world = rank, world
         self._fresh, self._kept = True, None
+        self._elsewhere: list[Any] = []
         self._first = self._values()
         self._begun: dict[str, Any] = {}
         self._ended = False
@@ -57,7 +58,7 @@ class BatchesSource:
         window = first if self._begin(number, first) else 0
         if self._ended and window:
             return
-        self._begun, self._ended = self._values(), False
+        self._ended = False
         with running("training"):
             iterator = iter(self._batches)
         count = window * self._settings.accumulation
@@ -95,8 +96,17 @@ class BatchesSource:
     def once(self) -> bool:
         """Whether `training` gives the same iterator each time, so that what is read of it is gone."""
         assert self._workload.training is not None
+        if not self._is_an_iterator():
+            return False
+        stood = self.snapshot()
         with running("training"):
-            return self._is_an_iterator() and self._workload.training() is self._batches
+            again = self._workload.training()
+        self.put_back(stood)
+        return again is self._batches
+
+    def leave_to(self, elsewhere: Iterable[Any]) -> None:
+        """Owners of values that are kept as they are at the step, not as an epoch found them."""
+        self._elsewhere = list(elsewhere)
 
     @property
     def ahead(self) -> bool:
@@ -156,6 +166,7 @@ class BatchesSource:
         goes_on = "own" in kept
         if goes_on and not first and not self._is_an_iterator():
             self._load(kept)
+        self._begun = self._values()  # Before what `training` changes when it is called.
         self._make_ready(epoch)
         if goes_on:
             self._ended = kept["ended"]
@@ -206,17 +217,15 @@ class BatchesSource:
         return {"batches": self._batches} | ({} if dataset is None else {"dataset": dataset})
 
     def _made_by(self) -> dict[str, Any]:
-        """What `training` reaches. What the loss reaches is kept with it, as it was at the step."""
-        workload = self._workload
-        of_loss = owners_of({"loss": workload.loss, "loss_weight": workload.loss_weight}).by_place.values()
-        names = {name for one in of_loss if isinstance(one, Variables) for name in one.names}
+        """What `training` reaches, but for what is kept with the model, the loss or the optimizer."""
+        names = {name for one in self._elsewhere if isinstance(one, Variables) for name in one.names}
         found = {
             place: Variables(one.everyone, tuple(name for name in one.names if name not in names))
             if isinstance(one, Variables)
             else one
-            for place, one in owners_of({"training": workload.training}).by_place.items()
+            for place, one in owners_of({"training": self._workload.training}).by_place.items()
         }
-        known = set(map(id, of_loss))
+        known = set(map(id, self._elsewhere))
         return {place: one for place, one in found.items() if id(one) not in known}
 
     def _values(self) -> dict[str, Any]:

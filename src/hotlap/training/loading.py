@@ -38,6 +38,11 @@ class Source(Protocol):
     warnings: tuple[str, ...]
 
     @property
+    def once(self) -> bool:
+        """Whether what is read of it is gone, for whoever opens the workload again in this process, too."""
+        ...
+
+    @property
     def ahead(self) -> bool:
         """Whether `state` is past every window that was given, whatever the run's place is."""
         ...
@@ -75,7 +80,7 @@ class _ByPlace:
     """A source whose every batch depends on the seed and its place alone: begun at a place, it is read on from it."""
 
     windows: int | None
-    ahead = False
+    ahead = once = False
     _reading: Windows | None = None
 
     def _slots(self, epoch: int, first: int, epochs: int) -> Iterator[Slot]:
@@ -123,7 +128,8 @@ class DatasetSource(_ByPlace):
         if not self.examples:
             raise WorkloadError("the workload's `training` is empty; give at least one example")
         self.windows: int | None = windows_in(self.examples, settings.batch_size)
-        self.warnings = changing(dataset) or unseeded(dataset)
+        counting = changing(dataset)
+        self.warnings, self.counts = counting or unseeded(dataset), bool(counting)
         self._dataset, self._workload, self._settings = dataset, workload, settings
         self._rank, self._world = rank, world
         self._generators = own_generators(dataset)

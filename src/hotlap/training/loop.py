@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from hotlap.core import Json
 from hotlap.errors import HotlapError, InputError, OutputError, TrainingStopped, WorkloadError
-from hotlap.training import checkpoint, divergence, state, validation
+from hotlap.training import checkpoint, divergence, preparing, state, validation
 from hotlap.training.attributes import Attributes
 from hotlap.training.averaging import Average
 from hotlap.training.buffers import Buffers
 from hotlap.training.loading import Source
-from hotlap.training.preparing import drawing_warnings, has_modes, set_rate, switched, trainable, untrained_warnings
 from hotlap.training.processes import Processes, all_finite, whole
 from hotlap.training.reading import Window
 from hotlap.training.records import FAILURE, Records
@@ -130,7 +129,7 @@ class Loop:
         parts.processes.give_buffers()
         self._buffers.keep()
         factor = rate_factor(settings.schedule, position.step, steps=self._steps, warmup=settings.warmup)
-        rate = set_rate(parts.optimizer, factor)
+        rate = preparing.set_rate(parts.optimizer, factor)
         weight, rows = parts.processes.sums(sum(one.weight for one in window.micro_batches), float(window.rows))
         stepped = self._stepped(window, weight) if weight else None
         self._weighed |= bool(weight)
@@ -151,9 +150,9 @@ class Loop:
     def _found_at_the_first(self) -> list[str]:
         """What only a step that was taken tells of the workload."""
         parts = self._parts
-        found = untrained_warnings(parts.opened.workload.loss, parts.optimizer)
+        found = preparing.untrained_warnings(parts.opened.workload.loss, parts.optimizer)
         if parts.stepper.draws:
-            found += drawing_warnings(parts.model, parts.settings, parts.processes.world)
+            found += preparing.drawing_warnings(parts.model, parts.settings, parts.processes.world)
         if parts.stepper.seed_late_ones():
             found.append(LATE)
         return found
@@ -178,7 +177,7 @@ class Loop:
         parts = self._parts
         # What is kept takes all of them, where they share the weights.
         (changed,) = parts.processes.sums(float(not self._buffers.put_back() or parts.attributes.changed_by_passes()))
-        tensors = [whole(one.detach()) for one in trainable(parts.model).values()]
+        tensors = [whole(one.detach()) for one in preparing.trainable(parts.model).values()]
         if not changed and all_finite(tensors) and not parts.source.ahead:
             self._save(failed=True)
             parts.processes.wait()
@@ -245,7 +244,7 @@ class Loop:
     def _score(self, role: Any) -> float | None:
         parts = self._parts
         sharded = parts.stepper.sharded
-        found, left = None, False
+        found, left, modes = None, False, preparing.modes_of(parts.model)
         if parts.processes.writes or sharded:
             # A scoring that was left is done again from its beginning.
             undone = self._buffers.undone_if_left(), parts.attributes.undone_if_left()
@@ -257,6 +256,7 @@ class Loop:
                 if sharded:
                     raise
                 left = True
+                preparing.set_modes(modes)  # It may have come while they were put back.
         self._mark = time.monotonic()
         score, left = parts.processes.gathered((found, left))[0]
         if left:
@@ -266,7 +266,7 @@ class Loop:
     def check_result(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Raise TrainingStopped where the weights that would be kept are not finite: no step came after, to tell."""
         # What is not trained may be infinite: a mask.
-        trained = [name for name in trainable(self._parts.model) if name in tensors]
+        trained = [name for name in preparing.trainable(self._parts.model) if name in tensors]
         bad = next((name for name in trained if not all_finite([tensors[name]])), None)
         if bad is None:
             return
@@ -283,13 +283,13 @@ class Loop:
     def _kept_weights(self) -> Iterator[None]:
         """Within the block the model holds what would be kept if training ended here."""
         parts = self._parts
-        if self.position.done or (parts.average is None and not has_modes(parts.optimizer)):
+        if self.position.done or (parts.average is None and not preparing.has_modes(parts.optimizer)):
             yield
         elif parts.average is not None:
             with parts.average.in_place():
                 yield
         else:
-            with switched(parts.optimizer):
+            with preparing.switched(parts.optimizer):
                 yield
 
     def _take_best(self) -> None:
@@ -299,7 +299,7 @@ class Loop:
             state.load_weights(checkpoint.load_best(parts.checkpoints, best.step), parts.model)
         elif parts.average is not None:
             parts.average.take()
-        elif has_modes(parts.optimizer):
+        elif preparing.has_modes(parts.optimizer):
             with running("optimizer"):
                 parts.optimizer.eval()  # type: ignore[attr-defined]
 

@@ -201,6 +201,17 @@ def _draws(module: torch.nn.Module) -> bool:
     return type(module).__name__ in _RANDOM and bool(getattr(module, "p", True))
 
 
+def modes_of(model: torch.nn.Module) -> list[tuple[torch.nn.Module, bool]]:
+    """Which of its modules train, and which evaluate."""
+    return [(module, module.training) for module in model.modules()]
+
+
+def set_modes(modes: Iterable[tuple[torch.nn.Module, bool]]) -> None:
+    """As `modes_of` gave them."""
+    for module, mode in modes:
+        module.training = mode
+
+
 @contextmanager
 def switched(optimizer: Any) -> Iterator[None]:
     """Within the block the model has the optimizer's other weights; after it its own again, to the last bit."""

@@ -16,13 +16,16 @@ _LOOKED_AT = 8
 
 
 def changing(dataset: Any) -> tuple[str, ...]:
-    """A warning where reading an example changes the Dataset's own numbers: a resumed run has them from the start."""
+    """A warning where reading an example changes the Dataset's own numbers, not only the first time: a resumed run has
+    them from the start."""
     if not hasattr(dataset, "__dict__"):
         return ()
     tried = copy.copy(dataset)
     with running("training"):
         tried[0]
-    before, after = plain_values(dataset), plain_values(tried)
+        before = plain_values(tried)
+        tried[0]
+    after = plain_values(tried)
     changed = [name for name, value in before.items() if after.get(name, value) != value]
     if not changed:
         return ()

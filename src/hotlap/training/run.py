@@ -153,7 +153,7 @@ def median_step_ms(loaded: Loaded, settings: Settings, processes: Processes) -> 
     found: list[float] = []
     with _threads(settings.threads):
         parts = make_parts(opened, settings, Path(), processes, lambda event: None)
-        if _is_once(parts.source):
+        if parts.source.once:
             return "`training` gives the same iterator each time, so that what is timed would be missing from it"
         preparing.compile_model(parts.model, settings)
         try:
@@ -207,7 +207,7 @@ def trimming_of(opened: Opened, settings: Settings, processes: Processes) -> tri
     """What cutting off padding changes, by real batches of this workload in fp32."""
     plain, apart = settings.for_comparing(), processes.apart()
     parts = [make_parts(opened, replace(plain, trim=trim), Path(), apart, lambda event: None) for trim in (False, True)]
-    if _is_once(parts[0].source):
+    if parts[0].source.once:
         return trimming.Trimmed(kept=1.0, difference=0.0, reason="`training` gives the same iterator each time")
     with _undone(parts[0]):
         return trimming.check(parts[0], parts[1], processes)
@@ -218,11 +218,6 @@ def check_trimming(opened: Opened, settings: Settings, processes: Processes) -> 
     found = trimming_of(opened, settings, processes) if settings.trim else None
     if found is not None and found.reason is not None:
         raise InputError(f"settings: trim=true: {found.reason}; leave it out")
-
-
-def _is_once(source: Source) -> bool:
-    """Whether what is read of it is gone, also for the training itself."""
-    return isinstance(source, BatchesSource) and source.once
 
 
 def check_at_once(parts: Parts) -> None:
@@ -240,6 +235,9 @@ def make_parts(opened: Opened, settings: Settings, folder: Path, processes: Proc
     if settings.sharding == "fsdp2" and processes.world > 1:
         processes.share(model, settings)
     optimizer = preparing.prepare_optimizer(workload, model, settings)
+    attributes = Attributes(model, optimizer, loss=workload.loss, loss_weight=workload.loss_weight)
+    if isinstance(source, BatchesSource):
+        source.leave_to(attributes.owners)
     return Parts(
         opened=replace(opened, model=model),
         settings=settings,
@@ -247,7 +245,7 @@ def make_parts(opened: Opened, settings: Settings, folder: Path, processes: Proc
         optimizer=optimizer,
         stepper=Stepper(model, workload, optimizer, settings, processes),
         average=Average(model, settings.ema) if settings.ema is not None else None,
-        attributes=Attributes(model, optimizer, loss=workload.loss, loss_weight=workload.loss_weight),
+        attributes=attributes,
         source=source,
         processes=processes,
         records=None,

@@ -110,10 +110,9 @@ def changes(
     return found
 
 
-def together(found: Sequence[Change], own: Settings, loading_share: float) -> list[Change]:
+def together(found: Sequence[Change], loading_share: float) -> list[Change]:
     """The changes with a first one that is several of them at once: those that hardly ever slow a step down, nor change
-    what is learnt. Last comes each of these left out again. For where there is no time to try each alone; as they are
-    where there are not two.
+    what is learnt. For where there is no time to try each alone; as they are where there are not two.
     """
     parts = [one for one in found if one.settings.keys() <= _HARMLESS and not (one.reason or idle(one, loading_share))]
     if len(parts) < 2:
@@ -125,11 +124,7 @@ def together(found: Sequence[Change], own: Settings, loading_share: float) -> li
         holds_more=any(one.holds_more for one in parts),
         most_memory=min(one.most_memory for one in parts),
     )
-    without = [
-        Change(name=f"without {one.name}", settings={key: getattr(own, key) for key in one.settings}, upon=(name,))
-        for one in parts
-    ]
-    return [whole, *(replace(one, within=name) if one in parts else one for one in found), *without]
+    return [whole, *(replace(one, within=name) if one in parts else one for one in found)]
 
 
 def idle(change: Change, loading_share: float) -> str | None:

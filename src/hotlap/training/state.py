@@ -219,14 +219,13 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, model: torch.nn.Module,
     values = decode(kept.state["optimizer"], kept.tensors)
     if len(values["groups"]) != len(optimizer.param_groups):
         raise OutputError("--resume: the optimizer has other groups than that run's; start over with --force")
+    rates = [id(group.get("lr")) for group in optimizer.param_groups]
     for group, found in zip(optimizer.param_groups, values["groups"], strict=True):
         # The form (fused, foreach) is this run's own; it changes how a step is computed, not what it needs.
-        for key, value in found.items():
-            own = group.get(key)
-            if isinstance(own, torch.Tensor) and isinstance(value, torch.Tensor) and own.shape == value.shape:
-                own.copy_(value)  # A hook may hold it too.
-            elif key not in ("fused", "foreach"):
-                group[key] = value
+        rate, kept_rate = group.get("lr"), found.get("lr")
+        group.update({key: value for key, value in found.items() if key not in ("fused", "foreach")})
+        if isinstance(rate, torch.Tensor) and isinstance(kept_rate, torch.Tensor) and rates.count(id(rate)) == 1:
+            group["lr"] = rate.copy_(kept_rate)  # A hook may hold it, too.
     on_device = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
     parameters = dict(model.named_parameters())
     for place, tensor in _under(_OPTIMIZER, kept.tensors).items():

@@ -106,8 +106,9 @@ class Stepper:
     def _seed_the_optimizer(self, window: Window) -> None:
         """Have what the optimizer and its hooks draw depend on the step alone: the passes before are cut in other ways,
         and every process has others."""
-        hooks = self.optimizer._optimizer_step_pre_hooks or self.optimizer._optimizer_step_post_hooks
-        if hooks or not self._torchs:  # torch's own draw nothing.
+        # torch's own draw nothing; others may not even have hooks.
+        names = "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"
+        if not self._torchs or any(getattr(self.optimizer, name, None) for name in names):
             seed_generators(self._settings.seed, "step", window.epoch, window.number, own=self._generators)
 
     def seed_late_ones(self) -> bool:

@@ -68,7 +68,7 @@ def study(state: dict[str, Any], *, target: str, settings: Json) -> Json:
 
 def _why_no_loaders(source: Source) -> str | None:
     """Why loader processes would read other examples; None where nothing is known that speaks against them."""
-    if not isinstance(source, DatasetSource) or not source.warnings:
+    if not isinstance(source, DatasetSource) or not source.counts:
         return None
     return "what reading an example gives hangs on what was read before it, and each process would read a part only"
 

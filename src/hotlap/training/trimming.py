@@ -130,15 +130,25 @@ def _difference(plain: Parts, other: Parts, window: Window) -> float:
     if plain.stepper.draws and plain.model.training:
         for parts in (plain, other):
             _without_randomness(parts.model)
-        for one, value in zip(other.model.buffers(), plain.model.buffers(), strict=True):
+        for one, value in _of_one_shape(other.model, plain.model):
             one.data.copy_(value)
         before = plain.stepper.gradients(window, weight)
     after = other.stepper.gradients(window, weight)
     return comparing.furthest(
         comparing.of_losses(before, after),
         _gradients_difference(plain.model, other.model),
-        comparing.of_each(list(plain.model.buffers()), list(other.model.buffers())),
+        *(comparing.of_tensors([one], [value]) for one, value in _of_one_shape(plain.model, other.model)),
     )
+
+
+def _of_one_shape(one: torch.nn.Module, other: torch.nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The buffers that both have; a mask may be made as wide as a batch is."""
+    found = dict(other.named_buffers())
+    return [
+        (value, found[name])
+        for name, value in one.named_buffers()
+        if name in found and found[name].shape == value.shape
+    ]
 
 
 def _gradients_difference(plain: torch.nn.Module, other: torch.nn.Module) -> float:

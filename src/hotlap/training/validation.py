@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hotlap.errors import WorkloadError
-from hotlap.training.preparing import to_device
+from hotlap.training.preparing import modes_of, set_modes, to_device
 from hotlap.training.processes import let_go_of_whole_weights
 from hotlap.training.settings import Settings
 from hotlap.training.stepping import in_fp32
@@ -46,16 +46,16 @@ def score(opened: Opened, model: torch.nn.Module, settings: Settings, role: Role
 
     if opened.workload.evaluation is None:
         return None
-    modes = {module: module.training for module in model.modules()}
-    judged, found = replace(opened, model=model.eval()), list[Any]()
+    modes = modes_of(model)
+    judged, found = replace(opened, model=model), list[Any]()
     try:
+        model.eval()
         for batch in roles.evaluation_rows(opened, role, seed=settings.seed, limits=_LIMITS):
             with torch.no_grad(), running("model"):
                 outputs = call(model, to_device(batch.inputs, settings))
             outputs = in_fp32(to_device(outputs, replace(settings, device="cpu", layout="contiguous")))
             found.extend(scoring.score_batch(judged, outputs, batch.targets, rows=batch.rows))
     finally:
-        for module, mode in modes.items():
-            module.training = mode
+        set_modes(modes)
         let_go_of_whole_weights(model)
     return scoring.metric_value(opened, found) if found else None

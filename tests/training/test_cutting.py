@@ -81,9 +81,10 @@ def reason(folder: Path, add: str) -> Any:
 
 ONCE = """
 class Once(Plain):
-    width = None
+    width = last = None
     def forward(self, rows):
         self.width = self.width or rows.shape[1]
+        self.last = rows.detach().mean(0)
         return self.layers(rows)
 workload = dataclasses.replace(workload, model=Once)
 """
@@ -107,6 +108,27 @@ class Counts(Plain):
         return self.layers(rows) if self.calls < 500 else self.layers(rows) / 2
 workload = dataclasses.replace(workload, model=Counts)
 """
+COUNTS_IN_A_TENSOR = """
+class Counts(Plain):
+    def __init__(self):
+        super().__init__()
+        self.calls = torch.zeros(())
+    def forward(self, rows):
+        self.calls += self.training
+        return self.layers(rows) / (1 + self.calls // 500)
+workload = dataclasses.replace(workload, model=Counts)
+"""
+TEACHES = """
+class Taught(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.teacher = nn.Linear(6, 16).requires_grad_(False)
+    def forward(self, outputs, labels):
+        with torch.no_grad():
+            self.teacher.weight.mul_(0.9)
+        return functional.cross_entropy(outputs, labels)
+workload = dataclasses.replace(workload, loss=Taught())
+"""
 FOLLOWS = """
 class Follows(Plain):
     def __init__(self):
@@ -122,7 +144,7 @@ workload = dataclasses.replace(workload, model=Follows)
 """
 
 
-@pytest.mark.parametrize("add", [COUNTS, FOLLOWS])
+@pytest.mark.parametrize("add", [COUNTS, COUNTS_IN_A_TENSOR, FOLLOWS, TEACHES])
 def test_what_changes_in_each_pass(tmp_path: Path, add: str) -> None:
     assert "changes what it keeps in each pass" in reason(tmp_path, PLAIN + add)
 

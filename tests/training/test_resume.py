@@ -263,6 +263,16 @@ def leading(parameters):
         taken[0] += 1
     return hooked(parameters, count)
 
+def naming(parameters):
+    return hooked(parameters, lambda _: len(order))
+
+def falling_together(parameters):
+    first, *others = parameters
+    rate = torch.tensor(0.05)
+    optimizer = torch.optim.AdamW([{"params": [first]}, {"params": others}], lr=rate, foreach=False)
+    optimizer.register_step_post_hook(lambda *_: rate.mul_(0.9))
+    return optimizer
+
 def replacing(parameters):
     def replace_it(optimizer):
         for group in optimizer.param_groups:
@@ -272,6 +282,8 @@ def replacing(parameters):
 KINDS = {
     "an order that is shuffled when it is asked": {"training": asked},
     "batches that a hook's count leads": {"training": led, "optimizer": leading},
+    "a list that a hook names": {"training": shuffled, "optimizer": naming},
+    "a rate that two groups share": {"optimizer": falling_together},
     "a rate that a hook replaces": {"optimizer": replacing},
     "a rate that is a tensor, with schedule=cosine": {"optimizer": lambda p: torch.optim.SGD(p, lr=torch.tensor(0.1))},
     "parameters in a hook's pairs": {"optimizer": clamping},
@@ -427,6 +439,8 @@ def test_every_kind_of_training_goes_on_exactly(kind: str, tmp_path: Path, monke
     [
         ("an order that is shuffled when it is asked", None),
         ("batches that a hook's count leads", None),
+        ("a list that a hook names", None),
+        ("a rate that two groups share", None),
         ("a rate that a hook replaces", None),
         ("a rate that is a tensor, with schedule=cosine", None),
         ("parameters in a hook's pairs", None),

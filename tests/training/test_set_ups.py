@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hotlap.training.set_ups import Change, changes, idle, proposal, thriftier, to_prove, together
+from hotlap.training.set_ups import Change, changes, idle, once_more, proposal, thriftier, to_prove, together
 from hotlap.training.settings import Settings
 
 STUDY: dict[str, Any] = {
@@ -168,3 +168,19 @@ def test_harmless_changes_are_tried_together_where_there_are_two() -> None:
     assert others == [bf16, replace(fused, within=whole.name), replace(kept, within=whole.name)]
     for few in ([bf16, fused], [bf16, fused, replace(kept, reason="no glibc")]):
         assert together(few, 0.0) == few
+
+
+def test_harmless_changes_that_one_look_rejected_are_looked_at_once_more() -> None:
+    tried = [
+        Change(name="bf16", settings={"precision": "bf16"}),
+        Change(name="fused optimizer", settings={"fused": True}),
+        Change(name="kept memory", settings={"keep_memory": True}, holds_more=True),
+        Change(name="trimmed padding", settings={"trim": True}),
+    ]
+    rows: list[Any] = [{"name": one.name, "status": "rejected", "speedup": {"estimate": 1.0}} for one in tried[:3]]
+    again = once_more(tried, rows)
+    assert again is not None
+    assert again.name == "fused optimizer + kept memory, once more"
+    assert (again.settings, again.holds_more) == ({"fused": True, "keep_memory": True}, True)
+    # Neither those that were hopeless or failed, nor another number format.
+    assert once_more(tried, [{"name": "fused optimizer", "status": "rejected"}, rows[0]]) is None

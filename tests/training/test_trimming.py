@@ -86,7 +86,9 @@ workload = dataclasses.replace(workload, model=Normed)
 DRAWS_BY_FUNCTION = """
 class Drawing(Net):
     def forward(self, ids, attention_mask):
-        return functional.dropout(super().forward(ids, attention_mask), 0.3, self.training)
+        weights = attention_mask.unsqueeze(2).float()
+        embedded = functional.dropout(self.embed(ids), 0.3, self.training)
+        return self.out((embedded * weights).sum(1) / weights.sum(1))
 import dataclasses
 workload = dataclasses.replace(workload, model=Drawing)
 """

@@ -7,7 +7,7 @@ up and takes no mean, functions that draw or take batch statistics, buffers that
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hotlap.training.loop import Parts
 
     _Step = tuple[float, list[torch.Tensor], list[torch.Tensor]]
+    _Kept = tuple[Json, list[torch.Tensor]]
 
 _ROWS = 8
 TOLERANCE = 3e-5
@@ -47,21 +48,21 @@ def why_not(parts: Parts, whole: Source, cut: Source) -> str | None:
     kinds = preparing.not_exact(parts.model)
     if kinds:
         return f"layers with {' and '.join(kinds)} would give another result"
-    before, frozen = _copies(parts.model.buffers()), _frozen(parts.model)
+    before, frozen = _copies(parts.model.buffers()), _frozen(parts)
     last = max(0, (whole.windows or 1) - 2)  # The very last may be short.
     worst = 0.0
     try:
         for place in sorted({0, last // 2, last}):
             one, other = (_computed(parts, source, before, place) for source in (whole, cut))
             worst = comparing.furthest(worst, _apart(one, other))
-        kept = [_kept_after(parts, source, before) for source in (whole, cut)]
+        accumulates = _accumulates(parts, whole, cut, before)
     except (WorkloadError, NotFinite) as error:
         return f"a few rows of a batch could not be computed alone: {error}"
     finally:
         parts.model.zero_grad(set_to_none=True)
     if worst > TOLERANCE:
         return f"in two passes loss, gradients or buffers differ by {worst:.1g}: what a row gives hangs on the others"
-    if not _alike(*kept) or _frozen(parts.model) != frozen:
+    if accumulates or _frozen(parts) != frozen:
         return "forward or the loss changes what it keeps in each pass (a counter, weights that follow others)"
     return None
 
@@ -84,17 +85,33 @@ def _computed(parts: Parts, source: Source, buffers: list[torch.Tensor], place: 
     return loss, comparing.gradients_of(parts.model), _copies(parts.model.buffers())
 
 
-def _kept_after(parts: Parts, source: Source, buffers: list[torch.Tensor]) -> tuple[Json, list[torch.Tensor]]:
-    """What forward and the loss have changed elsewhere after the first window, begun where training begins."""
+def _accumulates(parts: Parts, whole: Source, cut: Source, buffers: list[torch.Tensor]) -> bool:
+    """Whether forward or the loss keeps something elsewhere that a window in passes leaves other than one in one pass;
+    what one more of these leaves as it is, was only written over, such as the last loss."""
+    once, twice, in_passes = (_kept_after(parts, source, buffers) for source in ([whole], [whole, whole], [cut]))
+    grown = [place for place in {*once, *twice} if not _alike(once.get(place), twice.get(place))]
+    return any(not _alike(once.get(place), in_passes.get(place)) for place in grown)
+
+
+def _kept_after(parts: Parts, sources: Sequence[Source], buffers: list[torch.Tensor]) -> dict[str, _Kept]:
+    """What forward and the loss have changed elsewhere after the first window of each, by place, begun where training
+    begins."""
     parts.attributes.put_back()
-    _computed(parts, source, buffers, 0)
+    for source in sources:
+        _computed(parts, source, buffers, 0)
     values, tensors = parts.attributes.capture()
+    found = {
+        place: (_rounded(value), [tensors[name].clone() for name in sorted(tensors) if f".{place}." in name])
+        for place, value in values.items()
+    }
     parts.attributes.put_back()
-    return values, [tensors[name].clone() for name in sorted(tensors)]
+    return found
 
 
-def _alike(one: tuple[Json, list[torch.Tensor]], other: tuple[Json, list[torch.Tensor]]) -> bool:
-    return _rounded(one[0]) == _rounded(other[0]) and comparing.of_each(one[1], other[1]) <= TOLERANCE
+def _alike(one: _Kept | None, other: _Kept | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return one[0] == other[0] and comparing.of_each(one[1], other[1]) <= TOLERANCE
 
 
 def _rounded(value: Json) -> Json:
@@ -106,10 +123,14 @@ def _rounded(value: Json) -> Json:
     return f"{value:.4g}" if isinstance(value, float) else value
 
 
-def _frozen(model: torch.nn.Module) -> list[tuple[int, int, float]]:
-    """What tells of each parameter that is not trained whether something wrote it."""
-    found = (one.detach() for one in model.parameters() if not one.requires_grad)
-    return [(one.data_ptr(), one._version, float(one.double().sum())) for one in found]
+def _frozen(parts: Parts) -> list[tuple[int, int, str]]:
+    """What tells of each parameter that is not trained, the loss's own too, whether something wrote it."""
+    import torch
+
+    modules = [one for one in parts.attributes.owners if isinstance(one, torch.nn.Module)]
+    every = {id(one): one for module in modules for one in module.parameters(recurse=False)}
+    found = (one.detach() for one in [*parts.model.parameters(), *every.values()] if not one.requires_grad)
+    return [(one.data_ptr(), one._version, str(float(one.double().sum()))) for one in found]
 
 
 def _copies(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:

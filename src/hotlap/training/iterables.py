@@ -43,6 +43,7 @@ class BatchesSource:
         self._elsewhere: list[Any] = []
         self._first = self._values()
         self._begun: dict[str, Any] = {}
+        self._drawn: dict[str, Any] | None = None
         self._ended = False
         self.examples: int | None = None
         self.warnings: tuple[str, ...] = ()
@@ -68,6 +69,8 @@ class BatchesSource:
                 seed_generators(self._settings.seed, "data", number, count)
                 with running("training"):
                     batch = next(iterator, END)
+                if self._drawn is None:
+                    self._drawn = self._values()
                 if batch is END:
                     break
                 group.append(batch)
@@ -121,7 +124,7 @@ class BatchesSource:
         if own is not None:
             drawn = [state_of(one) for one in self._generators()]
             return {"own": own, "ended": within_epoch and self._ended, "generators": drawn}
-        now = self._begun if within_epoch else self._values()
+        now = self._of_the_epoch() if within_epoch else self._values()
         changed = {name: value for name, value in now.items() if not _alike(self._first.get(name), value)}
         return {"values": changed} if changed else None
 
@@ -166,6 +169,7 @@ class BatchesSource:
         goes_on = "own" in kept
         if goes_on and not first and not self._is_an_iterator():
             self._load(kept)
+        self._drawn = None
         self._begun = self._values()  # Before what `training` changes when it is called.
         self._make_ready(epoch)
         if goes_on:
@@ -212,21 +216,24 @@ class BatchesSource:
     def _owners(self) -> dict[str, Any]:
         """The iterable and the Dataset that it reads from; where it is made anew for each epoch, what makes it."""
         if self._is_an_iterator():
-            return self._made_by()
+            return dict(owners_of({"training": self._workload.training}).by_place)
         dataset = getattr(self._batches, "dataset", None)
         return {"batches": self._batches} | ({} if dataset is None else {"dataset": dataset})
 
-    def _made_by(self) -> dict[str, Any]:
-        """What `training` reaches, but for what is kept with the model, the loss or the optimizer."""
-        names = {name for one in self._elsewhere if isinstance(one, Variables) for name in one.names}
-        found = {
-            place: Variables(one.everyone, tuple(name for name in one.names if name not in names))
-            if isinstance(one, Variables)
-            else one
-            for place, one in owners_of({"training": self._workload.training}).by_place.items()
-        }
+    def _of_the_epoch(self) -> dict[str, Any]:
+        """The values as the epoch found them, but for those that change after its first batch and that the model, the
+        loss or the optimizer reaches too: they are kept with these, as they are at the step."""
+        now, drawn = self._values(), self._drawn or {}
+        apart = [name for name in self._shared() if name in now and not _alike(now[name], drawn.get(name))]
+        return {name: value for name, value in self._begun.items() if name not in apart}
+
+    def _shared(self) -> Iterator[str]:
+        variables = [one for one in self._elsewhere if isinstance(one, Variables)]
+        names = {(id(one.everyone), name) for one in variables for name in one.names}
         known = set(map(id, self._elsewhere))
-        return {place: one for place, one in found.items() if id(one) not in known}
+        for place, one in self._owners().items():
+            of_file = id(one.everyone) if isinstance(one, Variables) else None
+            yield from (f"{place}.{name}" for name in values_of(one) if id(one) in known or (of_file, name) in names)
 
     def _values(self) -> dict[str, Any]:
         """What they keep from one epoch to the next, by owner and name: numbers, texts, and lists, arrays and tensors

@@ -24,7 +24,7 @@ def changing(dataset: Any) -> tuple[str, ...]:
     with running("training"):
         tried[0]
         before = plain_values(tried)
-        tried[0]
+        tried[min(1, len(dataset) - 1)]
     after = plain_values(tried)
     changed = [name for name, value in before.items() if after.get(name, value) != value]
     if not changed:

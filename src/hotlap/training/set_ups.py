@@ -110,6 +110,17 @@ def changes(
     return found
 
 
+def once_more(tried: Sequence[Change], rows: Sequence[Mapping[str, Any]]) -> Change | None:
+    """The harmless changes that one look found no faster, together; None where there is none of them.
+
+    One look at one process of each is easily wrong where processes of the same thing differ by much.
+    """
+    rejected = {row["name"] for row in rows if row["status"] == "rejected" and "speedup" in row}
+    left = [one for one in tried if one.name in rejected and one.settings.keys() <= _HARMLESS]
+    whole = _joined(left) if left else None
+    return whole and replace(whole, name=f"{whole.name}, once more")
+
+
 def together(found: Sequence[Change], loading_share: float) -> list[Change]:
     """The changes with a first one that is several of them at once: those that hardly ever slow a step down, nor change
     what is learnt. For where there is no time to try each alone; as they are where there are not two.
@@ -117,14 +128,17 @@ def together(found: Sequence[Change], loading_share: float) -> list[Change]:
     parts = [one for one in found if one.settings.keys() <= _HARMLESS and not (one.reason or idle(one, loading_share))]
     if len(parts) < 2:
         return list(found)
-    name = " + ".join(one.name for one in parts)
-    whole = Change(
-        name=name,
+    whole = _joined(parts)
+    return [whole, *(replace(one, within=whole.name) if one in parts else one for one in found)]
+
+
+def _joined(parts: Sequence[Change]) -> Change:
+    return Change(
+        name=" + ".join(one.name for one in parts),
         settings={key: value for one in parts for key, value in one.settings.items()},
         holds_more=any(one.holds_more for one in parts),
         most_memory=min(one.most_memory for one in parts),
     )
-    return [whole, *(replace(one, within=name) if one in parts else one for one in found)]
 
 
 def idle(change: Change, loading_share: float) -> str | None:

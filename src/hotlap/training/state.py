@@ -224,8 +224,10 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, model: torch.nn.Module,
         # The form (fused, foreach) is this run's own; it changes how a step is computed, not what it needs.
         rate, kept_rate = group.get("lr"), found.get("lr")
         group.update({key: value for key, value in found.items() if key not in ("fused", "foreach")})
-        if isinstance(rate, torch.Tensor) and isinstance(kept_rate, torch.Tensor) and rates.count(id(rate)) == 1:
-            group["lr"] = rate.copy_(kept_rate)  # A hook may hold it, too.
+        if isinstance(rate, torch.Tensor) and isinstance(kept_rate, torch.Tensor):
+            shared = [one["lr"] for one, holder in zip(values["groups"], rates, strict=True) if holder == id(rate)]
+            if all(torch.equal(kept_rate, one) for one in shared):
+                group["lr"] = rate.copy_(kept_rate)  # A hook may hold it, too.
     on_device = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
     parameters = dict(model.named_parameters())
     for place, tensor in _under(_OPTIMIZER, kept.tensors).items():

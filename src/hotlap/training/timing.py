@@ -70,7 +70,7 @@ def _why_no_loaders(source: Source) -> str | None:
     """Why loader processes would read other examples; None where nothing is known that speaks against them."""
     if not isinstance(source, DatasetSource) or not source.counts:
         return None
-    return "what reading an example gives hangs on what was read before it, and each process would read a part only"
+    return "reading changes the Dataset's numbers, and what it gives may hang on them: each process would have its own"
 
 
 def _why_not_kept(settings: Settings) -> str | None:

@@ -23,7 +23,7 @@ from hotlap.training.bench import FAILURES, TIMING, Bench, memory_told, told
 from hotlap.training.confirming import Costs, Found, kept_for_confirming, per_example, settle
 from hotlap.training.fitting import that_fits, too_large
 from hotlap.training.leader import Leader
-from hotlap.training.set_ups import Change, changes, idle, together
+from hotlap.training.set_ups import Change, changes, idle, once_more, together
 from hotlap.training.settings import Settings
 from hotlap.training.stopping import EndNow
 
@@ -32,8 +32,8 @@ HOPELESS = 3.0
 """What takes so many times as long as the baseline is timed three times only."""
 BUDGET_SPENT = "the budget was spent"
 _INTERRUPTED = "the tuning was interrupted"
-_SURE_GAIN = math.expm1(1.645 * math.sqrt(2) * statistics.BETWEEN_PROCESS_SD)
-"""Of two single starts of the same thing the second is faster than the first by more than this 1 time in 20."""
+_SURE_GAIN = math.expm1(1.645 * statistics.BETWEEN_PROCESS_SD)
+"""Of two processes of the same thing the second is faster than the first by more than this 1 time in 20."""
 _COMPILED_LOAD = 2.0
 """What was compiled before, and lies in the compiler's cache, loads so many times as long as what is not compiled: 1.2
 to 2.0 were measured."""
@@ -68,6 +68,13 @@ def tune(bench: Bench, usual: Settings) -> Found:
         if _seconds(tried, baseline_held["loading_share"], costs) > left - kept_for_confirming(left, costs):
             tried = together(tried, baseline_held["loading_share"])
         bests, rows = climbed(bench, leader, tried, floor, baseline_held, costs)
+        again = once_more(tried, rows)
+        seconds = costs.load + costs.a_change + costs.peak + costs.confirming
+        stopped = leader.given_up or any(row.get("reason") == _INTERRUPTED for row in rows)
+        if again is not None and not stopped and time.monotonic() + seconds < bench.deadline:
+            leader.give_way(bests[-1], None, ExitStack())
+            more, found_again = climbed(bench, leader, [again], floor, baseline_held, costs, speed=_speed(rows))
+            bests, rows = [*bests, *more[1:]], [*rows, *found_again]
     found = Found(
         baseline=baseline,
         best=baseline,
@@ -91,14 +98,20 @@ def _seconds(tried: Sequence[Change], loading_share: float, costs: Costs) -> flo
 
 
 def climbed(
-    bench: Bench, leader: Leader, tried: Sequence[Change], floor: float, held: Json, costs: Costs
+    bench: Bench,
+    leader: Leader,
+    tried: Sequence[Change],
+    floor: float,
+    held: Json,
+    costs: Costs,
+    speed: float = 1.0,
 ) -> tuple[list[Settings], list[dict[str, Any]]]:
     """Each change upon the best so far: what was best in turn, from the baseline on, and a row for each change.
 
-    `held` is what `timing.held` gave of the baseline. Interrupted, it tries nothing more, and what is best by then goes
-    on to be confirmed.
+    `held` is what `timing.held` gave of the baseline, `speed` the leader's over it. Interrupted, it tries nothing more,
+    and what is best by then goes on to be confirmed.
     """
-    bests, speed, interrupted = [leader.settings], 1.0, False
+    bests, interrupted = [leader.settings], False
     rows: list[dict[str, Any]] = []
     left = bench.deadline - time.monotonic()
     for change in tried:
@@ -120,7 +133,7 @@ def climbed(
             with ExitStack() as candidate:
                 found = _screened(bench, leader, settings, least_ratio(change, floor), until, candidate)
                 row |= found.row(speed)
-                if row["status"] == "passed" and change.holds_more and not _has_room(bench, row):
+                if row["status"] == "passed" and change.holds_more and not _has_room(bench, held, row):
                     candidate.close()
                     found = replace(found, worker=None)
                 row |= too_large(bench, bests[0], change, settings, row)
@@ -129,12 +142,13 @@ def climbed(
                 if row["status"] == "passed" and settings.compile and settings.trim and late:
                     row |= {"status": "skipped", "reason": BUDGET_SPENT}
                 if row["status"] == "passed":
-                    leader.give_way(settings, found.worker, candidate)
                     bests.append(settings)
                     speed, held = row["speedup"]["estimate"], row
                     costs = after if settings.compile else replace(costs, load=max(costs.load, found.load_seconds))
-            rows.append(row)
-            bench.tell({"event": "done", **row})
+                rows.append(row)
+                bench.tell({"event": "done", **row})
+                if row["status"] == "passed":
+                    leader.give_way(settings, found.worker, candidate)
         except EndNow:
             raise
         except KeyboardInterrupt:
@@ -145,9 +159,18 @@ def climbed(
     return bests, rows
 
 
-def _has_room(bench: Bench, row: Json) -> bool:
-    """Whether three processes fit: the leader, one that was timed, and one whose memory is measured."""
-    return bench.memory_limit is None or 3 * row["peak_memory_bytes"] <= bench.memory_limit
+def _speed(rows: Sequence[Mapping[str, Any]]) -> float:
+    """Of the last that passed, over the workload's own set-up."""
+    return next((row["speedup"]["estimate"] for row in reversed(rows) if row["status"] == "passed"), 1.0)
+
+
+def _has_room(bench: Bench, leader: Json, candidate: Json) -> bool:
+    """Whether a third process fits beside these two: one whose memory is measured on the largest batch. Not on CUDA,
+    whose memory is another than the limits are of."""
+    third = max((peak.bytes for peak in bench.peaks.values()), default=0)
+    held = leader["peak_memory_bytes"] + candidate["peak_memory_bytes"] + third
+    on_cpu = all(settings.device == "cpu" for settings in bench.peaks)
+    return on_cpu and bench.timing_limit is not None and held <= 2 * bench.timing_limit
 
 
 def least_ratio(change: Change, floor: float) -> float:

@@ -282,6 +282,7 @@ def replacing(parameters):
 KINDS = {
     "an order that is shuffled when it is asked": {"training": asked},
     "batches that a hook's count leads": {"training": led, "optimizer": leading},
+    "a list of batches": {"training": lambda: list(shuffled())},
     "a list that a hook names": {"training": shuffled, "optimizer": naming},
     "a rate that two groups share": {"optimizer": falling_together},
     "a rate that a hook replaces": {"optimizer": replacing},
@@ -439,6 +440,7 @@ def test_every_kind_of_training_goes_on_exactly(kind: str, tmp_path: Path, monke
     [
         ("an order that is shuffled when it is asked", None),
         ("batches that a hook's count leads", None),
+        ("a list of batches", None),
         ("a list that a hook names", None),
         ("a rate that two groups share", None),
         ("a rate that a hook replaces", None),

@@ -228,6 +228,8 @@ class BatchesSource:
         return {name: value for name, value in self._begun.items() if name not in apart}
 
     def _shared(self) -> Iterator[str]:
+        if not self._is_an_iterator():
+            return
         variables = [one for one in self._elsewhere if isinstance(one, Variables)]
         names = {(id(one.everyone), name) for one in variables for name in one.names}
         known = set(map(id, self._elsewhere))

@@ -56,15 +56,18 @@ def training_parts_in_fp32(found: Sequence[Json]) -> list[str]:
 
 
 def _compared(case: Json, baseline: str, candidate: str) -> Json:
-    """The speedup of one pair of loops."""
+    """What was found of one pair of loops."""
     pairs = case["comparisons"]
-    return next(one["speedup"] for one in pairs if (one["baseline"], one["candidate"]) == (baseline, candidate))
+    return next(one for one in pairs if (one["baseline"], one["candidate"]) == (baseline, candidate))
+
+
+def _speedups(found: Sequence[Json], baseline: str, candidate: str) -> list[float]:
+    return [_compared(case, baseline, candidate)["speedup"]["estimate"] for case in found]
 
 
 def _cell(case: Json, baseline: str, candidate: str, *, fine: bool = False) -> str:
     """The ratio of one pair of loops, marked where noise spoils it."""
-    pairs = case["comparisons"]
-    one = next(one for one in pairs if (one["baseline"], one["candidate"]) == (baseline, candidate))
+    one = _compared(case, baseline, candidate)
     return ("~ " if one.get("warning") else "") + (_fine if fine else ratio)(one["speedup"])
 
 
@@ -96,7 +99,7 @@ def _fine(interval: Json) -> str:
 
 def training_means(found: Sequence[Json]) -> str:
     def mean(baseline: str, candidate: str) -> str:
-        return f"{geometric_mean([_compared(case, baseline, candidate)['estimate'] for case in found]):.2f}x"
+        return f"{geometric_mean(_speedups(found, baseline, candidate)):.2f}x"
 
     return (
         f"Geometric means over these {len(found)} models: the tuned set-up {mean('lightning', 'hotlap tuned')} over "
@@ -110,7 +113,7 @@ def readme_training(found: Sequence[Json]) -> str:
     found = [case for case in found if "sides" in case]
     if not found:
         return ""
-    ahead = [geometric_mean([_compared(case, one, "hotlap tuned")["estimate"] for case in found]) for one in BESIDE]
+    ahead = [geometric_mean(_speedups(found, one, "hotlap tuned")) for one in BESIDE]
     return (
         f"- A training step with the set-up that `tune` chose, geometric means over {len(found)} models: "
         f"**{ahead[0]:.2f}x** Lightning's defaults, {ahead[1]:.2f}x a loop tuned by hand."
@@ -125,7 +128,7 @@ def score_table(found: Sequence[Json]) -> str:
             sorted(one[name]["seconds"] for one in case["runs"])[len(case["runs"]) // 2]
             for name in ("lightning", "hotlap tuned")
         ]
-        speedup = ratio(_compared(case, "lightning", "hotlap tuned"))
+        speedup = ratio(_compared(case, "lightning", "hotlap tuned")["speedup"])
         seconds = (f"{value:.1f}" for value in middle)
         rows.append((TRAINED[case["case"]], f"{case['goal']:g}", str(len(case["runs"])), *seconds, speedup))
     return table(head, rows)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hotlap.training.encoding import can_be_kept
-from hotlap.training.owners import owners_of, put, values_of
+from hotlap.training.owners import owners_of, put, values_of, written_over
 
 COUNT = 0
 COUNTS = {"all": 0}
@@ -180,3 +180,13 @@ def test_what_was_not_looked_at_is_named() -> None:
     few, many = ([Object() for _ in range(count)] for count in (400, 1200))
     assert owners_of({"loss": few}).left is None
     assert owners_of({"loss": [many]}).left == "loss.0.998"
+
+
+def test_numbers_are_written_over_where_kind_and_shape_are_the_same() -> None:
+    own, counts, fixed = torch.zeros(2), np.zeros(2, dtype=np.int64), np.zeros(2)
+    fixed.flags.writeable = False
+    assert written_over(own, torch.ones(2))
+    assert own.tolist() == [1.0, 1.0]
+    for one, value in ((own, np.ones(2)), (counts, np.array([0.7, 0.7])), (fixed, np.ones(2)), (None, own)):
+        assert not written_over(one, value)
+    assert not written_over(torch.zeros(1).expand(2), torch.ones(2))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hotlap.core import Json
 from hotlap.errors import InputError
 from hotlap.training.encoding import decode, encode, same_values
-from hotlap.training.owners import OF_OPTIMIZERS, hooks_of, owners_of, put, remove, values_of
+from hotlap.training.owners import OF_OPTIMIZERS, hooks_of, owners_of, put, remove, values_of, written_over
 
 if TYPE_CHECKING:
     import torch
@@ -133,11 +133,8 @@ class Attributes:
             found = self._owners.get(owner)
             if found is None:
                 continue
-            own: Any = getattr(found, name, None) if isinstance(found, torch.nn.Module) else values_of(found).get(name)
-            if _takes_values_of(own, value):
-                with torch.no_grad():
-                    own.copy_(value)
-            else:
+            own = getattr(found, name, None) if isinstance(found, torch.nn.Module) else values_of(found).get(name)
+            if not written_over(own, value):
                 put(found, name, value)
 
     def _now(self) -> Iterator[tuple[str, _Encoded]]:
@@ -161,16 +158,6 @@ def _is_own(one: Any) -> bool:
     classes = type(one).__mro__[:-1]
     others = any(not kind.__module__.startswith("torch.") for kind in classes)
     return others or bool(getattr(one, "_non_persistent_buffers_set", ()))
-
-
-def _takes_values_of(own: Any, value: Any) -> bool:
-    """Whether a tensor can have another's numbers in its own place, where others may hold it too."""
-    import torch
-
-    if not isinstance(own, torch.Tensor) or not isinstance(value, torch.Tensor):
-        return False
-    expanded = any(size > 1 and not stride for size, stride in zip(own.shape, own.stride(), strict=True))
-    return own.shape == value.shape and own.dtype == value.dtype and not expanded
 
 
 def _encoded(value: Any, prefix: str) -> _Encoded | None:

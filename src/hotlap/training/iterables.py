@@ -12,7 +12,7 @@ from hotlap.errors import InputError, WorkloadError
 from hotlap.training.at_once import AtOnce
 from hotlap.training.encoding import can_be_kept, same_values
 from hotlap.training.order import windows_in
-from hotlap.training.owners import Variables, owners_of, put, values_of
+from hotlap.training.owners import Variables, owners_of, put, values_of, written_over
 from hotlap.training.reading import MicroBatch, Window, batch_axis, count_rows, loss_weight
 from hotlap.training.seeding import own_generators, put_back, seed_generators, state_of
 from hotlap.training.settings import Settings
@@ -185,8 +185,10 @@ class BatchesSource:
         for name, value in values.items():
             owner, _, attribute = name.rpartition(".")
             # A DataLoader refuses that some of its own are set at all.
-            if owner in owners and (name not in now or not _alike(now[name], value)):
-                _have(owners[owner], attribute, value)
+            if owner not in owners or (name in now and _alike(now[name], value)):
+                continue
+            if not written_over(values_of(owners[owner]).get(attribute), value):
+                put(owners[owner], attribute, value)
 
     def _make_ready(self, epoch: int) -> None:
         """Seed every generator for the epoch, before the iterable is made anew and after."""
@@ -241,7 +243,7 @@ class BatchesSource:
         """What they keep from one epoch to the next, by owner and name: numbers, texts, and lists, arrays and tensors
         that may be shuffled in their place, each as it is now."""
         return {
-            f"{place}.{name}": copy.copy(value) if isinstance(value, list) else value
+            f"{place}.{name}": value
             for place, one in self._owners().items()
             for name, value in _kept_values(one).items()
         }
@@ -279,19 +281,6 @@ def _kept_values(owner: Any) -> dict[str, Any]:
         elif type(value) is torch.Tensor and value.numel() <= _MOST_KEPT and can_be_kept(value):
             found[name] = value.detach().clone()
     return found
-
-
-def _have(owner: Any, name: str, value: Any) -> None:
-    """As owners.put; arrays and tensors change in place too."""
-    import numpy as np
-    import torch
-
-    own: Any = values_of(owner).get(name)
-    if isinstance(value, torch.Tensor | np.ndarray) and type(own) is type(value) and own.shape == value.shape:
-        with torch.no_grad():
-            own[...] = value  # type: ignore[assignment]
-    else:
-        put(owner, name, value)
 
 
 def _alike(one: Any, other: Any) -> bool:

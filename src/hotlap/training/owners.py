@@ -102,6 +102,26 @@ def put(owner: Any, name: str, value: Any) -> None:
         setattr(owner, name, value)
 
 
+def written_over(own: Any, value: Any) -> bool:
+    """Have a tensor or an array hold another's numbers in its own place, where others may hold it too; whether that
+    can be: both are of one kind, shape and dtype."""
+    import numpy as np
+    import torch
+
+    is_tensor = isinstance(own, torch.Tensor) and isinstance(value, torch.Tensor)
+    if not is_tensor and not (isinstance(own, np.ndarray) and isinstance(value, np.ndarray)):
+        return False
+    if isinstance(own, np.ndarray) and not own.flags.writeable:
+        return False
+    strides = own.stride() if is_tensor else own.strides
+    expanded = any(size > 1 and not stride for size, stride in zip(own.shape, strides, strict=True))
+    if own.shape != value.shape or own.dtype != value.dtype or expanded:
+        return False
+    with torch.no_grad():
+        own[...] = value
+    return True
+
+
 def remove(owner: Any, name: str) -> None:
     """Have it hold nothing by that name."""
     if isinstance(owner, Variables):

@@ -71,9 +71,13 @@ def every(study: Json, baseline: Settings, *, compiler: bool, loading_share: flo
     for change in changes(study, baseline, compiler=compiler, loading_share=loading_share):
         if change.reason is None and idle(change, loading_share) is None:
             for name, value in change.settings.items():
-                values.setdefault(name, [getattr(baseline, name)]).append(value)
+                known = values.setdefault(name, [getattr(baseline, name)])
+                known += [value] if value not in known else []
     for combination in itertools.product(*values.values()):
-        settings = replace(baseline, **dict(zip(values, combination, strict=True)))
+        chosen = dict(zip(values, combination, strict=True))
+        if chosen.get("length_buckets", 1) > 1 and not chosen["trim"]:
+            continue
+        settings = replace(baseline, **chosen)
         # Reading ahead is a loader process's.
         if settings.workers or settings.prefetch == baseline.prefetch:
             yield settings

@@ -15,6 +15,7 @@ STUDY: dict[str, Any] = {
     "bf16_arithmetic": True,
     "images": True, "fused": True, "foreach": True, "optimizer": "AdamW", "in_passes": {"reason": "layers"},
     "repeated": 0, "locked": [], "trim": {"reason": "no padding"}, "at_once": {"reason": "other values"},
+    "kernels": {"reason": None, "attention": 0, "masked": 0}, "length_buckets": {"reason": "no padding"},
     "kept_memory": {"reason": None}, "examples": None,
 }  # fmt: skip
 

@@ -25,10 +25,13 @@ from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 from hotlap.report.snippet_parts import RECOMPUTE
 from hotlap.report.snippets import snippets
 from hotlap.training import heap
+from hotlap.training.by_length import by_length
+from hotlap.training.masks import fast_masks
 from hotlap.training.reading import MicroBatch
 from hotlap.training.recompute import recompute_layers, repeated_layers
 from hotlap.training.settings import Settings
 from hotlap.training.trimming import trimmed
+from hotlap.workload.workload import Workload
 
 LOOPS = ("pytorch", "lightning", "accelerate")
 IMAGES: dict[str, Any] = {
@@ -36,9 +39,10 @@ IMAGES: dict[str, Any] = {
     "workers": 2, "prefetch": 3, "keep_memory": True,
 }  # fmt: skip
 TEXTS: dict[str, Any] = {"trim": True, "foreach": True, "checkpointing": True}
+BY_LENGTH: dict[str, Any] = {"trim": True, "length_buckets": 3, "fast_dropout": True, "attention": "math"}
 AT_ONCE: dict[str, Any] = {"at_once": True, "workers": 1, "batch_size": 16}
 CUDA: dict[str, Any] = {"device": "cuda", "precision": "fp16", "pin": True, "micro_batch": 8, "layout": "channels_last"}
-CHANGES = [{}, IMAGES, TEXTS, AT_ONCE, CUDA, {"precision": "bf16"}]
+CHANGES = [{}, IMAGES, TEXTS, BY_LENGTH, {**BY_LENGTH, "micro_batch": 8}, AT_ONCE, CUDA, {"precision": "bf16"}]
 DATA = [{}, {"own_batches": True}, {"weighted": True}]
 ROWS = 25
 
@@ -308,7 +312,52 @@ def test_it_trims_as_hotlap_does() -> None:
     assert cut > 30
 
 
-@pytest.mark.parametrize("changes", CHANGES, ids=["plain", "images", "texts", "at once", "cuda", "bf16"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_it_puts_rows_in_passes_by_length_as_hotlap_does(weighted: bool) -> None:
+    names: dict[str, Any] = {"model": nn.Linear(1, 1), "dataset": [(torch.zeros(1), torch.zeros(1))]}
+    names |= {"loss_function": functional.mse_loss, "loss_weight": lambda targets: float((targets >= 0).sum())}
+    exec(snippets(settings(**BY_LENGTH), weighted=weighted)["pytorch"], names)
+    workload = Workload(
+        model=nn.Identity,
+        example=lambda batch: torch.ones(batch, 1),
+        loss_weight=names["loss_weight"] if weighted else None,
+    )
+    draw, cut = random.Random(0), 0
+    for _ in range(200):
+        rows, width = draw.randint(1, 9), draw.randint(2, 30)
+        mask = (torch.arange(width) < torch.tensor([[draw.randint(1, width)] for _ in range(rows)])).long()
+        inputs: Any = draw.choice([mask, {"ids": mask * 3, "mask": mask}, torch.rand(rows, width)])
+        labels = torch.tensor([draw.choice((-1, 1)) for _ in range(rows)])
+        targets = draw.choice([labels, torch.where(mask == 1, 2, -1), torch.randint(-1, 2, mask.shape)])
+        weight = names["loss_weight"](targets) if weighted else float(rows)
+        if not weight:
+            continue
+        whole = MicroBatch(inputs=inputs, targets=targets, rows=rows, weight=weight, start=0)
+        wanted = [one for one in by_length(whole, 3, workload) if one.weight]
+        found = list(names["by_length"](inputs, targets))
+        assert [part[2] for part in found] == pytest.approx([one.weight / weight for one in wanted])
+        torch.testing.assert_close([part[:2] for part in found], [(one.inputs, one.targets) for one in wanted])
+        cut += len(wanted) > 1
+    assert cut > 50
+
+
+def test_it_draws_masks_as_hotlap_does() -> None:
+    names: dict[str, Any] = {"model": nn.Linear(1, 1), "dataset": [(torch.zeros(1), torch.zeros(1))]}
+    names["loss_function"] = functional.mse_loss
+    try:
+        exec(snippets(settings(fast_dropout=True))["pytorch"], names)
+        torch.manual_seed(1)
+        found = functional.dropout(torch.ones(300, 300), 0.3)
+    finally:
+        names["_dropout_library"]._destroy()
+    torch.manual_seed(1)
+    with fast_masks():
+        assert torch.equal(functional.dropout(torch.ones(300, 300), 0.3), found)
+
+
+@pytest.mark.parametrize(
+    "changes", CHANGES, ids=["plain", "images", "texts", "length", "lengths in parts", "at once", "cuda", "bf16"]
+)
 @pytest.mark.parametrize("data", DATA, ids=["dataset", "own batches", "weighted"])
 @pytest.mark.parametrize("loop", LOOPS)
 def test_it_is_python_and_every_name_in_it_is_known(loop: str, changes: Any, data: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hotlap.training.processes import Processes
 from hotlap.training.reading import MicroBatch, Window, loss_weight
@@ -64,10 +66,10 @@ def part(rows: list[tuple[list[int], list[int]]], start: int, of: Workload) -> M
     return MicroBatch(inputs=ids, targets=labels, rows=len(rows), weight=weight, start=start)
 
 
-def gradients(of: Workload, parts: list[MicroBatch]) -> torch.Tensor:
+def gradients(of: Workload, parts: list[MicroBatch], **settings: Any) -> torch.Tensor:
     torch.manual_seed(0)
     model = Net()
-    stepper = Stepper(model, of, torch.optim.SGD(model.parameters(), lr=1.0), Settings(), Processes("cpu"))
+    stepper = Stepper(model, of, torch.optim.SGD(model.parameters(), lr=1.0), Settings(**settings), Processes("cpu"))
     stepper.gradients(Window(epoch=0, number=0, micro_batches=tuple(parts)), sum(one.weight for one in parts))
     return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
 
@@ -151,3 +153,60 @@ def test_fp16_skips_a_step_whose_gradients_overflow_and_halves_the_scale() -> No
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     stepper.scaler.update(2.0**10)
     assert not stepper.step(window, one.weight).skipped
+
+
+@pytest.mark.parametrize("tokens", [True, False], ids=["averaged over tokens", "averaged over examples"])
+@given(case=cut_rows(), most=st.integers(2, 4))
+def test_parts_by_length_equal_the_whole(tokens: bool, case: tuple[list[Any], list[int]], most: int) -> None:
+    rows, cuts = case
+    rows = [([1 + one % 11 for one in ids], labels) for ids, labels in rows]  # 0 is padding.
+    of = workload(tokens=tokens)
+    whole = gradients(of, [part(rows, 0, of)])
+    parts = [part(rows[a:b], a, of) for a, b in pairwise(cuts)]
+    difference = (gradients(of, parts, trim=True, length_buckets=most) - whole).norm() / whole.norm()
+    assert difference <= EXACT
+
+
+class Casts(TorchDispatchMode):
+    """Counts conversions to bf16 of Tensors that are parameters."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.known, self.count = {parameter.data_ptr() for parameter in model.parameters()}, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if str(func) == "aten._to_copy.default" and args[0].data_ptr() in self.known:
+            self.count += kwargs["dtype"] == torch.bfloat16
+        return func(*args, **(kwargs or {}))
+
+
+class Written(Net):
+    """Its weights are halved before each pass, as some constraints on weights do."""
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            self.layers[0].weight.mul_(0.5)
+        return super().forward(ids)
+
+
+@pytest.mark.parametrize("kind", [Net, Written])
+def test_weights_are_cast_once_for_all_passes_that_they_stay_the_same_for(
+    kind: type[Net], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = workload(tokens=True)
+    rows = [([1, 2, 3], [1, 2, 3]), ([4, 5], [6, 7]), ([8], [9])]
+    parts = tuple(part([row], start, of) for start, row in enumerate(rows))
+    found, casts = [], []
+    for once in (False, True):
+        torch.manual_seed(0)
+        model = kind()
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        stepper = Stepper(model, of, optimizer, Settings(precision="bf16"), Processes("cpu"))
+        with monkeypatch.context() as patch, Casts(model) as counted:
+            if not once:
+                patch.setattr(stepper, "_weights_cast_once", lambda passes: nullcontext(lambda: None))
+            stepper.gradients(Window(epoch=0, number=0, micro_batches=parts), sum(one.weight for one in parts))
+        found.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
+        casts.append(counted.count)
+    assert torch.equal(*found)
+    assert casts[1] == (casts[0] if kind is Written else casts[0] // 3)

@@ -19,8 +19,8 @@ import hotlap
 from hotlap.errors import InputError, OutputError, TrainingStopped, WorkloadError
 from hotlap.training import checkpoint, run, validation
 from hotlap.training.loop import Loop
+from hotlap.training.making import CHECKPOINTS
 from hotlap.training.processes import Processes
-from hotlap.training.run import CHECKPOINTS
 from hotlap.training.settings import Settings
 from hotlap.training.stepping import Stepper
 from hotlap.workload.target import load_target

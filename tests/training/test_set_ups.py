@@ -15,6 +15,8 @@ STUDY: dict[str, Any] = {
     "trim": {"reason": None},
     "kept_memory": {"reason": None},
     "at_once": {"reason": None},
+    "kernels": {"reason": None, "attention": 1, "masked": 100_000},
+    "length_buckets": {"reason": None},
 }  # fmt: skip
 
 
@@ -26,8 +28,9 @@ def by_name(settings: Settings | None = None, *, compiler: bool = True, **study:
 def test_all_is_tried_where_all_makes_sense() -> None:
     tried = [name for name, change in by_name().items() if change.reason is None]
     assert tried == [
-        "trimmed padding", "bf16", "channels_last", "fused optimizer", "kept memory", "batches read at once",
-        "1 loader process", "2 loader processes", "4 batches read ahead", "passes of 32", "passes of 16", "compile",
+        "trimmed padding", "bf16", "channels_last", "attention as plain products", "fast dropout", "2 passes by length",
+        "up to 4 passes by length", "fused optimizer", "kept memory", "batches read at once", "1 loader process",
+        "2 loader processes", "4 batches read ahead", "passes of 32", "passes of 16", "compile",
     ]  # fmt: skip
 
 
@@ -41,6 +44,10 @@ def test_bf16_comes_last_where_the_cpu_has_no_arithmetic_for_it() -> None:
     ("study", "name", "words"),
     [
         ({"trim": {"reason": "the model looks at it"}}, "trimmed padding", "the model looks at it"),
+        ({"kernels": {"reason": None, "attention": 0, "masked": 0}}, "fast dropout", "draws no large masks"),
+        ({"kernels": {"reason": None, "attention": 0, "masked": 0}}, "attention as plain products", "does not call"),
+        ({"kernels": {"reason": "once", "attention": 0, "masked": 0}}, "fast dropout", "once"),
+        ({"length_buckets": {"reason": "one length"}}, "2 passes by length", "one length"),
         ({"images": False}, "channels_last", "no weight has 4 axes"),
         ({"fused": False, "optimizer": "NAdam"}, "fused optimizer", "NAdam has no fused form"),
         ({"kept_memory": {"reason": "no mallopt"}}, "kept memory", "no mallopt"),

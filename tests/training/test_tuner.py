@@ -33,6 +33,7 @@ from hotlap.training.tuner import BUDGET_SPENT, SCREENING, _has_room, _Screened,
 STUDY: dict[str, Any] = {
     "bf16_arithmetic": True, "images": False, "fused": True, "foreach": False, "optimizer": "AdamW",
     "in_passes": {"reason": None}, "repeated": 0, "locked": [], "trim": {"reason": "no"}, "at_once": {"reason": "no"},
+    "kernels": {"reason": None, "attention": 0, "masked": 0}, "length_buckets": {"reason": "no padding"},
     "kept_memory": {"reason": "no"}, "examples": None,
 }  # fmt: skip
 COSTS = Costs(own_load=0.0, load=0.0, timed=0.0, peak=0.0)

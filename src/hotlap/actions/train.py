@@ -33,7 +33,8 @@ _PLACES = ("batch_size", "accumulation", "seed")
 _NOT_LEARNT = {"epochs", "early_stop", "workers", "prefetch", "pin", "keep_memory", "threads", "checkpoint_seconds"}
 """What decides nothing of a step's result."""
 _SPEED = (
-    "precision", "layout", "compile", "trim", "at_once", "keep_memory", "fused", "foreach", "workers", "prefetch", "pin"
+    "precision", "layout", "compile", "trim", "length_buckets", "attention", "fast_dropout", "at_once", "keep_memory",
+    "fused", "foreach", "workers", "prefetch", "pin",
 )  # fmt: skip
 """What makes a step faster or slower, and is not there because of the memory."""
 
@@ -201,6 +202,9 @@ def describe(settings: Settings, *, beside: Settings | None = None) -> str:
     words: list[str] = [settings.precision]
     words += [settings.layout] if settings.layout != "contiguous" else []
     words += ["trimmed padding"] if settings.trim else []
+    words += [f"in up to {settings.length_buckets} passes by length"] if settings.length_buckets > 1 else []
+    words += ["attention as plain products"] if settings.attention == "math" else []
+    words += ["fast dropout"] if settings.fast_dropout else []
     words += ["batches read at once"] if settings.at_once else []
     words += [name for name in ("compile", "fused", "foreach", "checkpointing") if getattr(settings, name)]
     words += ["kept memory"] if settings.keep_memory else []

@@ -229,6 +229,8 @@ def _result(found: Found, study: Json, machine: Machine, began: float, proven: J
         "locked": study["locked"],
         "trimming": study["trim"],
         "at_once": study["at_once"],
+        "kernels": study["kernels"],
+        "length_buckets": study["length_buckets"],
         "proposal": proposal(found.baseline, found.best, study["optimizer"]),
         "proof": proven["kind"] if proven and proven["judged"] else "pending",
         "proof_details": proven,

@@ -62,6 +62,64 @@ def passes(inputs, targets, size={size}):
             yield *part, weight / total
 '''
 
+BY_LENGTH = '''\
+def by_length(inputs, targets, most={most}):
+    """Parts of a batch, rows of like length together, each with its share of it: trimmed, little padding is left."""
+    named = inputs.items() if isinstance(inputs, Mapping) else ()
+    ids = [leaf for leaf in pytree.tree_leaves(inputs) if leaf.ndim == 2 and not leaf.is_floating_point()]
+    masks = [leaf for name, leaf in named if "mask" in name and leaf.ndim == 2 and not leaf.is_floating_point()]
+    parts = []
+    if len({{leaf.shape[1] for leaf in masks or ids}}) == 1 and not any((mask[:, 0] == 0).any() for mask in masks):
+        filled = torch.stack([leaf != 0 for leaf in masks or ids]).any(0)
+        columns = torch.arange(1, filled.shape[1] + 1)
+        longest, order = (filled * columns).amax(1).sort(stable=True)
+        beyond = columns > longest[order.argsort()][:, None]
+        alike = [leaf for leaf in pytree.tree_leaves((ids, targets)) if tuple(leaf.shape[:2]) == tuple(beyond.shape)]
+        alike = [leaf[beyond] for leaf in alike if leaf.ndim > 2 or not leaf.is_floating_point()]
+        if all((leaf == leaf.flatten()[:1]).all() for leaf in alike):
+            parts = [order[start:stop] for start, stop in groups(longest.tolist(), most)]
+    if len(parts) < 2:
+        yield inputs, targets, 1.0
+        return
+
+    def of(leaf, rows):
+        return leaf[rows] if torch.is_tensor(leaf) and leaf.ndim and len(leaf) == len(order) else leaf
+
+    for rows in parts:
+        part = pytree.tree_map(lambda leaf: of(leaf, rows), (inputs, targets))
+        share = {share}
+        if share:
+            yield *part, share
+'''
+
+IN_PASSES = '''\
+def in_passes(inputs, targets):
+    """Parts of a batch as `passes` gives them, each in parts by length."""
+    for *part, share in passes(inputs, targets):
+        for *rows, of_it in by_length(*part):
+            yield *rows, share * of_it
+'''
+
+FAST_DROPOUT = '''\
+_torchs_own = torch.library.get_kernel("aten::bernoulli_.float", "CPU")
+
+
+def drawn(keys, tensor, p=0.5, *, generator=None):
+    """Large masks by `draw`, small ones by torch."""
+    if tensor.numel() < {least} or not 0 < p < 1 or tensor.is_complex():
+        return _torchs_own.call_boxed(keys, tensor, p, generator=generator)
+    return draw(tensor, p, generator)
+
+
+_dropout_library = torch.library.Library("aten", "IMPL")
+_dropout_library.impl("bernoulli_.float", drawn, "CPU", with_keyset=True)
+'''
+
+MATH_ATTENTION = """\
+for _kind in ("flash", "mem_efficient", "cudnn"):  # scaled_dot_product_attention as plain products, on the CPU too
+    getattr(torch.backends.cuda, f"enable_{_kind}_sdp")(False)
+"""
+
 TRIMMED = '''\
 def trimmed(inputs, targets):
     """The batch without its last columns where they are padding in every row."""
@@ -84,7 +142,7 @@ def trimmed(inputs, targets):
         return as_wide(leaf) and not (leaf.ndim == 2 and leaf.is_floating_point())
 
     beside = [leaf[:, used:] for leaf in pytree.tree_leaves(targets) if of_tokens(leaf)]
-    if used >= shape[1] or any((leaf != leaf.flatten()[0]).any() for leaf in beside):
+    if used >= shape[1] or any((leaf != leaf.flatten()[0]).any() or leaf.flatten()[0] > 0 for leaf in beside):
         return inputs, targets
     return (
         pytree.tree_map(lambda leaf: leaf[:, :used] if as_wide(leaf) else leaf, inputs),

@@ -6,11 +6,14 @@ with these settings, in a random order of its own.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hotlap.core import Json
 from hotlap.report import snippet_parts as parts
+from hotlap.training.by_length import groups
+from hotlap.training.masks import LEAST, draw
 
 _HALVES = {"bf16": "torch.bfloat16", "fp16": "torch.float16"}
 
@@ -24,6 +27,14 @@ class _Plan:
     weighted: bool
     least_length: int
     own_optimizer: bool
+
+    @property
+    def passes(self) -> str | None:
+        """What gives the parts of a batch, where it is computed in several; None where it is one pass."""
+        by_length = self.settings["length_buckets"] > 1
+        if self.micro_batch:
+            return "in_passes" if by_length else "passes"
+        return "by_length" if by_length else None
 
     @property
     def micro_batch(self) -> int | None:
@@ -66,7 +77,7 @@ def _pytorch(plan: _Plan) -> str:
             "    outputs = call(model, inputs)",
             "loss = loss_function(in_fp32(outputs), targets)",
         ]
-    part = "(share * loss)" if plan.micro_batch else "loss"
+    part = "(share * loss)" if plan.passes else "loss"
     outputs.append(f"scaler.scale({part}).backward()" if scaled else f"{part}.backward()")
     body = [
         *_unless_weightless(plan, "continue"),
@@ -100,7 +111,7 @@ def _lightning(plan: _Plan) -> str:
             "    loss = loss_function(in_fp32(outputs), targets)",
         ]
     steps = [*_prepared(plan, False), "outputs = call(self.model, inputs)", *loss]
-    if plan.micro_batch:
+    if plan.passes:
         steps = [
             "optimizer = self.optimizers()",
             "optimizer.zero_grad()",
@@ -122,7 +133,7 @@ def _lightning(plan: _Plan) -> str:
             "    def __init__(self):",
             "        super().__init__()",
             "        self.model = model",
-            *_indented(by_hand if plan.micro_batch else [], 2),
+            *_indented(by_hand if plan.passes else [], 2),
             "",
             "    def training_step(self, batch, index):",
             "        inputs, targets = batch",
@@ -149,7 +160,7 @@ def _accelerate(plan: _Plan) -> str:
         *_prepared(plan, moved),
         "outputs = call(model, inputs)" + ("  # Accelerate widens them to fp32" if precision != "no" else ""),
         "loss = loss_function(outputs, targets)",
-        f"accelerator.backward({'share * loss' if plan.micro_batch else 'loss'})",
+        f"accelerator.backward({'share * loss' if plan.passes else 'loss'})",
     ]
     body = [
         *_unless_weightless(plan, "continue"),
@@ -181,7 +192,7 @@ def _imports(plan: _Plan, helpers: list[str], framework: str = "") -> list[str]:
     again = settings["checkpointing"]
     return [
         *(["import ctypes"] if settings["keep_memory"] else []),
-        "from collections.abc import Mapping",
+        f"from collections.abc import Mapping{', Sequence' if settings['length_buckets'] > 1 else ''}",
         *(["from contextlib import contextmanager, nullcontext", "from functools import partial"] if again else []),
         "",
         *([framework] if framework else []),
@@ -193,6 +204,7 @@ def _imports(plan: _Plan, helpers: list[str], framework: str = "") -> list[str]:
         "",
         *_yours(plan),
         *([f"torch.set_num_threads({settings['threads']})"] if settings["device"] == "cpu" else []),
+        *(parts.MATH_ATTENTION.splitlines() if settings["attention"] == "math" else []),
         *(parts.KEPT_MEMORY.splitlines() if settings["keep_memory"] else []),
     ]
 
@@ -215,6 +227,14 @@ def _helpers(plan: _Plan, *, moved: bool = False, widened: bool = False) -> list
     images = settings["layout"] == "channels_last"
     found = [parts.AT_ONCE] if settings["at_once"] else []
     found += [parts.RECOMPUTE] if settings["checkpointing"] else []
+    if plan.passes == "in_passes":
+        found.append(parts.IN_PASSES)
+    if settings["length_buckets"] > 1:
+        share = "len(rows) / len(order)"
+        if plan.weighted:
+            share = "float(loss_weight(part[1])) / float(loss_weight(targets))"
+        found.append(parts.BY_LENGTH.format(most=settings["length_buckets"], share=share))
+        found.append(inspect.getsource(groups))
     if plan.micro_batch:
         found.append((parts.WEIGHTED_PASSES if plan.weighted else parts.PASSES).format(size=plan.micro_batch))
     found += [parts.TRIMMED.format(least=plan.least_length)] if settings["trim"] else []
@@ -222,6 +242,7 @@ def _helpers(plan: _Plan, *, moved: bool = False, widened: bool = False) -> list
         found.append(_placed(settings, images, moved))
     found.append(parts.CALL)
     found += [parts.IN_FP32] if widened else []
+    found += [inspect.getsource(draw), parts.FAST_DROPOUT.format(least=LEAST)] if settings["fast_dropout"] else []
     return [line for text in found for line in ("", "", *text.splitlines())] + ["", ""]
 
 
@@ -292,9 +313,9 @@ def _epochs(plan: _Plan, body: list[str]) -> list[str]:
 
 
 def _in_passes(plan: _Plan, body: list[str]) -> list[str]:
-    if not plan.micro_batch:
+    if not plan.passes:
         return body
-    return ["for inputs, targets, share in passes(inputs, targets):", *_indented(body, 1)]
+    return [f"for inputs, targets, share in {plan.passes}(inputs, targets):", *_indented(body, 1)]
 
 
 def _unless_weightless(plan: _Plan, leave: str) -> list[str]:

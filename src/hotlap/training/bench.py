@@ -25,6 +25,8 @@ _CHECKS: Mapping[str, Mapping[str, Json]] = {
     "in_passes": {},
     "trim": {"kept": 1.0, "difference": 0.0},
     "at_once": {"examples": 0},
+    "kernels": {"attention": 0, "masked": 0},
+    "length_buckets": {"kept": 1.0, "difference": 0.0},
 }
 """By name, what is said of one that failed beside its reason."""
 _CHECK_SECONDS = 120.0
@@ -89,7 +91,8 @@ class Bench:
         """The most that a process holds which trains on batches as large as the epoch's largest, optimizer's state
         and all, with what loader processes hold `beside` it. Raises OutOfMemory where that is more than it may."""
         size = min(settings.batch_size, self.study.get("examples") or settings.batch_size)
-        alone = replace(settings, batch_size=size, workers=0, prefetch=Settings().prefetch, at_once=False, trim=False)
+        alone = replace(settings, batch_size=size, workers=0, prefetch=Settings().prefetch, at_once=False)
+        alone = replace(alone, trim=False, length_buckets=1)
         if alone not in self.peaks:
             self.peaks[alone] = self._peak(alone)
         found, limit = self.peaks[alone], self.peak_limit

@@ -7,17 +7,19 @@ up and takes no mean, functions that draw or take batch statistics, buffers that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hotlap.core import Json
 from hotlap.errors import WorkloadError
 from hotlap.training import comparing, preparing
+from hotlap.training.by_length import picked
 from hotlap.training.loading import Source
-from hotlap.training.reading import Window
+from hotlap.training.reading import MicroBatch, Window
 from hotlap.training.settings import Settings
 from hotlap.training.stepping import NotFinite
+from hotlap.workload.workload import Workload
 
 if TYPE_CHECKING:
     import torch
@@ -39,14 +41,14 @@ def in_two(settings: Settings, examples: int | None) -> Settings | None:
     return replace(settings.for_comparing(), batch_size=rows, micro_batch=(rows + 1) // 2) if rows > 1 else None
 
 
-def why_not(parts: Parts, whole: Source, cut: Source) -> str | None:
+def why_not(parts: Parts, whole: Source, cut: Source | _Halved, *, masks: bool = False) -> str | None:
     """Why passes give another result: three windows of `whole` against those of `cut`, which has them in passes: what a
-    loss is averaged over may be the same in all rows of one of them by chance.
+    loss is averaged over may be the same in all rows of one of them by chance. `masks`: what dropout draws is off.
 
     None where they give the same. Only the parts' model changes: what its forward writes into buffers, and gradients.
     """
     kinds = preparing.not_exact(parts.model)
-    if kinds:
+    if kinds and not masks:
         return f"layers with {' and '.join(kinds)} would give another result"
     before, frozen = _copies(parts.model.buffers()), _frozen(parts)
     last = max(0, (whole.windows or 1) - 2)  # The very last may be short.
@@ -67,6 +69,53 @@ def why_not(parts: Parts, whole: Source, cut: Source) -> str | None:
     return None
 
 
+def why_not_by_length(parts: Parts, whole: Source) -> str | None:
+    """Why passes of other rows than a batch has them in order give another result: as `why_not`, but dropout's masks
+    may be others. None where they give the same. Not for what draws anything else (kernels.seen_in)."""
+    kinds = preparing.not_exact(parts.model)
+    if "batch statistics" in kinds:
+        return "layers with batch statistics would give another result"
+    modes = preparing.modes_of(parts.model)
+    try:
+        for name in kinds.get("randomness", []):
+            parts.model.get_submodule(name).eval()
+        parts.stepper.draws = None
+        parts.stepper.gradients(_first(whole), 1.0)
+        if parts.stepper.draws:
+            parts.model.eval()  # Functions may draw, too, that a module calls as it trains.
+        return why_not(parts, whole, _Halved(whole, parts.opened.workload), masks=True)
+    finally:
+        preparing.set_modes(modes)
+        parts.stepper.draws = None
+
+
+class _Halved:
+    """A source whose passes are computed in two."""
+
+    def __init__(self, source: Source, workload: Workload) -> None:
+        self._source, self._workload, self.windows = source, workload, source.windows
+
+    def epoch(self, number: int, first: int) -> Iterator[Window]:
+        for window in self._source.epoch(number, first):
+            halves = (half for one in window.micro_batches for half in self._halves(one))
+            yield replace(window, micro_batches=tuple(halves))
+
+    def close(self) -> None:
+        self._source.close()
+
+    def _halves(self, one: MicroBatch) -> list[MicroBatch]:
+        import torch
+
+        places = [rows for rows in torch.arange(one.rows).tensor_split(2) if len(rows)]
+        return [picked(one, rows, int(rows[0]), self._workload) for rows in places]
+
+
+def _first(source: Source) -> Window:
+    window: Window = next(iter(source.epoch(0, 0)))
+    source.close()
+    return window
+
+
 def _apart(one: _Step, other: _Step) -> float:
     return comparing.furthest(
         comparing.of_losses(one[0], other[0]),
@@ -75,7 +124,7 @@ def _apart(one: _Step, other: _Step) -> float:
     )
 
 
-def _computed(parts: Parts, source: Source, buffers: list[torch.Tensor], place: int) -> _Step:
+def _computed(parts: Parts, source: Source | _Halved, buffers: list[torch.Tensor], place: int) -> _Step:
     """A window's loss and gradients, and the buffers afterwards, from `buffers` on."""
     for one, value in zip(parts.model.buffers(), buffers, strict=True):
         one.data.copy_(value)
@@ -85,7 +134,7 @@ def _computed(parts: Parts, source: Source, buffers: list[torch.Tensor], place: 
     return loss, comparing.gradients_of(parts.model), _copies(parts.model.buffers())
 
 
-def _accumulates(parts: Parts, whole: Source, cut: Source, buffers: list[torch.Tensor]) -> bool:
+def _accumulates(parts: Parts, whole: Source, cut: Source | _Halved, buffers: list[torch.Tensor]) -> bool:
     """Whether forward or the loss keeps something elsewhere that a window in passes leaves other than one in one pass;
     what one more of these leaves as it is, was only written over, such as the last loss."""
     once, twice, in_passes = (_kept_after(parts, source, buffers) for source in ([whole], [whole, whole], [cut]))
@@ -93,7 +142,7 @@ def _accumulates(parts: Parts, whole: Source, cut: Source, buffers: list[torch.T
     return any(not _alike(once.get(place), in_passes.get(place)) for place in grown)
 
 
-def _kept_after(parts: Parts, sources: Sequence[Source], buffers: list[torch.Tensor]) -> dict[str, _Kept]:
+def _kept_after(parts: Parts, sources: Sequence[Source | _Halved], buffers: list[torch.Tensor]) -> dict[str, _Kept]:
     """What forward and the loss have changed elsewhere after the first window of each, by place, begun where training
     begins."""
     parts.attributes.put_back()

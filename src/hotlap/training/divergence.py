@@ -50,7 +50,7 @@ def _forward_layer(stepper: Stepper, window: Window, one: MicroBatch) -> str:
     bad = [name for name, parameter in model.named_parameters() if not all_finite([whole(parameter.detach())])]
     seen: list[str] = []
     repeated = True
-    with _watched(model, seen), torch.no_grad():
+    with _watched(model, seen), torch.no_grad(), stepper.kernels():
         try:
             stepper.outputs_of(one, (window.epoch, window.number), model)
         except HotlapError:

@@ -273,7 +273,8 @@ def drawing_warnings(model: torch.nn.Module, settings: Settings, world: int) -> 
 
 
 def _is_cut(settings: Settings, world: int) -> bool:
-    return settings.accumulation > 1 or settings.examples_a_pass < settings.batch_size or world > 1
+    in_passes = settings.examples_a_pass < settings.batch_size or settings.length_buckets > 1
+    return settings.accumulation > 1 or in_passes or world > 1
 
 
 def _some(names: Sequence[str]) -> str:

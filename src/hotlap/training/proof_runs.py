@@ -14,9 +14,10 @@ import numpy as np
 from hotlap.core import Json
 from hotlap.errors import TrainingStopped
 from hotlap.training import preparing
+from hotlap.training.making import make_parts
 from hotlap.training.processes import Processes
 from hotlap.training.records import CHARTS
-from hotlap.training.run import make_parts, train_model
+from hotlap.training.run import train_model
 from hotlap.training.schedule import rate_factor
 from hotlap.training.settings import Settings
 from hotlap.training.stepping import NotFinite

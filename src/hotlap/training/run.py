@@ -13,29 +13,24 @@ from typing import Any
 
 from hotlap.core import Json
 from hotlap.errors import InputError, OutputError, WorkloadError
-from hotlap.training import checkpoint, preparing, state, trimming, validation
-from hotlap.training.attributes import Attributes
-from hotlap.training.averaging import Average
+from hotlap.training import checkpoint, preparing, state, validation
 from hotlap.training.iterables import BatchesSource
-from hotlap.training.loading import DatasetSource, Source, source_of
 from hotlap.training.loop import Loop, Parts, steps_of, waited_enough
+from hotlap.training.making import CHECKPOINTS, check_at_once, check_trimming, make_parts, undone
 from hotlap.training.processes import Processes, whole
 from hotlap.training.records import Records, charts_wanted, failed_step
-from hotlap.training.seeding import own_generators, seed_generators
 from hotlap.training.settings import Settings
 from hotlap.training.state import Position
-from hotlap.training.stepping import OUT_OF_MEMORY, NotFinite, Stepper
+from hotlap.training.stepping import OUT_OF_MEMORY, NotFinite
 from hotlap.training.stopping import Stop
-from hotlap.workload.opened import Opened, check_fields, open_workload
+from hotlap.workload.opened import check_fields, open_workload
 from hotlap.workload.target import Loaded
-from hotlap.workload.user_code import running
 
 Tell = Callable[[Json], None]
 _NEEDS = ("training", "loss")
 _WARM_STEPS, _TIMED_STEPS = 2, 6
 _TIMED_SECONDS = 20.0
 WEIGHTS = "model.safetensors"
-CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +152,7 @@ def median_step_ms(loaded: Loaded, settings: Settings, processes: Processes) -> 
             return "`training` gives the same iterator each time, so that what is timed would be missing from it"
         preparing.compile_model(parts.model, settings)
         try:
-            with _undone(parts):
+            with undone(parts):
                 started = began = time.monotonic()
                 for window in islice(parts.source.epoch(0, 0), _WARM_STEPS + _TIMED_STEPS):
                     late = float(bool(found) and began - started >= _TIMED_SECONDS)
@@ -180,19 +175,6 @@ def median_step_ms(loaded: Loaded, settings: Settings, processes: Processes) -> 
     return median(found[_WARM_STEPS:] or found) if found else "it gave numbers that are not finite"
 
 
-@contextmanager
-def _undone(parts: Parts) -> Iterator[None]:
-    """What steps within the block make of the user's own objects is put back after it, but for model and optimizer."""
-    source = parts.source if isinstance(parts.source, BatchesSource) else None
-    stood = source.snapshot() if source is not None else None
-    try:
-        yield
-    finally:
-        parts.attributes.put_back()
-        if source is not None:
-            source.put_back(stood)
-
-
 def _check(loaded: Loaded, settings: Settings) -> None:
     charts_wanted()
     if settings.early_stop is not None and loaded.workload.evaluation is None:
@@ -201,80 +183,8 @@ def _check(loaded: Loaded, settings: Settings) -> None:
         raise InputError("settings: pin=true is for copies to a CUDA device; leave it out on the CPU")
     if settings.keep_memory and settings.device != "cpu":
         raise InputError("settings: keep_memory=true is for tensors on the CPU; leave it out on CUDA")
-
-
-def trimming_of(opened: Opened, settings: Settings, processes: Processes) -> trimming.Trimmed:
-    """What cutting off padding changes, by real batches of this workload in fp32."""
-    plain, apart = settings.for_comparing(), processes.apart()
-    parts = [make_parts(opened, replace(plain, trim=trim), Path(), apart, lambda event: None) for trim in (False, True)]
-    if parts[0].source.once:
-        return trimming.Trimmed(kept=1.0, difference=0.0, reason="`training` gives the same iterator each time")
-    with _undone(parts[0]):
-        return trimming.check(parts[0], parts[1], processes)
-
-
-def check_trimming(opened: Opened, settings: Settings, processes: Processes) -> None:
-    """Raise InputError where the settings ask for trimmed batches and that would change numbers."""
-    found = trimming_of(opened, settings, processes) if settings.trim else None
-    if found is not None and found.reason is not None:
-        raise InputError(f"settings: trim=true: {found.reason}; leave it out")
-
-
-def check_at_once(parts: Parts) -> None:
-    """Raise InputError where the settings ask for batches read at once and the Dataset would give other ones."""
-    found = parts.source.check_at_once() if parts.settings.at_once else None
-    if found is not None and found.reason is not None:
-        raise InputError(f"settings: at_once=true: {found.reason}; leave it out")
-
-
-def make_parts(opened: Opened, settings: Settings, folder: Path, processes: Processes, tell: Tell) -> Parts:
-    """All that a run is made of, checked: model, data, optimizer, and what computes a step."""
-    workload = opened.workload
-    model = preparing.prepare_model(opened.loaded, settings, beside=opened.model)
-    source = make_source(opened, settings, processes)
-    if settings.sharding == "fsdp2" and processes.world > 1:
-        processes.share(model, settings)
-    optimizer = preparing.prepare_optimizer(workload, model, settings)
-    attributes = Attributes(model, optimizer, loss=workload.loss, loss_weight=workload.loss_weight)
-    if isinstance(source, BatchesSource):
-        source.leave_to(attributes.owners)
-    return Parts(
-        opened=replace(opened, model=model),
-        settings=settings,
-        model=model,
-        optimizer=optimizer,
-        stepper=Stepper(model, workload, optimizer, settings, processes),
-        average=Average(model, settings.ema) if settings.ema is not None else None,
-        attributes=attributes,
-        source=source,
-        processes=processes,
-        records=None,
-        checkpoints=folder / CHECKPOINTS,
-        tell=tell,
-    )
-
-
-def make_source(opened: Opened, settings: Settings, processes: Processes) -> Source:
-    """The training data as windows: of a Dataset, or of an iterable's own batches."""
-    workload = opened.workload
-    assert workload.training is not None
-    seed_generators(settings.seed, "training", own=own_generators(workload.training))
-    with running("training"):
-        training = workload.training()
-    source = source_of(training, workload, settings, rank=processes.rank, world=processes.world)
-    if settings.accumulation > 1 and isinstance(source, DatasetSource):
-        raise InputError(
-            f"settings: accumulation={settings.accumulation}: `training` is a Dataset, whose steps have batch_size "
-            "examples; set batch_size, and micro_batch to compute a step in passes of so many"
-        )
-    changed = [name for name in source.locked if getattr(settings, name) != getattr(Settings(), name)]
-    changed = [name for name in changed if getattr(settings, name) != getattr(workload, name, None)]
-    if changed:
-        raise InputError(
-            f"settings: {', '.join(changed)} can't be set: `training` gives batches of its own; set them there, or "
-            "give a Dataset"
-        )
-    return source
+    if settings.fast_dropout and settings.device != "cpu":
+        raise InputError("settings: fast_dropout=true is for masks on the CPU; leave it out on CUDA")
 
 
 def _kept(folder: Path, warnings: list[str], *, failed: bool) -> checkpoint.Checkpoint | None:

@@ -21,7 +21,7 @@ _LOADING_FIRST = 0.1
 _MOST_KEPT = 1.25
 """Blocks of hundreds of megabytes leave holes that none of them fits: a model with 32,000 classes held 2.4 times as
 much."""
-_HARMLESS = frozenset({"trim", "fused", "foreach", "keep_memory", "at_once", "pin"})
+_HARMLESS = frozenset({"trim", "fused", "foreach", "keep_memory", "fast_dropout", "at_once", "pin"})
 _LINEAR = ("SGD",)
 """Optimizers whose learning rate grows with the batch (Goyal et al., 2017); with its square root for those that
 divide by the gradient's own size (Malladi et al., 2022)."""
@@ -77,6 +77,17 @@ def changes(
             settings={"layout": "channels_last"},
             reason=None if study["images"] else "no weight has 4 axes",
         ),
+        Change(
+            name="attention as plain products",
+            settings={"attention": "math"},
+            reason=_why_no_other_attention(study, cuda=cuda),
+        ),
+        Change(
+            name="fast dropout",
+            settings={"fast_dropout": True},
+            reason=_why_no_fast_dropout(study, cuda=cuda),
+        ),
+        *_by_length(study),
         Change(
             name="fused optimizer",
             settings={"fused": True},
@@ -195,6 +206,28 @@ def _loading(study: Json) -> list[Change]:
 
 def _locked(knob: str, study: Json) -> str | None:
     return "`training` gives batches of its own, which are read as they come" if knob in study["locked"] else None
+
+
+def _why_no_other_attention(study: Json, *, cuda: bool) -> str | None:
+    found = study["kernels"]
+    if cuda:
+        return "on CUDA torch's fused kernels are the fastest"
+    return found["reason"] or (None if found["attention"] else "the model does not call torch's fused attention")
+
+
+def _why_no_fast_dropout(study: Json, *, cuda: bool) -> str | None:
+    found = study["kernels"]
+    if cuda:
+        return "on CUDA masks are drawn fast as it is"
+    return found["reason"] or (None if found["masked"] else "a step draws no large masks")
+
+
+def _by_length(study: Json) -> list[Change]:
+    """Two passes, then four where two were faster."""
+    reason = study["length_buckets"]["reason"]
+    two, four = ({"trim": True, "length_buckets": count} for count in (2, 4))
+    first = Change(name="2 passes by length", settings=two, reason=reason)
+    return [first, Change(name="up to 4 passes by length", settings=four, reason=reason, upon=(first.name,))]
 
 
 def _smaller_passes(study: Json, settings: Settings) -> list[Change]:

@@ -16,6 +16,7 @@ from hotlap.workload.workload import Workload
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Layout = Literal["contiguous", "channels_last"]
+Attention = Literal["default", "math"]
 Schedule = Literal["constant", "linear", "cosine", "one_cycle"]
 _MOST_PROCESSES = 1024
 """More threads or loader processes than any machine has cores end in a crash without a word."""
@@ -30,6 +31,9 @@ class Settings:
         all that a process has of a step. accumulation: batches in a step, where the data is an iterable of batches.
     precision: bf16 and fp16 are autocast, weights stay fp32. layout: of 4-D weights and inputs.
     trim: columns that are padding in every row of a batch are cut off, where that changes nothing.
+    length_buckets: a pass is computed in up to so many passes by the length of its rows, each trimmed (with `trim`).
+    attention: math is torch's scaled_dot_product_attention as plain matrix products.
+    fast_dropout: dropout's masks are drawn by a faster generator on the CPU (`masks`).
     at_once: the Dataset is indexed once for a batch, with an array, where that gives the same bits.
     keep_memory: what tensors free on the CPU stays with the process, for as long as it lives (`heap`).
     fused: the optimizer's one-kernel form; foreach: that of one call for all parameters.
@@ -48,6 +52,9 @@ class Settings:
     layout: Layout = "contiguous"
     compile: bool = False
     trim: bool = False
+    length_buckets: int = 1
+    attention: Attention = "default"
+    fast_dropout: bool = False
     at_once: bool = False
     keep_memory: bool = False
     fused: bool = False
@@ -71,7 +78,8 @@ class Settings:
         """Raises InputError, naming the field, for a value that it can't have."""
         for name, value in asdict(self).items():
             _check_type(name, value)
-        for name in ("batch_size", "epochs", "micro_batch", "accumulation", "early_stop", "prefetch", "threads"):
+        counts = "batch_size", "epochs", "micro_batch", "accumulation", "early_stop", "prefetch", "threads"
+        for name in (*counts, "length_buckets"):
             _check_range(name, getattr(self, name), 1, None)
         for name in ("warmup", "workers", "seed"):
             _check_range(name, getattr(self, name), 0, None)
@@ -79,6 +87,8 @@ class Settings:
         _check_range("ema", self.ema, 0, 1)
         if self.fused and self.foreach:
             raise InputError("settings: fused and foreach are two forms of the optimizer; give one of them")
+        if self.length_buckets > 1 and not self.trim:
+            raise InputError("settings: length_buckets leaves out padding, as trim does; give trim=true with it")
         if self.clip is not None and not 0 < self.clip < math.inf:
             raise InputError(f"settings: clip is {self.clip}; give a norm above 0, or leave it out")
         for name, least in (("threads", 1), ("workers", 0)):
@@ -94,6 +104,7 @@ class Settings:
     def for_comparing(self) -> Settings:
         """With steps as plain as can be, in fp32: what one change makes of them shows in their last digits."""
         plain: Any = {"trim": False, "precision": "fp32", "compile": False, "checkpointing": False}
+        plain |= {"length_buckets": 1, "attention": "default", "fast_dropout": False}
         return replace(self, **plain, workers=0, pin=False)
 
     def to_json(self) -> Json:

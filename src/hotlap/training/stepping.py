@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from hotlap.errors import WorkloadError
+from hotlap.training import kernels
+from hotlap.training.by_length import by_length
 from hotlap.training.preparing import parameters_of, to_device
 from hotlap.training.processes import Processes, whole
 from hotlap.training.reading import MicroBatch, Window, check_axes
@@ -93,7 +95,8 @@ class Stepper:
             self._looked_at = True
         stood = [state_of(one) for one in self._generators]
         try:
-            return self._step(window, total)
+            with self.kernels():
+                return self._step(window, total)
         finally:
             # What `training` gives may be drawn by the same ones.
             for one, state in zip(self._generators, stood, strict=True):
@@ -140,6 +143,10 @@ class Stepper:
         self.scaler.update()
         return Stepped(loss=loss, gradient_norm=norm, skipped=skipped)
 
+    def kernels(self) -> AbstractContextManager[None]:
+        """Within the block torch computes as it does in a step."""
+        return kernels.chosen(self._settings)
+
     @property
     def sharded(self) -> bool:
         """Whether a pass needs every process to compute one."""
@@ -148,14 +155,25 @@ class Stepper:
     def gradients(self, window: Window, total: float) -> float:
         """Leave the window's gradients in the parameters and give its mean loss; the weights stay."""
         self._forget_gradients()
-        return self._passes(window, total)
+        with self.kernels():
+            return self._passes(window, total)
+
+    def passes_of(self, window: Window) -> list[MicroBatch]:
+        """What is computed in one pass each, one after the other, as the settings say."""
+        # What weighs nothing is left out, but for one pass where all of a process's do: the others wait for it.
+        counted = [one for one in window.micro_batches if one.weight] or list(window.micro_batches[:1])
+        settings = self._settings
+        if settings.length_buckets > 1:
+            parts = (part for one in counted for part in by_length(one, settings.length_buckets, self._workload))
+            counted = [one for one in parts if one.weight] or counted
+        return [trimmed(one, self._least) for one in counted] if settings.trim else counted
 
     def outputs_of(self, micro_batch: MicroBatch, place: Sequence[int], model: Any = None) -> Outputs:
         """What the model gives in one pass, in fp32, with every random choice seeded by its place (epoch, window): also
         those that the loss and the optimizer's step make next.
         """
-        seed_generators(self._settings.seed, "pass", *place, micro_batch.start, own=self._generators)
-        seeded = generator_states(self._generators) if self.draws is None else None
+        self.seed_pass(micro_batch, place)
+        seeded = self.generators_stand() if self.draws is None else None
         try:
             # What fills the device's memory may be the batch itself, or outputs that are widened.
             with running("model"):
@@ -166,8 +184,16 @@ class Stepper:
         except WorkloadError as error:
             raise _with_a_hint(error, micro_batch.rows) from error
         if seeded is not None:
-            self.draws = generator_states(self._generators) != seeded
+            self.draws = self.generators_stand() != seeded
         return outputs
+
+    def seed_pass(self, micro_batch: MicroBatch, place: Sequence[int]) -> None:
+        """Have every random generator stand where the pass of that place (epoch, window) begins."""
+        seed_generators(self._settings.seed, "pass", *place, micro_batch.start, own=self._generators)
+
+    def generators_stand(self) -> list[bytes]:
+        """Where all of them stand: Python's, torch's, NumPy's, the workload's own."""
+        return generator_states(self._generators)
 
     def loss_of(self, outputs: Outputs, micro_batch: MicroBatch) -> torch.Tensor:
         """The loss of what a pass gave. Raises WorkloadError where it is no scalar Tensor that can be learnt from."""
@@ -191,30 +217,17 @@ class Stepper:
         """Forward and backward of each pass; gives the loss over all processes' passes."""
         import torch
 
-        # What weighs nothing is left out, but for one pass where all of a process's do: the others wait for it.
-        counted = [one for one in window.micro_batches if one.weight] or list(window.micro_batches[:1])
+        counted = self.passes_of(window)
         if self.sharded:
             # Each pass takes all processes, so that those that have fewer compute some that weigh nothing.
             missing = self._processes.most(len(counted)) - len(counted)
-            counted += [replace(window.micro_batches[0], weight=0.0)] * missing
+            counted += [replace(counted[0], weight=0.0)] * missing
         losses = []
-        for index, given in enumerate(counted):
-            one = trimmed(given, self._least) if self._settings.trim else given
-            with self._processes.only_here(index == len(counted) - 1):
-                outputs = self.outputs_of(one, (window.epoch, window.number))
-                part = self.loss_of(outputs, one) if one.weight else _nothing(outputs)
-                # A whole step in one pass needs no multiplication, which would be one more forward and backward.
-                if one.weight and one.weight != total:
-                    part = part * (one.weight / total)
-                losses.append(part.detach())
-                # Gradients are averaged over the processes, but the shares already sum to 1 over all of them.
-                if self._processes.world > 1:
-                    part = part * self._processes.world
-                try:
-                    with running("loss"):
-                        (self.scaler.scale(part) if self.scaler else part).backward()
-                except WorkloadError as error:
-                    raise _with_a_hint(error, one.rows) from error
+        with self._weights_cast_once(len(counted)) as computed:
+            for index, one in enumerate(counted):
+                with self._processes.only_here(index == len(counted) - 1):
+                    losses.append(self._pass(one, (window.epoch, window.number), total))
+                computed()
         with running("loss"):  # CUDA tells here what went wrong in any of the kernels before.
             values = torch.stack(losses).tolist() if len(losses) > 1 else [losses[0].item()]
         bad = next((index for index, value in enumerate(values) if not math.isfinite(value)), None)
@@ -226,6 +239,49 @@ class Stepper:
                 micro_batch=None if bad is None else counted[bad],
             )
         return loss
+
+    def _pass(self, one: MicroBatch, place: Sequence[int], total: float) -> torch.Tensor:
+        """Forward and backward of one pass; gives its share of the loss."""
+        outputs = self.outputs_of(one, place)
+        part = self.loss_of(outputs, one) if one.weight else _nothing(outputs)
+        # A whole step in one pass needs no multiplication, which would be one more forward and backward.
+        if one.weight and one.weight != total:
+            part = part * (one.weight / total)
+        share = part.detach()
+        # Gradients are averaged over the processes, but the shares already sum to 1 over all of them.
+        if self._processes.world > 1:
+            part = part * self._processes.world
+        try:
+            with running("loss"):
+                (self.scaler.scale(part) if self.scaler else part).backward()
+        except WorkloadError as error:
+            raise _with_a_hint(error, one.rows) from error
+        return share
+
+    @contextmanager
+    def _weights_cast_once(self, passes: int) -> Iterator[Callable[[], None]]:
+        """Within the block autocast keeps the weights that it has cast from one pass to the next, as long as nobody
+        writes them; gives what to call after each pass."""
+        import torch
+
+        settings = self._settings
+        if passes < 2 or settings.precision == "fp32" or settings.checkpointing or self._processes.world > 1:
+            yield lambda: None
+            return
+        written = self._versions()
+
+        def computed() -> None:
+            nonlocal written
+            before, written = written, self._versions()
+            if written != before:
+                torch.clear_autocast_cache()
+
+        # The outermost context of all empties the cache as it is left, whether it is enabled or not.
+        with torch.autocast(settings.device, enabled=False):
+            yield computed
+
+    def _versions(self) -> list[int]:
+        return [one._version for one in self.model.parameters()]
 
     def _gradient_norm(self) -> tuple[float, list[torch.Tensor]]:
         """The norm of all gradients before they are clipped, and the gradients."""

@@ -16,15 +16,15 @@ from typing import Any
 from hotlap.core import Json, to_json
 from hotlap.errors import WorkloadError
 from hotlap.machine.facts import facts
-from hotlap.training import cutting, heap, preparing
+from hotlap.training import cutting, heap, kernels, preparing
 from hotlap.training.loading import DatasetSource, Source
 from hotlap.training.loop import Parts
+from hotlap.training.making import by_length_of, make_parts, make_source, trimming_of, undone
 from hotlap.training.memory.use import fields, kibibytes
 from hotlap.training.memory.work import peak_bytes
 from hotlap.training.processes import Processes
 from hotlap.training.reading import Window
 from hotlap.training.recompute import repeated_layers
-from hotlap.training.run import make_parts, make_source, trimming_of
 from hotlap.training.settings import Settings
 from hotlap.training.stepping import NotFinite
 from hotlap.workload.opened import Opened, check_fields, open_workload
@@ -91,6 +91,34 @@ def check_trim(state: dict[str, Any]) -> Json:
     """What cutting off the padding of what `study` opened changes, by whole batches."""
     opened, settings, processes, _ = _checked(state)
     return to_json(trimming_of(opened, settings, processes))
+
+
+def check_kernels(state: dict[str, Any]) -> Json:
+    """What a pass of what `study` opened computes that torch has several kernels for."""
+    seen = _seen(state)
+    return {"reason": None, "attention": seen.attention, "masked": seen.masked}
+
+
+def check_length_buckets(state: dict[str, Any]) -> Json:
+    """What passes by length change in what `study` opened, by whole batches."""
+    opened, settings, processes, parts = _checked(state)
+    return to_json(by_length_of(opened, settings, processes, parts, _seen(state).drew))
+
+
+def _seen(state: dict[str, Any]) -> kernels.Seen:
+    """What forward and loss compute of the first batch, and what they draw."""
+    if "seen" not in state:
+        *_, parts = _checked(state)
+        if parts.source.once:
+            raise WorkloadError(
+                "`training` gives the same iterator each time, so that a batch looked at would be missing"
+            )
+        with undone(parts):
+            one = next(iter(parts.source.epoch(0, 0))).micro_batches[0]
+            parts.source.close()
+            state["seen"] = kernels.seen_in(parts.stepper, one)
+    found: kernels.Seen = state["seen"]
+    return found
 
 
 def check_at_once(state: dict[str, Any]) -> Json:

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from hotlap.training.processes import Processes
 
 WINDOWS = 4
-_ENOUGH_SECONDS = 10.0
+_BY_LENGTH = 2
+"""Windows that are also put in passes by length, which `cutting` tries too."""
+_ENOUGH_SECONDS = 5.0
 """Of windows that take so long fewer do, one at least."""
 TOLERANCE = 1e-5
 """Relative, of the loss and of the gradients' norm: fp32 sums in another order differ by about 1e-6."""
@@ -57,7 +59,7 @@ def trimmed(micro_batch: MicroBatch, least: int) -> MicroBatch:
         return micro_batch
     used = max(_used(inputs, width), least)
     beside = [leaf for leaf in pytree.tree_leaves(micro_batch.targets) if _is_of_tokens(leaf, micro_batch.rows, width)]
-    if used >= width or not all(_is_constant(leaf[:, used:]) for leaf in beside):
+    if used >= width or not all(_is_padding(leaf[:, used:]) for leaf in beside):
         return micro_batch
 
     def cut(leaf: Any) -> Any:
@@ -70,13 +72,38 @@ def trimmed(micro_batch: MicroBatch, least: int) -> MicroBatch:
     return replace(micro_batch, inputs=pytree.tree_map(cut, inputs), targets=targets)
 
 
-def check(plain: Parts, other: Parts, processes: Processes) -> Trimmed:
+def lengths(micro_batch: MicroBatch) -> torch.Tensor | None:
+    """How many columns each row has up to its last that is no padding, [rows]; None where nothing tells, where what
+    belongs to a row is not in a Tensor of so many rows, or where what lies beyond is not the same in all of them."""
+    import torch
+    from torch.utils import _pytree as pytree
+
+    leaves = pytree.tree_leaves((micro_batch.inputs, micro_batch.targets))
+    if not all(isinstance(leaf, torch.Tensor | int | float | None) for leaf in leaves):
+        return None
+    masks = _masks(micro_batch.inputs)
+    width = _width(micro_batch.inputs)
+    if width is None or any(bool((mask[:, 0] == 0).any()) for mask in masks):
+        return None
+    told = masks or [leaf for leaf in _whole(micro_batch.inputs) if leaf.shape[1] == width]
+    if any(len(leaf) != micro_batch.rows for leaf in told):
+        return None
+    columns = torch.arange(1, width + 1)
+    found = (torch.stack([leaf != 0 for leaf in told]).any(0) * columns).amax(1)
+    beyond = columns > found[:, None]
+    beside = [leaf for leaf in _whole(micro_batch.inputs) if _is_as_wide(leaf, micro_batch.rows, width)]
+    targets = pytree.tree_leaves(micro_batch.targets)
+    beside += [leaf for leaf in targets if _is_of_tokens(leaf, micro_batch.rows, width)]
+    return found if all(_is_constant(leaf[beyond]) for leaf in beside) else None
+
+
+def check(plain: Parts, other: Parts, processes: Processes, tolerance: float = TOLERANCE) -> Trimmed:
     """Compute real windows as they are and trimmed, and compare losses and gradients.
 
-    `plain` and `other` are alike but for `trim`, in fp32, and of no further use afterwards. Layers that draw are off,
-    since dropout draws other numbers for another width; where functions draw, too, all is computed as in evaluation but
-    for batch statistics. Each of several processes computes windows of its own, apart from the others; what one of them
-    refuses all refuse.
+    `plain` and `other` are alike but for `trim` and `length_buckets`, in fp32, and of no further use afterwards. Layers
+    that draw are off, since dropout draws other numbers for another width; where functions draw, too, all is computed
+    as in evaluation but for batch statistics. Each of several processes computes windows of its own, apart from the
+    others; what one of them refuses all refuse.
     """
     for parts in (plain, other):
         for name in preparing.not_exact(parts.model).get("randomness", []):
@@ -93,23 +120,27 @@ def check(plain: Parts, other: Parts, processes: Processes) -> Trimmed:
         kept, worst, reason = 1.0, 0.0, failed
     elif left == whole:
         reason = "no batch has columns that are padding in every row"
-    elif not worst <= TOLERANCE:
-        reason = f"without padding, loss or gradients differ by {worst:.1g}: the model or the loss looks at it"
+    elif not worst <= tolerance:
+        how, why = "without padding,", "the model or the loss looks at it"
+        if other.settings.length_buckets > 1:
+            how, why = "in passes by length", "what a row gives hangs on the others, or on its padding"
+        reason = f"{how} loss or gradients differ by {worst:.1g}: {why}"
     return Trimmed(kept=kept, difference=worst, reason=reason)
 
 
 def _compared(plain: Parts, other: Parts) -> tuple[int, int, float, str | None]:
-    """All columns, those left when trimmed, the largest difference, and why the model takes no trimmed batch."""
+    """All numbers in the columns of all rows, those left when trimmed, the largest difference, and why the model takes
+    no trimmed batch."""
     from hotlap.training.stepping import NotFinite
 
-    least = least_length(plain.opened.workload)
     whole = left = 0
     worst, began = 0.0, time.monotonic()
-    for window in islice(plain.source.epoch(0, 0), WINDOWS):
-        cut = [trimmed(one, least) for one in window.micro_batches]
-        whole += sum(_width(one.inputs) or 0 for one in window.micro_batches)
-        left += sum(_width(one.inputs) or 0 for one in cut)
-        if any(after is not before for after, before in zip(cut, window.micro_batches, strict=True)):
+    windows = WINDOWS if other.settings.length_buckets == 1 else _BY_LENGTH
+    for window in islice(plain.source.epoch(0, 0), windows):
+        before = sum(one.rows * (_width(one.inputs) or 0) for one in window.micro_batches)
+        after = sum(one.rows * (_width(one.inputs) or 0) for one in other.stepper.passes_of(window))
+        whole, left = whole + before, left + after
+        if after < before:
             try:
                 worst = max(worst, _difference(plain, other, window))
             except WorkloadError as error:
@@ -214,5 +245,11 @@ def _is_of_tokens(leaf: Any, rows: int, width: int) -> bool:
     return _is_as_wide(leaf, rows, width) and not (leaf.ndim == 2 and leaf.is_floating_point())
 
 
+def _is_padding(columns: Any) -> bool:
+    """One number, and none that a label may well have: classes and tokens are counted from 0, what counts for nothing
+    is -100 or 0."""
+    return _is_constant(columns) and bool((columns.flatten()[:1] <= 0).all())
+
+
 def _is_constant(columns: Any) -> bool:
-    return bool((columns == columns.flatten()[0]).all())
+    return not columns.numel() or bool((columns == columns.flatten()[0]).all())

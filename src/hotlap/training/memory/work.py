@@ -106,7 +106,7 @@ def peak_bytes(device: Device) -> int:
 
 def _whole_rows(settings: Json) -> Settings:
     """The settings without trimming: a largest example may be mostly padding, and one that is not comes, too."""
-    return replace(Settings(**settings), trim=False)
+    return replace(Settings(**settings), trim=False, length_buckets=1)
 
 
 def _opened(state: dict[str, Any]) -> tuple[Loaded, Largest]:

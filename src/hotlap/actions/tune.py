@@ -235,9 +235,11 @@ def _result(found: Found, study: Json, machine: Machine, began: float, proven: J
         "proof": proven["kind"] if proven and proven["judged"] else "pending",
         "proof_details": proven,
         "candidates": found.outcomes(),
-        # What is several changes at once stands beside these.
+        # What is several changes at once stands beside these; passes by length take trimming with them.
         "left_untried": [
-            row["name"] for row in found.rows if row.get("reason") == BUDGET_SPENT and len(row["settings"]) == 1
+            row["name"]
+            for row in found.rows
+            if row.get("reason") == BUDGET_SPENT and len({*row["settings"]} - {"trim"}) <= 1
         ],
         "settings": found.best.to_json(),
         "starts": [to_json(start) for start in found.starts],

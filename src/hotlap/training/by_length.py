@@ -9,10 +9,8 @@ The text of `groups` is part of the snippets (report), so that it stands on its 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
 
-from hotlap.training.reading import MicroBatch, loss_weight
+from hotlap.training.reading import MicroBatch, picked
 from hotlap.training.trimming import lengths
 from hotlap.workload.workload import Workload
 
@@ -59,25 +57,3 @@ def groups(longest: Sequence[int], most: int, a_pass: float = 0.02) -> list[tupl
         found.append((int(cut[stop]), stop))
         stop = int(cut[stop])
     return [(0, stop), *reversed(found)]
-
-
-def picked(one: MicroBatch, rows: Any, place: int, workload: Workload) -> MicroBatch:
-    """A pass of these rows (a Tensor of indices) of another, `place` rows after its beginning."""
-    import torch
-    from torch.utils import _pytree as pytree
-
-    def of(leaf: Any) -> Any:
-        has_rows = isinstance(leaf, torch.Tensor) and leaf.ndim and leaf.shape[0] == one.rows
-        return leaf[rows] if has_rows else leaf
-
-    inputs, targets = pytree.tree_map(of, one.inputs), pytree.tree_map(of, one.targets)
-    named = len(one.indices) == one.rows
-    return replace(
-        one,
-        inputs=inputs,
-        targets=targets,
-        rows=len(rows),
-        weight=loss_weight(workload, targets, len(rows)),
-        start=one.start + place,
-        indices=tuple(one.indices[row] for row in rows.tolist()) if named else one.indices,
-    )

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 from hotlap.core import Json
 from hotlap.errors import WorkloadError
 from hotlap.training import comparing, preparing
-from hotlap.training.by_length import picked
 from hotlap.training.loading import Source
-from hotlap.training.reading import MicroBatch, Window
+from hotlap.training.reading import MicroBatch, Window, of_tensors, picked
 from hotlap.training.settings import Settings
 from hotlap.training.stepping import NotFinite
 from hotlap.workload.workload import Workload
@@ -106,6 +105,8 @@ class _Halved:
     def _halves(self, one: MicroBatch) -> list[MicroBatch]:
         import torch
 
+        if not of_tensors(one):
+            return [one]
         places = [rows for rows in torch.arange(one.rows).tensor_split(2) if len(rows)]
         return [picked(one, rows, int(rows[0]), self._workload) for rows in places]
 

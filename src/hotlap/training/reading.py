@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -236,6 +236,37 @@ def loss_weight(workload: Workload, targets: Any, rows: int) -> float:
     if not 0 <= weight < float("inf"):
         raise WorkloadError(f"the workload's `loss_weight` gave {weight}; it must give a finite number from 0 on")
     return weight
+
+
+def picked(one: MicroBatch, rows: Any, place: int, workload: Workload) -> MicroBatch:
+    """A pass of these rows (a Tensor of indices) of one `of_tensors`, `place` rows after its beginning."""
+    import torch
+    from torch.utils import _pytree as pytree
+
+    def of(leaf: Any) -> Any:
+        has_rows = isinstance(leaf, torch.Tensor) and leaf.ndim and leaf.shape[0] == one.rows
+        return leaf[rows] if has_rows else leaf
+
+    inputs, targets = pytree.tree_map(of, one.inputs), pytree.tree_map(of, one.targets)
+    named = len(one.indices) == one.rows
+    return replace(
+        one,
+        inputs=inputs,
+        targets=targets,
+        rows=len(rows),
+        weight=loss_weight(workload, targets, len(rows)),
+        start=one.start + place,
+        indices=tuple(one.indices[row] for row in rows.tolist()) if named else one.indices,
+    )
+
+
+def of_tensors(one: MicroBatch) -> bool:
+    """Whether all that belongs to its rows is in Tensors of so many rows."""
+    import torch
+    from torch.utils import _pytree as pytree
+
+    leaves = pytree.tree_leaves((one.inputs, one.targets))
+    return all(isinstance(leaf, torch.Tensor | int | float | None) for leaf in leaves)
 
 
 def check_axes(inputs: Inputs, workload: Workload) -> None:

@@ -15,7 +15,7 @@ from hotlap.training.order import derived_seed
 _METHODS = ("__getitem__", "__getitems__", "__iter__", "__call__", "forward", "step")
 """Those of a Dataset, a sampler, an iterable, a function, a module and an optimizer that draw."""
 _MOST_LOOKED_AT = 10_000
-_MOST_IN_ONE, _SHORT = 100_000, 16
+_MOST_IN_ONE = 100_000
 """Objects; a list of a million numbers is not gone through."""
 
 
@@ -62,10 +62,11 @@ def own_generators(*roots: Any) -> list[Any]:
 
 
 def _all_plain(one: Any, plain: tuple[type, ...]) -> bool:
-    """Whether it is a short collection that holds nothing to look into."""
-    if not isinstance(one, tuple | list | set | frozenset | dict) or len(one) > _SHORT:
+    """Whether it is a collection, not of millions, that holds nothing to look into."""
+    if not isinstance(one, tuple | list | set | frozenset | dict) or len(one) > _MOST_IN_ONE:
         return False
-    return all(isinstance(value, plain) for value in (one.values() if isinstance(one, dict) else one))
+    # By types: of thousands of token ids there is one.
+    return all(issubclass(kind, plain) for kind in set(map(type, one.values() if isinstance(one, dict) else one)))
 
 
 def reseed(generator: Any, seed: int) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from hotlap.errors import WorkloadError
 from hotlap.training import comparing, preparing
-from hotlap.training.reading import MicroBatch, Window
+from hotlap.training.reading import MicroBatch, Window, of_tensors, picked
 from hotlap.workload.workload import Workload
 
 if TYPE_CHECKING:
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 WINDOWS = 4
 _BY_LENGTH = 2
 """Windows that are also put in passes by length, which `cutting` tries too."""
-_ENOUGH_SECONDS = 5.0
+_ROWS = 16
+"""Of each: what a row's padding changes shows in a few."""
+_ENOUGH_SECONDS = 3.0
 """Of windows that take so long fewer do, one at least."""
 TOLERANCE = 1e-5
 """Relative, of the loss and of the gradients' norm: fp32 sums in another order differ by about 1e-6."""
@@ -78,8 +80,7 @@ def lengths(micro_batch: MicroBatch) -> torch.Tensor | None:
     import torch
     from torch.utils import _pytree as pytree
 
-    leaves = pytree.tree_leaves((micro_batch.inputs, micro_batch.targets))
-    if not all(isinstance(leaf, torch.Tensor | int | float | None) for leaf in leaves):
+    if not of_tensors(micro_batch):
         return None
     masks = _masks(micro_batch.inputs)
     width = _width(micro_batch.inputs)
@@ -142,7 +143,7 @@ def _compared(plain: Parts, other: Parts) -> tuple[int, int, float, str | None]:
         whole, left = whole + before, left + after
         if after < before:
             try:
-                worst = max(worst, _difference(plain, other, window))
+                worst = comparing.furthest(worst, _difference(plain, other, _few_of(window, plain.opened.workload)))
             except WorkloadError as error:
                 return whole, left, worst, f"the model does not take shorter inputs: {error}"
             except NotFinite as error:
@@ -150,6 +151,17 @@ def _compared(plain: Parts, other: Parts) -> tuple[int, int, float, str | None]:
         if time.monotonic() - began > _ENOUGH_SECONDS and left < whole:
             break
     return whole, left, worst, None
+
+
+def _few_of(window: Window, workload: Workload) -> Window:
+    """A window of the first rows of this one; itself where they can't be had, or weigh nothing."""
+    import torch
+
+    one = window.micro_batches[0]
+    if one.rows <= _ROWS or not of_tensors(one):
+        return window
+    few = picked(one, torch.arange(_ROWS), 0, workload)
+    return replace(window, micro_batches=(few,)) if few.weight else window
 
 
 def _difference(plain: Parts, other: Parts, window: Window) -> float:

@@ -147,7 +147,8 @@ def test_a_proof_that_is_none_is_refused_before_the_search(tmp_path: Path) -> No
 
 OWN = Settings(threads=1)
 STUDY: dict[str, Any] = {
-    "name": "rows", "locked": ["batch_size"], "trim": None, "at_once": None, "kernels": None, "length_buckets": None, "optimizer": "AdamW", "parameters": 10,
+    "name": "rows", "locked": ["batch_size"], "trim": None, "at_once": None, "kernels": None, "length_buckets": None,
+    "optimizer": "AdamW", "parameters": 10,
     "warnings": [],
 }  # fmt: skip
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from hotlap.training.fused import without_copies
 from hotlap.training.masks import LEAST, fast_masks
 from hotlap.training.reading import MicroBatch
 from hotlap.training.settings import Settings
@@ -33,6 +34,8 @@ def chosen(settings: Settings) -> Iterator[None]:
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         if settings.fast_dropout:
             stack.enter_context(fast_masks())
+        if settings.fused and settings.layout == "channels_last" and settings.device == "cpu":
+            stack.enter_context(without_copies())
         yield
 
 

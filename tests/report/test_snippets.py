@@ -338,7 +338,7 @@ def test_it_puts_rows_in_passes_by_length_as_hotlap_does(weighted: bool) -> None
         assert [part[2] for part in found] == pytest.approx([one.weight / weight for one in wanted])
         torch.testing.assert_close([part[:2] for part in found], [(one.inputs, one.targets) for one in wanted])
         cut += len(wanted) > 1
-    assert cut > 50
+    assert cut > 30
 
 
 def test_it_draws_masks_as_hotlap_does() -> None:

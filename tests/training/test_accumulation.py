@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -190,9 +189,7 @@ class Written(Net):
 
 
 @pytest.mark.parametrize("kind", [Net, Written])
-def test_weights_are_cast_once_for_all_passes_that_they_stay_the_same_for(
-    kind: type[Net], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_are_cast_once_for_all_passes_that_they_stay_the_same_for(kind: type[Net]) -> None:
     of = workload(tokens=True)
     rows = [([1, 2, 3], [1, 2, 3]), ([4, 5], [6, 7]), ([8], [9])]
     parts = tuple(part([row], start, of) for start, row in enumerate(rows))
@@ -202,9 +199,8 @@ def test_weights_are_cast_once_for_all_passes_that_they_stay_the_same_for(
         model = kind()
         optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
         stepper = Stepper(model, of, optimizer, Settings(precision="bf16"), Processes("cpu"))
-        with monkeypatch.context() as patch, Casts(model) as counted:
-            if not once:
-                patch.setattr(stepper, "_weights_cast_once", lambda passes: nullcontext(lambda: None))
+        stepper.casts_once = once
+        with Casts(model) as counted:
             stepper.gradients(Window(epoch=0, number=0, micro_batches=parts), sum(one.weight for one in parts))
         found.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
         casts.append(counted.count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ import hotlap
 from hotlap.errors import InputError
 from hotlap.training import comparing, masks, timing
 from hotlap.training.by_length import by_length, groups
-from hotlap.training.making import check_trimming, make_parts
+from hotlap.training.making import check_trimming, look_at_casts, make_parts
 from hotlap.training.processes import Processes
 from hotlap.training.reading import MicroBatch
 from hotlap.training.settings import Settings
@@ -40,14 +41,16 @@ def test_no_other_cuts_leave_fewer_numbers(longest: list[int], most: int) -> Non
         for number in range(min(most, len(longest)))
         for cuts in itertools.combinations(range(1, len(longest)), number)
     )
-    assert area(longest, parts) == min(area(longest, way) for way in ways)
+    fit = [way for way in ways if len(way) == 1 or all(stop - start > 1 for start, stop in way)]
+    assert area(longest, parts) == min(area(longest, way) for way in fit)
 
 
 def test_a_pass_more_has_to_save_something() -> None:
     assert groups([10, 10, 10, 10], 4) == [(0, 4)]
     assert groups([99, 99, 99, 100], 4) == [(0, 4)]
     assert groups([10, 10, 50, 100], 2) == [(0, 2), (2, 4)]
-    assert groups([10, 10, 50, 100], 4) == [(0, 2), (2, 3), (3, 4)]
+    assert groups([10, 10, 50, 100], 4) == [(0, 2), (2, 4)]
+    assert groups([10, 50, 100], 4) == [(0, 3)]
 
 
 def batch(rows: list[int], width: int = 12, **more: Any) -> MicroBatch:
@@ -61,16 +64,15 @@ def batch(rows: list[int], width: int = 12, **more: Any) -> MicroBatch:
 
 
 def test_rows_stay_together_with_all_that_is_theirs() -> None:
-    one = batch([9, 2, 12, 3], floats=torch.arange(8.0).view(4, 2), table=torch.ones(3, 3), scale=torch.tensor(2.0))
+    one = batch([9, 2, 12, 3], floats=torch.arange(8.0).view(4, 2), nothing=None)
     parts = by_length(one, 2, WORKLOAD)
     assert [part.targets.tolist() for part in parts] == [[1, 3], [0, 2]]
     assert [part.indices for part in parts] == [(101, 103), (100, 102)]
-    assert [(part.rows, part.weight, part.start) for part in parts] == [(2, 2.0, 4), (2, 2.0, 6)]
+    assert [(part.rows, part.weight, part.start, part.part) for part in parts] == [(2, 2.0, 4, 0), (2, 2.0, 4, 2)]
     for part in parts:
         for name in ("ids", "attention_mask", "floats"):
             assert torch.equal(part.inputs[name], one.inputs[name][part.targets])
-        assert part.inputs["table"] is one.inputs["table"]
-        assert part.inputs["scale"] is one.inputs["scale"]
+        assert part.inputs["nothing"] is None
 
 
 def test_ids_alone_tell_their_length_by_what_is_0() -> None:
@@ -84,17 +86,24 @@ def test_ids_alone_tell_their_length_by_what_is_0() -> None:
 @pytest.mark.parametrize(
     "one",
     [
-        batch([5, 5, 5]),
+        batch([5, 5, 5, 5]),
         batch([5]),
-        batch([2, 9], names=["a", "b"]),
+        batch([2, 9, 9]),
+        batch([2, 2, 9, 9], names=["a", "b", "c", "d"]),
+        batch([2, 2, 9, 9], table=torch.ones(3, 3)),
+        batch([2, 2, 9, 9], scale=torch.tensor(2.0)),
+        batch([2, 2, 9, 9], numbers=[1.0, 2.0, 3.0, 4.0]),
         MicroBatch(inputs=torch.rand(4, 12), targets=torch.zeros(4), rows=4, weight=4.0, start=0),
-        MicroBatch(inputs=batch([2, 9]).inputs, targets=None, rows=2, weight=0.0, start=0),
+        MicroBatch(inputs=batch([2, 2, 9, 9]).inputs, targets=None, rows=4, weight=0.0, start=0),
         MicroBatch(
-            inputs={"ids": torch.ones(2, 9), "attention_mask": torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])},
-            targets=torch.zeros(2), rows=2, weight=2.0, start=0,
+            inputs={"ids": torch.ones(4, 9), "attention_mask": torch.tensor(2 * [[0, 0, 1, 1], [1, 1, 1, 1]])},
+            targets=torch.zeros(4), rows=4, weight=4.0, start=0,
         ),
     ],
-    ids=["one length", "one row", "texts", "no lengths", "no weight", "padded on the left"],
+    ids=[
+        "one length", "one row", "few rows", "texts", "a table", "one number", "numbers", "no lengths", "no weight",
+        "padded on the left",
+    ],
 )  # fmt: skip
 def test_what_can_t_be_told_apart_stays_whole(one: MicroBatch) -> None:
     assert by_length(one, 4, WORKLOAD) == [one]
@@ -181,6 +190,38 @@ class Counts(Net):
 import dataclasses
 workload = dataclasses.replace(workload, model=Counts)
 """
+PAIRS = """
+def loss(outputs, targets):
+    return functional.softplus(outputs[0::2, 0] - outputs[1::2, 0]).mean()
+import dataclasses
+workload = dataclasses.replace(workload, loss=loss, batch_size=32)
+"""
+A_MASK_FOR_ALL = """
+class Masked(Net):
+    def forward(self, ids, attention_mask):
+        kept = torch.empty(ids.shape[1]).bernoulli_(0.5) if self.training else torch.ones(ids.shape[1])
+        weights = (attention_mask * kept).unsqueeze(2) + 0.1
+        return self.out((self.embed(ids) * weights * attention_mask.unsqueeze(2)).sum(1))
+import dataclasses
+workload = dataclasses.replace(workload, model=Masked)
+"""
+TEACHER = (
+    DRAWS_BY_FUNCTION
+    + """
+class Taught(Drawing):
+    def __init__(self):
+        super().__init__()
+        self.teacher = nn.Parameter(torch.zeros(2), requires_grad=False)
+
+    def forward(self, ids, attention_mask):
+        if self.training:
+            with torch.no_grad():
+                self.teacher.mul_(0.9).add_(0.1 * self.out[1].bias)
+        return super().forward(ids, attention_mask) + 0 * self.teacher
+workload = dataclasses.replace(workload, model=Taught)
+"""
+)
+"""It follows the weights in training alone, and dropout is a function's."""
 ONE_LENGTH = """
 Texts.__getitem__ = lambda self, index: (
     {"ids": torch.arange(12), "attention_mask": torch.ones(12, dtype=torch.int64)}, index % 2)
@@ -195,21 +236,24 @@ Texts.__getitem__ = lambda self, index: (
         (NO_DROPOUT + IN_BATCHES, None),
         (LOOKS, "in passes by length loss or gradients differ by"),
         (FIXED, "the model does not take shorter inputs"),
-        (CONTRASTIVE, "in passes by length loss or gradients differ by"),
-        (NORMED, "in passes by length loss or gradients differ by"),
+        (CONTRASTIVE, "what a row gives hangs on the others"),
+        (NORMED, "layers with batch statistics would give another result"),
+        (PAIRS, "what a row gives hangs on the others"),
+        (A_MASK_FOR_ALL, "draw random numbers for a whole batch, perhaps (a mask for all rows)"),
+        (TEACHER, "forward or the loss changes what it keeps in each pass"),
         (MIXUP, "forward or the loss draw random numbers for a whole batch, perhaps (aten.randperm.default)"),
         (PYTHONS_OWN, "draw random numbers for a whole batch, perhaps (a generator of Python's"),
         (COUNTS, "forward or the loss changes what it keeps in each pass"),
-        (ONE_LENGTH, "no batch has columns that are padding in every row"),
+        (ONE_LENGTH, "no batch has rows of several lengths that can be told apart"),
     ],
     ids=[
         "dropout", "dropout by a function", "own batches", "looked at", "fixed", "contrastive", "batch statistics",
-        "mixup", "Python draws", "counts", "one length",
+        "pairs", "a mask for all", "a teacher", "mixup", "Python draws", "counts", "one length",
     ],
 )  # fmt: skip
 def test_tune_says_where_passes_by_length_would_change_something(tmp_path: Any, add: str, words: str | None) -> None:
     (tmp_path / "texts.py").write_text(PADDED + add)
-    settings = Settings(threads=torch.get_num_threads(), batch_size=16).to_json()
+    settings = Settings(threads=torch.get_num_threads(), batch_size=32 if add == PAIRS else 16).to_json()
     state: dict[str, Any] = {}
     timing.study(state, target=str(tmp_path / "texts.py"), settings=settings)
     found = timing.check_length_buckets(state)
@@ -220,8 +264,65 @@ def test_tune_says_where_passes_by_length_would_change_something(tmp_path: Any, 
 def test_training_refuses_by_name_what_would_change_numbers(tmp_path: Any) -> None:
     settings = Settings(batch_size=16, trim=True, length_buckets=2)
     check_trimming(opened(tmp_path, ""), settings, Processes("cpu"))
-    with pytest.raises(InputError, match=r"length_buckets=2: in passes by length loss or gradients .* leave it out"):
-        check_trimming(opened(tmp_path, CONTRASTIVE), settings, Processes("cpu"))
+    for add, words in (
+        (CONTRASTIVE, "hangs on the others"),
+        (COUNTS, "keeps in each pass"),
+        (MIXUP, "for a whole batch"),
+    ):
+        with pytest.raises(InputError, match=f"length_buckets=2: .*{words}.* leave it out"):
+            check_trimming(opened(tmp_path, add), settings, Processes("cpu"))
+
+
+def test_weights_that_do_not_add_up_stay_in_one_pass() -> None:
+    one = batch([9, 2, 12, 3])
+    at_least_three = replace(WORKLOAD, loss_weight=lambda targets: max(3, len(targets)))
+    assert by_length(one, 2, at_least_three) == [one]
+
+
+OWN_TWICE = """
+from torch.utils.data import DataLoader
+class Drawn(Net):
+    seen = []
+    def forward(self, ids, attention_mask):
+        Drawn.seen.append(float(torch.rand(())))
+        return super().forward(ids, attention_mask)
+import dataclasses
+workload = dataclasses.replace(workload, model=Drawn, training=lambda: DataLoader(Texts(), batch_size=8))
+"""
+
+
+def test_no_two_passes_of_a_step_draw_alike(tmp_path: Any) -> None:
+    found = opened(tmp_path, OWN_TWICE)
+    settings = Settings(accumulation=8, trim=True, length_buckets=4)
+    parts = make_parts(found, settings, tmp_path, Processes("cpu"), print)
+    window = next(iter(parts.source.epoch(0, 0)))
+    type(parts.model).seen.clear()
+    parts.stepper.gradients(window, sum(one.weight for one in window.micro_batches))
+    seen = type(parts.model).seen
+    assert len(seen) > 8
+    assert len(set(seen)) == len(seen)
+
+
+WRITES = """
+class Halves(Net):
+    def forward(self, ids, attention_mask):
+        self.out[1].weight.data.mul_(0.5 if self.training else 1.0)
+        return super().forward(ids, attention_mask)
+import dataclasses
+workload = dataclasses.replace(workload, model=Halves)
+"""
+
+
+@pytest.mark.parametrize(("add", "once"), [("", True), (WRITES, False)])
+def test_weights_are_cast_once_only_where_that_is_found_to_change_nothing(tmp_path: Any, add: str, once: bool) -> None:
+    settings = Settings(batch_size=16, trim=True, length_buckets=2, precision="bf16")
+    parts = make_parts(opened(tmp_path, add), settings, tmp_path, Processes("cpu"), print)
+    look_at_casts(parts)
+    assert parts.stepper.casts_once is once
+    for changes in ({"precision": "fp32"}, {"length_buckets": 1}):
+        other = make_parts(opened(tmp_path, ""), replace(settings, **changes), tmp_path, Processes("cpu"), print)
+        look_at_casts(other)
+        assert other.stepper.casts_once is False
 
 
 def test_they_take_trimming_with_them() -> None:

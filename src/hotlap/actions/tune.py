@@ -35,6 +35,8 @@ from hotlap.workload.target import Loaded, load_target, target_of
 from hotlap.workload.workload import Workload
 
 KINDS = (*BUDGET_SECONDS, "none")
+_RESERVE = 0.03
+"""Of the budget: for what a step takes longer than foreseen, and for writing."""
 _SAME = Interval(estimate=1.0, low=1.0, high=1.0)
 
 
@@ -103,7 +105,7 @@ def tune(
             timing_limit=min(limit, machine.memory_limit // 2),
             peak_limit=limit if where == "cpu" else max_memory,
             work=folder.work,
-            deadline=began + budget,
+            deadline=began + (1 - _RESERVE) * budget,
             compiler=shutil.which("g++") is not None or shutil.which("clang++") is not None,
             other_batch_sizes=other_batch_sizes,
             tell=tell,

@@ -65,31 +65,30 @@ def passes(inputs, targets, size={size}):
 BY_LENGTH = '''\
 def by_length(inputs, targets, most={most}):
     """Parts of a batch, rows of like length together, each with its share of it: trimmed, little padding is left."""
+    leaves = [leaf for leaf in pytree.tree_leaves((inputs, targets)) if leaf is not None]
     named = inputs.items() if isinstance(inputs, Mapping) else ()
-    ids = [leaf for leaf in pytree.tree_leaves(inputs) if leaf.ndim == 2 and not leaf.is_floating_point()]
-    masks = [leaf for name, leaf in named if "mask" in name and leaf.ndim == 2 and not leaf.is_floating_point()]
-    parts = []
-    if len({{leaf.shape[1] for leaf in masks or ids}}) == 1 and not any((mask[:, 0] == 0).any() for mask in masks):
-        filled = torch.stack([leaf != 0 for leaf in masks or ids]).any(0)
-        columns = torch.arange(1, filled.shape[1] + 1)
-        longest, order = (filled * columns).amax(1).sort(stable=True)
-        beyond = columns > longest[order.argsort()][:, None]
-        alike = [leaf for leaf in pytree.tree_leaves((ids, targets)) if tuple(leaf.shape[:2]) == tuple(beyond.shape)]
-        alike = [leaf[beyond] for leaf in alike if leaf.ndim > 2 or not leaf.is_floating_point()]
-        if all((leaf == leaf.flatten()[:1]).all() for leaf in alike):
-            parts = [order[start:stop] for start, stop in groups(longest.tolist(), most)]
-    if len(parts) < 2:
-        yield inputs, targets, 1.0
-        return
-
-    def of(leaf, rows):
-        return leaf[rows] if torch.is_tensor(leaf) and leaf.ndim and len(leaf) == len(order) else leaf
-
-    for rows in parts:
-        part = pytree.tree_map(lambda leaf: of(leaf, rows), (inputs, targets))
-        share = {share}
-        if share:
-            yield *part, share
+    parts, total, cuts = [], 1.0, [()]
+    if all(torch.is_tensor(leaf) and leaf.ndim and len(leaf) == len(leaves[0]) for leaf in leaves):
+        total, known = {total}, [leaf for leaf in pytree.tree_leaves(inputs) if leaf is not None]
+        ids = [leaf for leaf in known if leaf.ndim == 2 and not leaf.is_floating_point()]
+        masks = [leaf for name, leaf in named if "mask" in name and any(leaf is other for other in ids)]
+        if len({{leaf.shape[1] for leaf in masks or ids}}) == 1 and not any((mask[:, 0] == 0).any() for mask in masks):
+            filled = torch.stack([leaf != 0 for leaf in masks or ids]).any(0)
+            columns = torch.arange(1, filled.shape[1] + 1, device=filled.device)
+            lengths = (filled * columns).amax(1)
+            beside = [leaf for leaf in (*ids, *pytree.tree_leaves(targets)) if torch.is_tensor(leaf)]
+            beside = [leaf for leaf in beside if leaf.shape[:2] == filled.shape]
+            beside = [leaf for leaf in beside if leaf.ndim > 2 or not leaf.is_floating_point()]
+            beside = [leaf[columns > lengths[:, None]] for leaf in beside]
+            longest, order = lengths.cpu().sort(stable=True)
+            if len(order) > 3 and all((leaf == leaf.flatten()[:1]).all() for leaf in beside):
+                cuts = groups(longest.tolist(), most)
+    for rows in [order[slice(*cut)] for cut in cuts if len(cuts) > 1]:
+        part = pytree.tree_map(lambda leaf: None if leaf is None else leaf[rows], (inputs, targets))
+        parts.append((*part, {weight} / total))
+    if not parts or abs(sum(share for *_, share in parts) - 1) > 1e-6:
+        parts = [(inputs, targets, 1.0)]
+    yield from (part for part in parts if part[2])
 '''
 
 IN_PASSES = '''\

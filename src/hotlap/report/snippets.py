@@ -230,10 +230,10 @@ def _helpers(plan: _Plan, *, moved: bool = False, widened: bool = False) -> list
     if plan.passes == "in_passes":
         found.append(parts.IN_PASSES)
     if settings["length_buckets"] > 1:
-        share = "len(rows) / len(order)"
+        weight, total = "len(rows)", "len(leaves[0])"
         if plan.weighted:
-            share = "float(loss_weight(part[1])) / float(loss_weight(targets))"
-        found.append(parts.BY_LENGTH.format(most=settings["length_buckets"], share=share))
+            weight, total = "float(loss_weight(part[1]))", "float(loss_weight(targets))"
+        found.append(parts.BY_LENGTH.format(most=settings["length_buckets"], weight=weight, total=total))
         found.append(inspect.getsource(groups))
     if plan.micro_batch:
         found.append((parts.WEIGHTED_PASSES if plan.weighted else parts.PASSES).format(size=plan.micro_batch))

@@ -7,13 +7,13 @@ up and takes no mean, functions that draw or take batch statistics, buffers that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hotlap.core import Json
 from hotlap.errors import WorkloadError
-from hotlap.training import comparing, preparing
+from hotlap.training import comparing, kernels, preparing
 from hotlap.training.loading import Source
 from hotlap.training.reading import MicroBatch, Window, of_tensors, picked
 from hotlap.training.settings import Settings
@@ -40,23 +40,73 @@ def in_two(settings: Settings, examples: int | None) -> Settings | None:
     return replace(settings.for_comparing(), batch_size=rows, micro_batch=(rows + 1) // 2) if rows > 1 else None
 
 
-def why_not(parts: Parts, whole: Source, cut: Source | _Halved, *, masks: bool = False) -> str | None:
+def why_not(parts: Parts, whole: Source, cut: Source) -> str | None:
     """Why passes give another result: three windows of `whole` against those of `cut`, which has them in passes: what a
-    loss is averaged over may be the same in all rows of one of them by chance. `masks`: what dropout draws is off.
+    loss is averaged over may be the same in all rows of one of them by chance.
 
     None where they give the same. Only the parts' model changes: what its forward writes into buffers, and gradients.
     """
     kinds = preparing.not_exact(parts.model)
-    if kinds and not masks:
+    if kinds:
         return f"layers with {' and '.join(kinds)} would give another result"
-    before, frozen = _copies(parts.model.buffers()), _frozen(parts)
     last = max(0, (whole.windows or 1) - 2)  # The very last may be short.
+    places = sorted({0, last // 2, last})
+    return _why_not(parts, ((_window(whole, place), _window(cut, place)) for place in places))
+
+
+def why_not_by_length(parts: Parts, windows: Sequence[Window]) -> str | None:
+    """Why passes of other rows than a batch has them in order give another result: as `why_not`, by windows of a few
+    rows, but dropout's masks may be others. Not for what draws anything else (kernels.seen_in)."""
+    if "batch statistics" in preparing.not_exact(parts.model):
+        return "layers with batch statistics would give another result"
+    with kernels.even_masks():
+        return _why_not(parts, ((one, halved(one, parts.opened.workload)) for one in windows))
+
+
+def casts_alike(parts: Parts, window: Window) -> bool:
+    """Whether gradients of a window in passes are the same to the last bit where autocast casts weights once for all of
+    them: not where forward writes weights, or casts them within a checkpoint of its own. Weights and buffers stay."""
+    import torch
+
+    stood = [(one, one.detach().clone()) for one in (*parts.model.parameters(), *parts.model.buffers())]
+    found = []
+    try:
+        for once in (False, True):
+            parts.stepper.casts_once = once
+            _put_back(stood)
+            parts.stepper.gradients(window, sum(one.weight for one in window.micro_batches) or 1.0)
+            found.append([one.clone() for one in comparing.gradients_of(parts.model)])
+    except (WorkloadError, NotFinite):
+        return False
+    finally:
+        parts.stepper.casts_once = False
+        parts.model.zero_grad(set_to_none=True)
+        _put_back(stood)
+    return len(window.micro_batches) > 1 and all(torch.equal(*pair) for pair in zip(*found, strict=True))
+
+
+def halved(window: Window, workload: Workload) -> Window:
+    """The window with each of its passes in two, where its rows can be picked; neighbours and halves are torn apart."""
+    import torch
+
+    def halves(one: MicroBatch) -> list[MicroBatch]:
+        if one.rows < 2 or not of_tensors(one):
+            return [one]
+        first, second = torch.randperm(one.rows, generator=torch.Generator().manual_seed(0)).tensor_split(2)
+        return [picked(one, first, 0, workload), picked(one, second, len(first), workload)]
+
+    return replace(window, micro_batches=tuple(half for one in window.micro_batches for half in halves(one)))
+
+
+def _why_not(parts: Parts, windows: Iterable[tuple[Window, Window]]) -> str | None:
+    """Of pairs of a window and the same in passes."""
+    before, frozen = _copies(parts.model.buffers()), _frozen(parts)
     worst = 0.0
     try:
-        for place in sorted({0, last // 2, last}):
-            one, other = (_computed(parts, source, before, place) for source in (whole, cut))
-            worst = comparing.furthest(worst, _apart(one, other))
-        accumulates = _accumulates(parts, whole, cut, before)
+        pairs = list(windows)
+        for whole, cut in pairs:
+            worst = comparing.furthest(worst, _apart(*(_computed(parts, one, before) for one in (whole, cut))))
+        accumulates = _accumulates(parts, *pairs[0], before)
     except (WorkloadError, NotFinite) as error:
         return f"a few rows of a batch could not be computed alone: {error}"
     finally:
@@ -68,51 +118,8 @@ def why_not(parts: Parts, whole: Source, cut: Source | _Halved, *, masks: bool =
     return None
 
 
-def why_not_by_length(parts: Parts, whole: Source) -> str | None:
-    """Why passes of other rows than a batch has them in order give another result: as `why_not`, but dropout's masks
-    may be others. None where they give the same. Not for what draws anything else (kernels.seen_in)."""
-    kinds = preparing.not_exact(parts.model)
-    if "batch statistics" in kinds:
-        return "layers with batch statistics would give another result"
-    modes = preparing.modes_of(parts.model)
-    try:
-        for name in kinds.get("randomness", []):
-            parts.model.get_submodule(name).eval()
-        parts.stepper.draws = None
-        parts.stepper.gradients(_first(whole), 1.0)
-        if parts.stepper.draws:
-            parts.model.eval()  # Functions may draw, too, that a module calls as it trains.
-        return why_not(parts, whole, _Halved(whole, parts.opened.workload), masks=True)
-    finally:
-        preparing.set_modes(modes)
-        parts.stepper.draws = None
-
-
-class _Halved:
-    """A source whose passes are computed in two."""
-
-    def __init__(self, source: Source, workload: Workload) -> None:
-        self._source, self._workload, self.windows = source, workload, source.windows
-
-    def epoch(self, number: int, first: int) -> Iterator[Window]:
-        for window in self._source.epoch(number, first):
-            halves = (half for one in window.micro_batches for half in self._halves(one))
-            yield replace(window, micro_batches=tuple(halves))
-
-    def close(self) -> None:
-        self._source.close()
-
-    def _halves(self, one: MicroBatch) -> list[MicroBatch]:
-        import torch
-
-        if not of_tensors(one):
-            return [one]
-        places = [rows for rows in torch.arange(one.rows).tensor_split(2) if len(rows)]
-        return [picked(one, rows, int(rows[0]), self._workload) for rows in places]
-
-
-def _first(source: Source) -> Window:
-    window: Window = next(iter(source.epoch(0, 0)))
+def _window(source: Source, place: int) -> Window:
+    window: Window = next(iter(source.epoch(0, place)))
     source.close()
     return window
 
@@ -125,30 +132,27 @@ def _apart(one: _Step, other: _Step) -> float:
     )
 
 
-def _computed(parts: Parts, source: Source | _Halved, buffers: list[torch.Tensor], place: int) -> _Step:
+def _computed(parts: Parts, window: Window, buffers: list[torch.Tensor]) -> _Step:
     """A window's loss and gradients, and the buffers afterwards, from `buffers` on."""
     for one, value in zip(parts.model.buffers(), buffers, strict=True):
         one.data.copy_(value)
-    window: Window = next(iter(source.epoch(0, place)))
-    source.close()
     loss = parts.stepper.gradients(window, sum(one.weight for one in window.micro_batches) or 1.0)
     return loss, comparing.gradients_of(parts.model), _copies(parts.model.buffers())
 
 
-def _accumulates(parts: Parts, whole: Source, cut: Source | _Halved, buffers: list[torch.Tensor]) -> bool:
+def _accumulates(parts: Parts, whole: Window, cut: Window, buffers: list[torch.Tensor]) -> bool:
     """Whether forward or the loss keeps something elsewhere that a window in passes leaves other than one in one pass;
     what one more of these leaves as it is, was only written over, such as the last loss."""
-    once, twice, in_passes = (_kept_after(parts, source, buffers) for source in ([whole], [whole, whole], [cut]))
+    once, twice, in_passes = (_kept_after(parts, windows, buffers) for windows in ([whole], [whole, whole], [cut]))
     grown = [place for place in {*once, *twice} if not _alike(once.get(place), twice.get(place))]
     return any(not _alike(once.get(place), in_passes.get(place)) for place in grown)
 
 
-def _kept_after(parts: Parts, sources: Sequence[Source | _Halved], buffers: list[torch.Tensor]) -> dict[str, _Kept]:
-    """What forward and the loss have changed elsewhere after the first window of each, by place, begun where training
-    begins."""
+def _kept_after(parts: Parts, windows: Sequence[Window], buffers: list[torch.Tensor]) -> dict[str, _Kept]:
+    """What forward and the loss have changed elsewhere after these windows, by place, begun where training begins."""
     parts.attributes.put_back()
-    for source in sources:
-        _computed(parts, source, buffers, 0)
+    for window in windows:
+        _computed(parts, window, buffers)
     values, tensors = parts.attributes.capture()
     found = {
         place: (_rounded(value), [tensors[name].clone() for name in sorted(tensors) if f".{place}." in name])
@@ -181,6 +185,11 @@ def _frozen(parts: Parts) -> list[tuple[int, int, str]]:
     every = {id(one): one for module in modules for one in module.parameters(recurse=False)}
     found = (one.detach() for one in [*parts.model.parameters(), *every.values()] if not one.requires_grad)
     return [(one.data_ptr(), one._version, str(float(one.double().sum()))) for one in found]
+
+
+def _put_back(stood: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    for one, value in stood:
+        one.data.copy_(value)
 
 
 def _copies(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:

@@ -1,46 +1,32 @@
 """Fused optimizers on the CPU without the copies that torch makes of weights in channels_last.
 
 Its kernels go through contiguous memory, and so copy weights, gradients and state of another layout there and back:
-9.5 ms for a ResNet-18's step of AdamW on two Zen 5 cores, 3.1 without. Each of them treats every number alone, so that it
-may as well be given views in which the same memory is contiguous.
+9.5 ms for a ResNet-18's step of AdamW on two Zen 5 cores, 3.1 without. Each of them treats every number alone, so that
+it may as well be given views in which the same memory is contiguous.
 
-Source: torch.library.get_kernel; ATen/native/FusedAdam.cpp.
+Source: ATen/native/FusedAdam.cpp.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
+
+from hotlap.training.replacing import Replaced
 
 _KERNELS = tuple(
     f"_fused_{name}_{overload}" for name in ("adam", "adamw", "sgd", "adagrad") for overload in ("", ".tensor_lr")
 )
 
 
-@contextmanager
-def without_copies() -> Iterator[None]:
+def without_copies() -> AbstractContextManager[None]:
     """Within the block fused steps of weights in channels_last on the CPU copy none of them."""
-    import torch
-
-    library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # That a kernel is replaced is what is wanted.
-            for name in _KERNELS:
-                torchs = torch.library.get_kernel(f"aten::{name}", "CPU")
-                library.impl(name, _viewed(torchs), "CPU", with_keyset=True)  # type: ignore[no-untyped-call]
-        yield
-    finally:
-        library._destroy()  # type: ignore[no-untyped-call]
+    return _REPLACED.here()
 
 
-def _viewed(torchs: Any) -> Callable[..., Any]:
-    def step(keys: Any, *given: Any, **settings: Any) -> Any:
-        return torchs.call_boxed(keys, *_contiguous(given), **settings)
-
-    return step
+def _viewed(torchs: Any, *given: Any, **settings: Any) -> Any:
+    return torchs(*_contiguous(given), **settings)
 
 
 def _contiguous(given: Sequence[Any]) -> list[Any]:
@@ -61,3 +47,6 @@ def _contiguous(given: Sequence[Any]) -> list[Any]:
                 if one[index].ndim == 4:
                     one[index] = one[index].permute(0, 2, 3, 1)
     return found
+
+
+_REPLACED = Replaced(dict.fromkeys(_KERNELS, _viewed))

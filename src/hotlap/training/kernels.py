@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hotlap.training.stepping import Stepper
 
 _FUSED_ATTENTION = "aten._scaled_dot_product_flash_attention_for_cpu"
-_MASK = "aten.bernoulli_.float"
+_MASK, _MASK_ON_CUDA = "aten.bernoulli_.float", "aten.native_dropout.default"
 _OTHER_DRAWS = frozenset({
     "bernoulli", "bernoulli_", "cauchy_", "exponential_", "geometric_", "log_normal_", "multinomial", "normal",
     "normal_", "poisson", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "random_", "randperm",
@@ -42,15 +42,17 @@ def chosen(settings: Settings) -> Iterator[None]:
 @dataclass(slots=True)
 class Seen:
     """What forward and loss computed of a batch: calls of torch's fused attention for the CPU, numbers in large masks
-    of dropout, and what else was drawn, by the name of what draws it."""
+    of dropout, in each mask, and what else was drawn, by the name of what draws it."""
 
     attention: int = 0
     masked: int = 0
+    masks: list[int] = field(default_factory=list)
     drew: list[str] = field(default_factory=list)
 
 
 def seen_in(stepper: Stepper, one: MicroBatch, place: Sequence[int] = (0, 0)) -> Seen:
     """What a pass computes, of what there are several kernels for."""
+    import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
     found = Seen()
@@ -60,8 +62,9 @@ def seen_in(stepper: Stepper, one: MicroBatch, place: Sequence[int] = (0, 0)) ->
             name = str(func)
             if name.startswith(_FUSED_ATTENTION):
                 found.attention += 1
-            elif name == _MASK and args[0].numel() >= one.rows:
-                found.masked += args[0].numel() if args[0].numel() >= LEAST else 0
+            elif name in (_MASK, _MASK_ON_CUDA):
+                found.masks.append(args[0].numel())
+                found.masked += args[0].numel() if name == _MASK and args[0].numel() >= LEAST else 0
             elif name.split(".")[1] in _OTHER_DRAWS:
                 found.drew.append(name)
             return func(*args, **(kwargs or {}))
@@ -72,7 +75,25 @@ def seen_in(stepper: Stepper, one: MicroBatch, place: Sequence[int] = (0, 0)) ->
             stepper.loss_of(outputs, one)
     after = stepper.generators_stand()
     stepper.seed_pass(one, place)
-    # The second is torch's own, whose draws have names.
-    if any(after[number] != stood for number, stood in enumerate(stepper.generators_stand()) if number != 1):
+    # The second and, once CUDA is in use, the last are torch's own, whose draws have names.
+    torchs = {1, len(after) - 1} if torch.cuda.is_initialized() else {1}  # type: ignore[no-untyped-call]
+    if any(after[place] != stood for place, stood in enumerate(stepper.generators_stand()) if place not in torchs):
         found.drew.append("a generator of Python's, NumPy's or the workload's own")
     return found
+
+
+def even_masks() -> AbstractContextManager[Any]:
+    """Within the block dropout keeps each number as it is: what a mask holds is the share that is kept, everywhere."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Even(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if str(func) == _MASK:
+                return args[0].fill_(args[1] if len(args) > 1 else (kwargs or {}).get("p", 0.5))
+            if str(func) == _MASK_ON_CUDA and 0 < args[1] < 1 and args[2] is not False:
+                # Its backward multiplies by the mask and what is kept.
+                return args[0] / (1 - args[1]), torch.ones_like(args[0], dtype=torch.bool)
+            return func(*args, **(kwargs or {}))
+
+    return Even()  # type: ignore[no-untyped-call]

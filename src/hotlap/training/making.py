@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import operator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
-from hotlap.errors import InputError
-from hotlap.training import cutting, preparing, trimming
+from hotlap.errors import InputError, WorkloadError
+from hotlap.training import cutting, kernels, preparing, trimming
 from hotlap.training.attributes import Attributes
 from hotlap.training.averaging import Average
 from hotlap.training.iterables import BatchesSource
 from hotlap.training.loading import DatasetSource, Source, source_of
 from hotlap.training.loop import Parts, Tell
 from hotlap.training.processes import Processes
+from hotlap.training.reading import Window
 from hotlap.training.seeding import own_generators, seed_generators
 from hotlap.training.settings import Settings
 from hotlap.training.stepping import Stepper
@@ -22,6 +25,8 @@ from hotlap.workload.opened import Opened
 from hotlap.workload.user_code import running
 
 CHECKPOINTS = "checkpoints"
+_FEW, _WINDOWS = 8, 3
+"""Rows of so many windows show what ties rows together."""
 
 
 def make_parts(opened: Opened, settings: Settings, folder: Path, processes: Processes, tell: Tell) -> Parts:
@@ -86,31 +91,86 @@ def trimming_of(opened: Opened, settings: Settings, processes: Processes) -> tri
         return trimming.check(parts[0], parts[1], processes, tolerance)
 
 
-def check_trimming(opened: Opened, settings: Settings, processes: Processes) -> None:
-    """Raise InputError where the settings ask for trimmed batches and that would change numbers."""
-    found = trimming_of(opened, settings, processes) if settings.trim else None
-    if found is not None and found.reason is not None:
-        name = "trim=true" if settings.length_buckets == 1 else f"length_buckets={settings.length_buckets}"
-        raise InputError(f"settings: {name}: {found.reason}; leave it out")
-
-
 def by_length_of(
-    opened: Opened, settings: Settings, processes: Processes, parts: Parts, drew: Sequence[str]
+    opened: Opened, settings: Settings, processes: Processes, parts: Parts | None = None
 ) -> trimming.Trimmed:
-    """What passes by length change, by real batches of this workload in fp32. `parts` are made for `settings`, `drew`
-    is what kernels.seen_in found."""
-    if drew:
-        reason = f"forward or the loss draw random numbers for a whole batch, perhaps ({drew[0]})"
+    """What passes by length change, by real batches of this workload in fp32. `parts`: some that are made for fp32."""
+    # Parts of its own are gone before others are made.
+    reasons = processes.gathered(
+        _why_not_by_length(
+            parts or make_parts(opened, settings.for_comparing(), Path(), processes.apart(), lambda event: None)
+        )
+    )
+    reason = next((one for one in reasons if one is not None), None)
+    if reason is not None:
         return trimming.Trimmed(kept=1.0, difference=0.0, reason=reason)
-    found = trimming_of(opened, replace(settings, trim=True, length_buckets=2), processes)
-    if found.reason is not None:
-        return found
-    cut = cutting.in_two(settings, parts.source.examples)
-    own = cut is None or "micro_batch" in parts.source.locked
-    whole = parts.source if cut is None or own else make_source(opened, replace(cut, micro_batch=None), processes)
+    in_two = replace(settings, trim=True, length_buckets=max(2, settings.length_buckets))
+    return trimming_of(opened, in_two, processes)
+
+
+def _why_not_by_length(parts: Parts) -> str | None:
+    workload = parts.opened.workload
+    if parts.source.once:
+        return "`training` gives the same iterator each time"
     with undone(parts):
-        why_not = cutting.why_not_by_length(parts, whole)
-    return found if why_not is None else trimming.Trimmed(kept=1.0, difference=0.0, reason=why_not)
+        windows = [trimming.few_of(one, _FEW, workload) for one in islice(parts.source.epoch(0, 0), _WINDOWS)]
+        parts.source.close()
+        if all(trimming.lengths(one.micro_batches[0]) is None for one in windows):
+            return trimming.ONE_LENGTH
+        try:
+            drew = _drew_for_all(parts, windows[0])
+        except WorkloadError as error:
+            return f"a few rows of a batch could not be computed alone: {error}"
+        if drew:
+            return f"forward or the loss draw random numbers for a whole batch, perhaps ({drew[0]})"
+        return cutting.why_not_by_length(parts, windows)
+
+
+def _drew_for_all(parts: Parts, window: Window) -> list[str]:
+    """What a pass draws that may be for all of its rows: no mask, or one that is as large for half of them."""
+    half = cutting.halved(window, parts.opened.workload)
+    whole, fewer = (kernels.seen_in(parts.stepper, one.micro_batches[0]) for one in (window, half))
+    if whole.masks and (len(whole.masks) != len(fewer.masks) or any(map(operator.eq, whole.masks, fewer.masks))):
+        return [*whole.drew, "a mask for all rows"]
+    return whole.drew
+
+
+def look_at_casts(parts: Parts) -> None:
+    """Have autocast cast weights once for all passes of a step that are made by length, where a few rows show that it
+    changes nothing. Before the first step."""
+    settings = parts.settings
+    several = settings.length_buckets > 1 and settings.precision != "fp32"
+    source = parts.source
+    if (
+        not several
+        or settings.checkpointing
+        or parts.processes.world > 1
+        or source.once
+        or getattr(source, "counts", False)
+    ):
+        return
+    with undone(parts):
+        # Another one: what is read here must not be missing from the run, nor count in it.
+        other = make_source(parts.opened, settings, parts.processes)
+        window = next(iter(other.epoch(0, 0)), None)
+        other.close()
+        if window is not None:
+            few = cutting.halved(trimming.few_of(window, _FEW, parts.opened.workload), parts.opened.workload)
+            parts.stepper.casts_once = cutting.casts_alike(parts, few)
+
+
+def check_trimming(opened: Opened, settings: Settings, processes: Processes) -> list[str]:
+    """Raise InputError where the settings ask for trimmed batches and that would change numbers; what to warn of."""
+    if not settings.trim:
+        return []
+    by_length = settings.length_buckets > 1
+    found = (by_length_of if by_length else trimming_of)(opened, settings, processes)
+    if found.reason == trimming.NO_PADDING:
+        return [f"trim=true: {found.reason} of those that were looked at: there was nothing to check it by"]
+    if found.reason is not None:
+        name = f"length_buckets={settings.length_buckets}" if by_length else "trim=true"
+        raise InputError(f"settings: {name}: {found.reason}; leave it out")
+    return []
 
 
 def check_at_once(parts: Parts) -> None:

@@ -7,15 +7,15 @@ drawn once more, so that each number is 1 with exactly the probability asked for
 
 The text of `draw` is part of the snippets (report), so that it stands on its own.
 
-Source: numpy.random.SFC64 (Doty-Humphrey, PractRand); torch.library.get_kernel.
+Source: numpy.random.SFC64 (Doty-Humphrey, PractRand).
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
+
+from hotlap.training.replacing import Replaced
 
 if TYPE_CHECKING:
     import torch
@@ -24,28 +24,9 @@ LEAST = 16_384
 """Numbers; torch draws fewer sooner."""
 
 
-@contextmanager
-def fast_masks() -> Iterator[None]:
-    """Within the block `Tensor.bernoulli_(p)` on the CPU, which dropout calls, draws large masks in the fast way: in
-    this process, on every thread.
-    """
-    import torch
-
-    torchs = torch.library.get_kernel("aten::bernoulli_.float", "CPU")
-
-    def drawn(keys: Any, tensor: torch.Tensor, p: float = 0.5, *, generator: torch.Generator | None = None) -> Any:
-        if tensor.numel() < LEAST or not 0 < p < 1 or tensor.is_complex():
-            return torchs.call_boxed(keys, tensor, p, generator=generator)
-        return draw(tensor, p, generator)
-
-    library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # That a kernel is replaced is what is wanted.
-        library.impl("bernoulli_.float", drawn, "CPU", with_keyset=True)  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        library._destroy()  # type: ignore[no-untyped-call]
+def fast_masks() -> AbstractContextManager[None]:
+    """Within the block `Tensor.bernoulli_(p)` on the CPU, which dropout calls, draws large masks in the fast way."""
+    return _REPLACED.here()
 
 
 def draw(tensor: torch.Tensor, p: float, generator: torch.Generator | None = None) -> torch.Tensor:
@@ -66,3 +47,15 @@ def draw(tensor: torch.Tensor, p: float, generator: torch.Generator | None = Non
         ones = np.random.Generator(bits).random(len(places)) < rest
         flat[torch.from_numpy(places)] = torch.from_numpy(ones).to(flat.dtype)
     return tensor if whole is tensor else tensor.copy_(whole)
+
+
+def _drawn(
+    torchs: Any, tensor: torch.Tensor, p: float = 0.5, *, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    if tensor.numel() < LEAST or not 0 < p < 1 or tensor.is_complex():
+        found: torch.Tensor = torchs(tensor, p, generator=generator)
+        return found
+    return draw(tensor, p, generator)
+
+
+_REPLACED = Replaced({"bernoulli_.float": _drawn})

@@ -14,7 +14,7 @@ import numpy as np
 from hotlap.core import Json
 from hotlap.errors import TrainingStopped
 from hotlap.training import preparing
-from hotlap.training.making import make_parts
+from hotlap.training.making import look_at_casts, make_parts
 from hotlap.training.processes import Processes
 from hotlap.training.records import CHARTS
 from hotlap.training.run import train_model
@@ -36,6 +36,7 @@ def short(state: dict[str, Any], *, target: str, settings: Json, seed: int, exam
     chosen = replace(Settings(**settings), seed=seed)
     opened = _opened(state, target, chosen)
     parts = make_parts(opened, chosen, Path(), Processes(chosen.device), _nobody)
+    look_at_casts(parts)
     if chosen.compile:
         # A compiled form keeps what it was compiled for; each seed has a model of its own.
         import torch

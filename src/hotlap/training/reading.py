@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 class MicroBatch:
     """What one forward pass takes. `weight`: what its loss was averaged over; 0 for what only keeps in step.
 
-    `start` is its place in the window, `indices` are its examples in the Dataset (none of an iterable's).
+    `start` is its place in the window, `part` that of its first row where it is a part of what was read, `indices` are
+    its examples in the Dataset (none of an iterable's).
     """
 
     inputs: Inputs
@@ -36,6 +37,7 @@ class MicroBatch:
     rows: int
     weight: float
     start: int
+    part: int = 0
     indices: tuple[Any, ...] = ()
 
 
@@ -240,12 +242,10 @@ def loss_weight(workload: Workload, targets: Any, rows: int) -> float:
 
 def picked(one: MicroBatch, rows: Any, place: int, workload: Workload) -> MicroBatch:
     """A pass of these rows (a Tensor of indices) of one `of_tensors`, `place` rows after its beginning."""
-    import torch
     from torch.utils import _pytree as pytree
 
     def of(leaf: Any) -> Any:
-        has_rows = isinstance(leaf, torch.Tensor) and leaf.ndim and leaf.shape[0] == one.rows
-        return leaf[rows] if has_rows else leaf
+        return None if leaf is None else leaf[rows]
 
     inputs, targets = pytree.tree_map(of, one.inputs), pytree.tree_map(of, one.targets)
     named = len(one.indices) == one.rows
@@ -255,18 +255,18 @@ def picked(one: MicroBatch, rows: Any, place: int, workload: Workload) -> MicroB
         targets=targets,
         rows=len(rows),
         weight=loss_weight(workload, targets, len(rows)),
-        start=one.start + place,
+        part=one.part + place,
         indices=tuple(one.indices[row] for row in rows.tolist()) if named else one.indices,
     )
 
 
 def of_tensors(one: MicroBatch) -> bool:
-    """Whether all that belongs to its rows is in Tensors of so many rows."""
+    """Whether it consists of Tensors of so many rows. What is none might belong to its rows, and not be picked."""
     import torch
     from torch.utils import _pytree as pytree
 
-    leaves = pytree.tree_leaves((one.inputs, one.targets))
-    return all(isinstance(leaf, torch.Tensor | int | float | None) for leaf in leaves)
+    leaves = (leaf for leaf in pytree.tree_leaves((one.inputs, one.targets)) if leaf is not None)
+    return all(isinstance(leaf, torch.Tensor) and leaf.ndim and len(leaf) == one.rows for leaf in leaves)
 
 
 def check_axes(inputs: Inputs, workload: Workload) -> None:

@@ -16,7 +16,7 @@ from hotlap.errors import InputError, OutputError, WorkloadError
 from hotlap.training import checkpoint, preparing, state, validation
 from hotlap.training.iterables import BatchesSource
 from hotlap.training.loop import Loop, Parts, steps_of, waited_enough
-from hotlap.training.making import CHECKPOINTS, check_at_once, check_trimming, make_parts, undone
+from hotlap.training.making import CHECKPOINTS, check_at_once, check_trimming, look_at_casts, make_parts, undone
 from hotlap.training.processes import Processes, whole
 from hotlap.training.records import Records, charts_wanted, failed_step
 from hotlap.training.settings import Settings
@@ -81,7 +81,7 @@ def train_model(
     warnings: list[str] = []
     with _threads(settings.threads):
         opened = open_workload(loaded, needs=_NEEDS, command="train")
-        check_trimming(opened, settings, processes)
+        warnings += check_trimming(opened, settings, processes)
         if settings.early_stop is not None:
             validation.check_both_parts(opened, settings)
         kept = _kept(folder, warnings, failed=not other) if resume else None
@@ -92,6 +92,7 @@ def train_model(
             checkpoint.check_kinds(parts.model)
             state.check_optimizer(parts.model, parts.optimizer)
             check_at_once(parts)
+            look_at_casts(parts)
             warnings += [*preparing.cutting_warnings(parts.model, settings, processes.world), *parts.source.warnings]
             warnings += [*preparing.optimizer_warnings(parts.optimizer), *parts.attributes.warnings]
             steps_of(parts.source, settings)

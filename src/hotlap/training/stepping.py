@@ -74,6 +74,8 @@ class Stepper:
         self._called = processes.share(model, settings)
         self._least = least_length(workload)
         self._looked_at = False
+        self.casts_once = False
+        """Whether autocast casts weights once for all passes of a step; making.look_at_casts finds out."""
         self.draws: bool | None = None
         """Whether the model drew random numbers in the first pass; None before it."""
         self._autocast = autocast(settings)
@@ -189,7 +191,8 @@ class Stepper:
 
     def seed_pass(self, micro_batch: MicroBatch, place: Sequence[int]) -> None:
         """Have every random generator stand where the pass of that place (epoch, window) begins."""
-        seed_generators(self._settings.seed, "pass", *place, micro_batch.start, own=self._generators)
+        part = (micro_batch.part,) if micro_batch.part else ()
+        seed_generators(self._settings.seed, "pass", *place, micro_batch.start, *part, own=self._generators)
 
     def generators_stand(self) -> list[bytes]:
         """Where all of them stand: Python's, torch's, NumPy's, the workload's own."""
@@ -261,11 +264,11 @@ class Stepper:
     @contextmanager
     def _weights_cast_once(self, passes: int) -> Iterator[Callable[[], None]]:
         """Within the block autocast keeps the weights that it has cast from one pass to the next, as long as nobody
-        writes them; gives what to call after each pass."""
+        writes them, where that was found to change nothing; gives what to call after each pass."""
         import torch
 
         settings = self._settings
-        if passes < 2 or settings.precision == "fp32" or settings.checkpointing or self._processes.world > 1:
+        if passes < 2 or not self.casts_once:
             yield lambda: None
             return
         written = self._versions()

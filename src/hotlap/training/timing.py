@@ -19,7 +19,7 @@ from hotlap.machine.facts import facts
 from hotlap.training import cutting, heap, kernels, preparing
 from hotlap.training.loading import DatasetSource, Source
 from hotlap.training.loop import Parts
-from hotlap.training.making import by_length_of, make_parts, make_source, trimming_of, undone
+from hotlap.training.making import by_length_of, look_at_casts, make_parts, make_source, trimming_of, undone
 from hotlap.training.memory.use import fields, kibibytes
 from hotlap.training.memory.work import peak_bytes
 from hotlap.training.processes import Processes
@@ -102,7 +102,7 @@ def check_kernels(state: dict[str, Any]) -> Json:
 def check_length_buckets(state: dict[str, Any]) -> Json:
     """What passes by length change in what `study` opened, by whole batches."""
     opened, settings, processes, parts = _checked(state)
-    return to_json(by_length_of(opened, settings, processes, parts, _seen(state).drew))
+    return to_json(by_length_of(opened, settings, processes, parts))
 
 
 def _seen(state: dict[str, Any]) -> kernels.Seen:
@@ -143,6 +143,7 @@ def hold(state: dict[str, Any], *, target: str, settings: Json) -> Json:
     if isinstance(parts.source, DatasetSource):
         # With another batch size it would be another share of the steps, and the times are of whole ones.
         parts.source.leave_out_short_steps()
+    look_at_casts(parts)
     preparing.compile_model(parts.model, chosen)
     steps = Steps(parts)
     began = time.monotonic()

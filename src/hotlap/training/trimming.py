@@ -9,6 +9,7 @@ the gradients ignore such columns is not assumed but tried, on real batches, bef
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -29,8 +30,12 @@ _BY_LENGTH = 2
 """Windows that are also put in passes by length, which `cutting` tries too."""
 _ROWS = 16
 """Of each: what a row's padding changes shows in a few."""
+_MOST_LOOKED_AT = 64
+"""Windows, where none of them has padding."""
 _ENOUGH_SECONDS = 3.0
-"""Of windows that take so long fewer do, one at least."""
+"""Of windows that take so long fewer do, one at least; where none has padding, so long again is looked for one."""
+NO_PADDING = "no batch has columns that are padding in every row"
+ONE_LENGTH = "no batch has rows of several lengths that can be told apart"
 TOLERANCE = 1e-5
 """Relative, of the loss and of the gradients' norm: fp32 sums in another order differ by about 1e-6."""
 
@@ -87,15 +92,13 @@ def lengths(micro_batch: MicroBatch) -> torch.Tensor | None:
     if width is None or any(bool((mask[:, 0] == 0).any()) for mask in masks):
         return None
     told = masks or [leaf for leaf in _whole(micro_batch.inputs) if leaf.shape[1] == width]
-    if any(len(leaf) != micro_batch.rows for leaf in told):
-        return None
-    columns = torch.arange(1, width + 1)
+    columns = torch.arange(1, width + 1, device=told[0].device)
     found = (torch.stack([leaf != 0 for leaf in told]).any(0) * columns).amax(1)
     beyond = columns > found[:, None]
     beside = [leaf for leaf in _whole(micro_batch.inputs) if _is_as_wide(leaf, micro_batch.rows, width)]
     targets = pytree.tree_leaves(micro_batch.targets)
     beside += [leaf for leaf in targets if _is_of_tokens(leaf, micro_batch.rows, width)]
-    return found if all(_is_constant(leaf[beyond]) for leaf in beside) else None
+    return found.cpu() if all(_is_constant(leaf[beyond]) for leaf in beside) else None
 
 
 def check(plain: Parts, other: Parts, processes: Processes, tolerance: float = TOLERANCE) -> Trimmed:
@@ -109,18 +112,18 @@ def check(plain: Parts, other: Parts, processes: Processes, tolerance: float = T
     for parts in (plain, other):
         for name in preparing.not_exact(parts.model).get("randomness", []):
             parts.model.get_submodule(name).eval()
-    whole, left, worst, failed = _compared(plain, other)
+    ours = _compared(plain, other)
     plain.source.close()
-    found = processes.gathered((whole, left, worst, failed))
-    whole, left = sum(one[0] for one in found), sum(one[1] for one in found)
-    worst = max(one[2] for one in found)
-    failed = next((one[3] for one in found if one[3]), None)
+    found = processes.gathered((ours.whole, ours.left, ours.tested, ours.worst, ours.failed))
+    whole, left, tested = (sum(one[place] for one in found) for place in range(3))
+    worst = comparing.furthest(*(one[3] for one in found))
+    failed = next((one[4] for one in found if one[4]), None)
     kept = left / whole if whole else 1.0
     reason = None
     if failed is not None:
         kept, worst, reason = 1.0, 0.0, failed
-    elif left == whole:
-        reason = "no batch has columns that are padding in every row"
+    elif not tested:
+        reason = NO_PADDING if other.settings.length_buckets == 1 else ONE_LENGTH
     elif not worst <= tolerance:
         how, why = "without padding,", "the model or the loss looks at it"
         if other.settings.length_buckets > 1:
@@ -129,38 +132,59 @@ def check(plain: Parts, other: Parts, processes: Processes, tolerance: float = T
     return Trimmed(kept=kept, difference=worst, reason=reason)
 
 
-def _compared(plain: Parts, other: Parts) -> tuple[int, int, float, str | None]:
-    """All numbers in the columns of all rows, those left when trimmed, the largest difference, and why the model takes
-    no trimmed batch."""
+@dataclass(slots=True)
+class _Compared:
+    """All numbers in the columns of all rows that were looked at, those left when trimmed, the windows that were
+    computed both ways, the largest difference, and why the model takes no trimmed batch."""
+
+    whole: int = 0
+    left: int = 0
+    tested: int = 0
+    worst: float = 0.0
+    failed: str | None = None
+
+
+def _compared(plain: Parts, other: Parts) -> _Compared:
     from hotlap.training.stepping import NotFinite
 
-    whole = left = 0
-    worst, began = 0.0, time.monotonic()
-    windows = WINDOWS if other.settings.length_buckets == 1 else _BY_LENGTH
-    for window in islice(plain.source.epoch(0, 0), windows):
-        before = sum(one.rows * (_width(one.inputs) or 0) for one in window.micro_batches)
-        after = sum(one.rows * (_width(one.inputs) or 0) for one in other.stepper.passes_of(window))
-        whole, left = whole + before, left + after
-        if after < before:
+    found, began = _Compared(), time.monotonic()
+    wanted = WINDOWS if other.settings.length_buckets == 1 else _BY_LENGTH
+    for window in islice(plain.source.epoch(0, 0), _MOST_LOOKED_AT):
+        found.whole += _area(window.micro_batches)
+        found.left += _area(other.stepper.passes_of(window))
+        few = few_of(window, _ROWS, plain.opened.workload)
+        counts = any(one.weight for one in few.micro_batches)
+        if counts and _area(other.stepper.passes_of(few)) < _area(few.micro_batches):
             try:
-                worst = comparing.furthest(worst, _difference(plain, other, _few_of(window, plain.opened.workload)))
+                found.worst = comparing.furthest(found.worst, _difference(plain, other, few))
+                found.tested += 1
             except WorkloadError as error:
-                return whole, left, worst, f"the model does not take shorter inputs: {error}"
+                found.failed = f"the model does not take shorter inputs: {error}"
             except NotFinite as error:
-                return whole, left, worst, f"the {error.what} of a batch is not finite"
-        if time.monotonic() - began > _ENOUGH_SECONDS and left < whole:
+                found.failed = f"the {error.what} of a batch is not finite"
+        enough = _ENOUGH_SECONDS if found.tested else 2 * _ENOUGH_SECONDS
+        if found.failed or found.tested == wanted or time.monotonic() - began > enough:
             break
-    return whole, left, worst, None
+    return found
 
 
-def _few_of(window: Window, workload: Workload) -> Window:
-    """A window of the first rows of this one; itself where they can't be had, or weigh nothing."""
+def _area(micro_batches: Sequence[MicroBatch]) -> int:
+    """The numbers in the columns of all rows."""
+    return sum(one.rows * (_width(one.inputs) or 0) for one in micro_batches)
+
+
+def few_of(window: Window, count: int, workload: Workload) -> Window:
+    """A window of so many rows of this one's first pass, of all lengths; itself where they can't be had, or weigh
+    nothing."""
     import torch
 
     one = window.micro_batches[0]
-    if one.rows <= _ROWS or not of_tensors(one):
+    if one.rows <= count or not of_tensors(one):
         return window
-    few = picked(one, torch.arange(_ROWS), 0, workload)
+    found = lengths(one)
+    order = torch.arange(one.rows) if found is None else found.argsort(stable=True)
+    # In the order of the batch: what pairs neighbours is seen to be torn apart when they are put in passes.
+    few = picked(one, order[torch.linspace(0, one.rows - 1, count).long()].sort().values, 0, workload)
     return replace(window, micro_batches=(few,)) if few.weight else window
 
 

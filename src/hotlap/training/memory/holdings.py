@@ -53,10 +53,11 @@ def holdings(steps: Steps, window: Window) -> Holdings:
     last = window.micro_batches[-1]
     kept = {_key(tensor) for tensor in (*model.parameters(), *model.buffers())}
     own = {_key(tensor): tensor for one in window.micro_batches for tensor in _tensors((one.inputs, one.targets))}
-    with saved_by_layer(model, kept | set(own)) as activations:
-        loss = steps.stepper.loss_of(steps.stepper.outputs_of(last, (0, 0)), last)
-    loss.backward()  # type: ignore[no-untyped-call]
-    del loss
+    with steps.stepper.kernels():
+        with saved_by_layer(model, kept | set(own)) as activations:
+            loss = steps.stepper.loss_of(steps.stepper.outputs_of(last, (0, 0)), last)
+        loss.backward()  # type: ignore[no-untyped-call]
+        del loss
     gradients = stored_bytes(p.grad for p in model.parameters() if p.grad is not None)
     optimizer.step()
     optimizer.zero_grad()

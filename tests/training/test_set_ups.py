@@ -183,11 +183,15 @@ def test_harmless_changes_that_one_look_rejected_are_looked_at_once_more() -> No
         Change(name="fused optimizer", settings={"fused": True}),
         Change(name="kept memory", settings={"keep_memory": True}, holds_more=True),
         Change(name="trimmed padding", settings={"trim": True}),
+        Change(name="channels_last", settings={"layout": "channels_last"}),
     ]
     rows: list[Any] = [{"name": one.name, "status": "rejected", "speedup": {"estimate": 1.0}} for one in tried[:3]]
     again = once_more(tried, rows)
     assert again is not None
     assert again.name == "fused optimizer + kept memory, once more"
     assert (again.settings, again.holds_more) == ({"fused": True, "keep_memory": True}, True)
+    layout = once_more(tried, [{**rows[0], "name": "channels_last"}])
+    assert layout is not None
+    assert layout.settings == {"layout": "channels_last"}
     # Neither those that were hopeless or failed, nor another number format.
     assert once_more(tried, [{"name": "fused optimizer", "status": "rejected"}, rows[0]]) is None

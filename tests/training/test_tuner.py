@@ -90,6 +90,7 @@ def test_another_number_format_is_hardly_ever_kept_by_noise() -> None:
     assert 0.045 < np.mean(np.exp(drawn) > least_ratio(BF16, 0.013)) < 0.055
     assert least_ratio(FUSED, 0.013) == pytest.approx(1.013)
     assert least_ratio(BF16, 0.2) == pytest.approx(1.2)
+    assert least_ratio(Change(name="compile", settings={"compile": True}), 0.013) == least_ratio(BF16, 0.013)
 
 
 LOADER_DIES = """

@@ -22,6 +22,7 @@ _MOST_KEPT = 1.25
 """Blocks of hundreds of megabytes leave holes that none of them fits: a model with 32,000 classes held 2.4 times as
 much."""
 _HARMLESS = frozenset({"trim", "fused", "foreach", "keep_memory", "fast_dropout", "at_once", "pin"})
+_AGAIN = _HARMLESS | {"layout"}
 _LINEAR = ("SGD",)
 """Optimizers whose learning rate grows with the batch (Goyal et al., 2017); with its square root for those that
 divide by the gradient's own size (Malladi et al., 2022)."""
@@ -122,12 +123,13 @@ def changes(
 
 
 def once_more(tried: Sequence[Change], rows: Sequence[Mapping[str, Any]]) -> Change | None:
-    """The harmless changes that one look found no faster, together; None where there is none of them.
+    """The harmless changes that one look found no faster, together, and the layout; None where there is none of them.
 
-    One look at one process of each is easily wrong where processes of the same thing differ by much.
+    One look at one process of each is easily wrong where processes of the same thing differ by much, and one may bring
+    more upon what was taken after it: a layout upon bf16 and a fused optimizer.
     """
     rejected = {row["name"] for row in rows if row["status"] == "rejected" and "speedup" in row}
-    left = [one for one in tried if one.name in rejected and one.settings.keys() <= _HARMLESS]
+    left = [one for one in tried if one.name in rejected and one.settings.keys() <= _AGAIN]
     whole = _joined(left) if left else None
     return whole and replace(whole, name=f"{whole.name}, once more")
 

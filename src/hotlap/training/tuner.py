@@ -176,9 +176,10 @@ def _has_room(bench: Bench, leader: Json, candidate: Json) -> bool:
 def least_ratio(change: Change, floor: float) -> float:
     """The speed over the best so far from which on a change stays.
 
-    Another number format changes what is learnt, so that noise alone must hardly ever bring it in.
+    Another number format changes what is learnt, and compiling takes its time at each start, so that noise alone must
+    hardly ever bring them in.
     """
-    return 1 + (max(floor, _SURE_GAIN) if "precision" in change.settings else floor)
+    return 1 + (max(floor, _SURE_GAIN) if {"precision", "compile"} & change.settings.keys() else floor)
 
 
 def _skipped_because(change: Change, rows: Sequence[Mapping[str, Any]], loading_share: float) -> str | None:

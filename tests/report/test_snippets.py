@@ -316,7 +316,7 @@ def test_it_trims_as_hotlap_does() -> None:
 def test_it_puts_rows_in_passes_by_length_as_hotlap_does(weighted: bool) -> None:
     names: dict[str, Any] = {"model": nn.Linear(1, 1), "dataset": [(torch.zeros(1), torch.zeros(1))]}
     names |= {"loss_function": functional.mse_loss, "loss_weight": lambda targets: float((targets >= 0).sum())}
-    exec(snippets(settings(**BY_LENGTH), weighted=weighted)["pytorch"], names)
+    exec(snippets(settings(trim=True, length_buckets=3), weighted=weighted)["pytorch"], names)
     workload = Workload(
         model=nn.Identity,
         example=lambda batch: torch.ones(batch, 1),

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from padded import DRAWS_BY_FUNCTION, FIXED, LOOKS, PADDED
+from several_processes import furthest, sets, torchrun
 
 import hotlap
 from hotlap.errors import InputError
@@ -93,6 +94,8 @@ def test_ids_alone_tell_their_length_by_what_is_0() -> None:
         batch([2, 2, 9, 9], table=torch.ones(3, 3)),
         batch([2, 2, 9, 9], scale=torch.tensor(2.0)),
         batch([2, 2, 9, 9], numbers=[1.0, 2.0, 3.0, 4.0]),
+        batch([2, 2, 9, 9], sparse=torch.eye(4).to_sparse()),
+        batch([2, 2, 9, 9], nested=torch.nested.nested_tensor([torch.ones(one) for one in (1, 2, 3, 4)])),
         MicroBatch(inputs=torch.rand(4, 12), targets=torch.zeros(4), rows=4, weight=4.0, start=0),
         MicroBatch(inputs=batch([2, 2, 9, 9]).inputs, targets=None, rows=4, weight=0.0, start=0),
         MicroBatch(
@@ -101,8 +104,8 @@ def test_ids_alone_tell_their_length_by_what_is_0() -> None:
         ),
     ],
     ids=[
-        "one length", "one row", "few rows", "texts", "a table", "one number", "numbers", "no lengths", "no weight",
-        "padded on the left",
+        "one length", "one row", "few rows", "texts", "a table", "one number", "numbers", "sparse", "nested",
+        "no lengths", "no weight", "padded on the left",
     ],
 )  # fmt: skip
 def test_what_can_t_be_told_apart_stays_whole(one: MicroBatch) -> None:
@@ -128,6 +131,14 @@ workload = dataclasses.replace(workload, training=lambda: DataLoader(Texts(), ba
 """
 
 
+UNLIKE = """
+_read = Texts.__getitem__
+Texts.__getitem__ = lambda self, index: _read(self, 6 if index % 4 < 2 else index)
+workload = dataclasses.replace(workload, batch_size=15, epochs=2)
+"""
+"""Half of the examples have one length, and the last step's shares are uneven."""
+
+
 def opened(folder: Any, add: str) -> Any:
     (folder / "texts.py").write_text(PADDED + add)
     return open_workload(load_target(str(folder / "texts.py")), needs=("training", "loss"), command="train")
@@ -143,11 +154,11 @@ def test_gradients_are_those_of_the_whole_batch(tmp_path: Any, add: str, changes
         make_parts(found, Settings(batch_size=16, **one), tmp_path, Processes("cpu"), print)
         for one in ({}, {"trim": True, "length_buckets": 3, **changes})
     ]
-    for window in parts[0].source.epoch(0, 0):
+    for window, cut in zip(*(one.source.epoch(0, 0) for one in parts), strict=True):
         total = sum(one.weight for one in window.micro_batches)
         whole = parts[0].stepper.gradients(window, total)
-        assert len(parts[1].stepper.passes_of(window)) > len(window.micro_batches)
-        assert parts[1].stepper.gradients(window, total) == pytest.approx(whole, rel=1e-6)
+        assert len(parts[1].stepper.passes_of(cut)) > len(cut.micro_batches) >= len(window.micro_batches)
+        assert parts[1].stepper.gradients(cut, total) == pytest.approx(whole, rel=1e-6)
         gradients = [comparing.gradients_of(one.model) for one in parts]
         assert comparing.of_tensors(*gradients) <= 1e-6
 
@@ -263,7 +274,11 @@ def test_tune_says_where_passes_by_length_would_change_something(tmp_path: Any, 
 
 def test_training_refuses_by_name_what_would_change_numbers(tmp_path: Any) -> None:
     settings = Settings(batch_size=16, trim=True, length_buckets=2)
-    check_trimming(opened(tmp_path, ""), settings, Processes("cpu"))
+    assert check_trimming(opened(tmp_path, ""), settings, Processes("cpu")) == []
+    (told,) = check_trimming(opened(tmp_path, ONE_LENGTH), settings, Processes("cpu"))
+    assert "length_buckets=2: no batch has rows of several lengths" in told
+    with pytest.raises(InputError, match="trim=true: without padding, loss"):
+        check_trimming(opened(tmp_path, LOOKS), settings, Processes("cpu"))
     for add, words in (
         (CONTRASTIVE, "hangs on the others"),
         (COUNTS, "keeps in each pass"),
@@ -317,8 +332,11 @@ workload = dataclasses.replace(workload, model=Halves)
 def test_weights_are_cast_once_only_where_that_is_found_to_change_nothing(tmp_path: Any, add: str, once: bool) -> None:
     settings = Settings(batch_size=16, trim=True, length_buckets=2, precision="bf16")
     parts = make_parts(opened(tmp_path, add), settings, tmp_path, Processes("cpu"), print)
+    before = {name: value.clone() for name, value in parts.model.state_dict().items()}
     look_at_casts(parts)
     assert parts.stepper.casts_once is once
+    assert all(torch.equal(value, before[name]) for name, value in parts.model.state_dict().items())
+    assert all(one.grad is None for one in parts.model.parameters())
     for changes in ({"precision": "fp32"}, {"length_buckets": 1}):
         other = make_parts(opened(tmp_path, ""), replace(settings, **changes), tmp_path, Processes("cpu"), print)
         look_at_casts(other)
@@ -342,3 +360,40 @@ def test_a_run_that_goes_on_has_the_same_bytes(tmp_path: Any, changes: Any, monk
     hotlap.train(tmp_path / "texts.py", out=tmp_path / "parted", settings=more, resume=True, **given)
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parted")]
     assert weights[0] == weights[1]
+
+
+COMPILED = """
+counted = []
+def backend(graph, inputs):
+    counted.append(1)
+    return graph.forward
+class Compiled(Net):
+    def __init__(self):
+        super().__init__()
+        self.out = torch.compile(self.out, backend=backend)
+import dataclasses
+workload = dataclasses.replace(workload, model=Compiled)
+"""
+
+
+def test_what_a_model_compiles_itself_is_compiled_after_the_check(tmp_path: Any) -> None:
+    found = opened(tmp_path, COMPILED)
+    assert check_trimming(found, Settings(batch_size=16, trim=True, length_buckets=2), Processes("cpu")) == []
+    parts = make_parts(found, Settings(batch_size=16), tmp_path, Processes("cpu"), print)
+    counted = type(parts.model).__init__.__globals__["counted"]
+    counted.clear()
+    torch.compiler.reset()
+    parts.stepper.gradients(next(iter(parts.source.epoch(0, 0))), 16.0)
+    assert counted
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])
+def test_processes_whose_steps_have_other_numbers_of_passes(sharding: str, tmp_path: Any) -> None:
+    path = tmp_path / "texts.py"
+    path.write_text(PADDED + NO_DROPOUT + UNLIKE)
+    settings = {"trim": True, "length_buckets": 3, "sharding": sharding}
+    done = torchrun(2, str(path), tmp_path / "several", *sets(settings))
+    assert done.returncode == 0, done.stderr
+    hotlap.train(path, out=tmp_path / "one", threads=1, device="cpu")
+    assert furthest(tmp_path / "one", tmp_path / "several") < 1e-4

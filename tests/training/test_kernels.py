@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +79,35 @@ def test_plain_attention_has_the_same_gradients(tmp_path: Path) -> None:
         assert rows.grad is not None
         found.append(rows.grad)
     torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)
+
+
+COMPILED = """
+import sys, torch
+from hotlap.training import kernels, preparing
+from hotlap.training.settings import Settings
+
+class Attends(torch.nn.Module):
+    def forward(self, rows):
+        return torch.nn.functional.scaled_dot_product_attention(rows, rows, rows)
+
+rows = torch.randn(2, 2, 33, 8, generator=torch.Generator().manual_seed(1)).requires_grad_()
+for attention in sys.argv[1:]:
+    settings = Settings(attention=attention, compile=True)
+    model = Attends()
+    preparing.compile_model(model, settings)
+    with kernels.chosen(settings), torch.profiler.profile() as profile:
+        model(rows).sum().backward()
+    names = {event.key for event in profile.key_averages()}
+    print(attention, any("flash_attention" in name for name in names))
+"""
+
+
+@pytest.mark.slow
+def test_what_was_compiled_before_with_the_other_attention_is_not_taken(tmp_path: Path) -> None:
+    for order in (["default", "math"], ["math", "default"]):
+        environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / order[0])}
+        command = [sys.executable, "-c", COMPILED, *order]
+        for _ in range(2):
+            done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, timeout=300)
+            found = dict(line.split() for line in done.stdout.splitlines())
+            assert found == {"default": "True", "math": "False"}, done.stderr

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import padded
 import pytest
 import trainable
 from safetensors.numpy import load_file
@@ -393,6 +394,11 @@ CASES = {
     "stateful loader": ("rows", SLOW + LOADERS.replace("GIVEN", "stateful"), {"accumulation": 2}),
     "plain loader": ("rows", SLOW + LOADERS.replace("GIVEN", "plain"), {}),
     "batches": ("tokens", "", {"accumulation": 2, "epochs": 40}),
+    "passes by length": (
+        "padded",
+        "",
+        {"trim": True, "length_buckets": 3, "fast_dropout": True, "precision": "bf16", "workers": 2, "epochs": 60},
+    ),
 }
 
 
@@ -409,7 +415,9 @@ def cases() -> list[Any]:
 def test_killed_at_random_moments(case: str, tmp_path: Path) -> None:
     name, add, chosen = CASES[case]
     settings: dict[str, Any] = {"checkpoint_seconds": OFTEN, **chosen}
-    target = trainable.write(tmp_path, name, add=add)
+    target = str(tmp_path / "texts.py") if name == "padded" else trainable.write(tmp_path, name, add=add)
+    if name == "padded":
+        (tmp_path / "texts.py").write_text(padded.PADDED)
     hotlap.train(target, out=tmp_path / "whole", settings=settings, threads=1, device="cpu")
     found = killed_until_done(target, tmp_path / "killed", settings, 3, random.Random(case))
     assert found, "no kill found the run at work, so nothing was shown"

@@ -43,6 +43,22 @@ Texts.__getitem__ = lambda self, index: (
 """
 
 
+ONE_SIZE = """
+def of_one_size(outputs, labels):
+    return functional.cross_entropy(outputs + torch.zeros(32, 1), labels)
+import dataclasses
+workload = dataclasses.replace(workload, loss=of_one_size)
+"""
+LABELLED = """
+import dataclasses
+class Tagged(Net):
+    def forward(self, ids, attention_mask):
+        return self.out(self.embed(ids))
+_read = Texts.__getitem__
+Texts.__getitem__ = lambda self, index: (_read(self, index)[0], torch.full((12,), 1))
+workload = dataclasses.replace(
+    workload, model=Tagged, loss=lambda outputs, labels: functional.cross_entropy(outputs.transpose(1, 2), labels))
+"""
 SPOILT = """
 def spoilt(outputs, labels):
     return functional.cross_entropy(outputs, labels) + float("nan")
@@ -68,7 +84,7 @@ def found(folder: Path, add: str = "") -> trimming.Trimmed:
     path = folder / "texts.py"
     path.write_text(PADDED + add)
     opened = open_workload(load_target(str(path)), needs=("training", "loss"), command="train")
-    return trimming_of(opened, Settings(batch_size=16), Processes("cpu"))
+    return trimming_of(opened, Settings(batch_size=32 if "zeros(32" in add else 16), Processes("cpu"))
 
 
 def test_padding_that_nothing_looks_at_may_be_cut(tmp_path: Path) -> None:
@@ -89,6 +105,8 @@ def test_padding_that_nothing_looks_at_may_be_cut(tmp_path: Path) -> None:
         (STEEP, "without padding, loss or gradients differ by inf"),
         (FULL, "no batch has columns that are padding in every row"),
         ("PAD = 1\n", None),
+        (ONE_SIZE, None),
+        (LABELLED, "targets have labels above 0, or several, beside padding; fill them up with -100 or 0"),
     ],
     ids=[
         "looked at",
@@ -99,6 +117,8 @@ def test_padding_that_nothing_looks_at_may_be_cut(tmp_path: Path) -> None:
         "gradients not finite",
         "full",
         "another number",
+        "batches of one size",
+        "labels beside padding",
     ],
 )
 def test_where_it_would_change_something_it_says_so(tmp_path: Path, add: str, words: str | None) -> None:
@@ -109,7 +129,11 @@ def test_where_it_would_change_something_it_says_so(tmp_path: Path, add: str, wo
 def test_training_refuses_by_name_what_would_change_numbers(tmp_path: Path) -> None:
     (tmp_path / "texts.py").write_text(PADDED + LOOKS)
     opened = open_workload(load_target(str(tmp_path / "texts.py")), needs=("training", "loss"), command="train")
-    check_trimming(opened, Settings(batch_size=16), Processes("cpu"))
+    assert check_trimming(opened, Settings(batch_size=16), Processes("cpu")) == []
+    (tmp_path / "full.py").write_text(PADDED + FULL)
+    full = open_workload(load_target(str(tmp_path / "full.py")), needs=("training", "loss"), command="train")
+    (told,) = check_trimming(full, Settings(batch_size=16, trim=True), Processes("cpu"))
+    assert "trim=true: no batch has columns that are padding in every row of those that were looked at" in told
     with pytest.raises(InputError, match=r"trim=true: without padding, loss or gradients differ by .* leave it out"):
         check_trimming(opened, Settings(batch_size=16, trim=True), Processes("cpu"))
 

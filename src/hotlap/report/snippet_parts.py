@@ -68,7 +68,8 @@ def by_length(inputs, targets, most={most}):
     leaves = [leaf for leaf in pytree.tree_leaves((inputs, targets)) if leaf is not None]
     named = inputs.items() if isinstance(inputs, Mapping) else ()
     parts, total, cuts = [], 1.0, [()]
-    if all(torch.is_tensor(leaf) and leaf.ndim and len(leaf) == len(leaves[0]) for leaf in leaves):
+    dense = all(torch.is_tensor(leaf) and leaf.layout is torch.strided and not leaf.is_nested for leaf in leaves)
+    if dense and all(leaf.ndim and len(leaf) == len(leaves[0]) for leaf in leaves):
         total, known = {total}, [leaf for leaf in pytree.tree_leaves(inputs) if leaf is not None]
         ids = [leaf for leaf in known if leaf.ndim == 2 and not leaf.is_floating_point()]
         masks = [leaf for name, leaf in named if "mask" in name and any(leaf is other for other in ids)]

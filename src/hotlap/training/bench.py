@@ -30,7 +30,7 @@ _CHECKS: Mapping[str, Mapping[str, Json]] = {
 }
 """By name, what is said of one that failed beside its reason."""
 _CHECK_SECONDS = 120.0
-"""A check ends by itself after ten seconds and the batch that it is at."""
+"""A check ends by itself after some seconds and the batch that it is at."""
 _LONGEST = 300
 
 

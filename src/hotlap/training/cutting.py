@@ -69,13 +69,15 @@ def casts_alike(parts: Parts, window: Window) -> bool:
     import torch
 
     stood = [(one, one.detach().clone()) for one in (*parts.model.parameters(), *parts.model.buffers())]
-    found = []
+    found: list[list[torch.Tensor]] = []
     try:
         for once in (False, True):
             parts.stepper.casts_once = once
             _put_back(stood)
             parts.stepper.gradients(window, sum(one.weight for one in window.micro_batches) or 1.0)
-            found.append([one.clone() for one in comparing.gradients_of(parts.model)])
+            # The gradients themselves: those of the next run are others, as these go out of the parameters.
+            found.append(comparing.gradients_of(parts.model))
+            parts.model.zero_grad(set_to_none=True)
     except (WorkloadError, NotFinite):
         return False
     finally:

@@ -32,6 +32,11 @@ def chosen(settings: Settings) -> Iterator[None]:
             from torch.nn.attention import SDPBackend, sdpa_kernel
 
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            if settings.compile:
+                # What it keeps on disk tells nothing of the attention that was asked for.
+                from torch._functorch import config
+
+                stack.enter_context(config.patch(enable_autograd_cache=False))
         if settings.fast_dropout:
             stack.enter_context(fast_masks())
         if settings.fused and settings.layout == "channels_last" and settings.device == "cpu":
@@ -69,7 +74,7 @@ def seen_in(stepper: Stepper, one: MicroBatch, place: Sequence[int] = (0, 0)) ->
                 found.drew.append(name)
             return func(*args, **(kwargs or {}))
 
-    with Watched():  # type: ignore[no-untyped-call]
+    with _eager(), Watched():  # type: ignore[no-untyped-call]
         outputs = stepper.outputs_of(one, place)
         if one.weight:
             stepper.loss_of(outputs, one)
@@ -82,9 +87,20 @@ def seen_in(stepper: Stepper, one: MicroBatch, place: Sequence[int] = (0, 0)) ->
     return found
 
 
-def even_masks() -> AbstractContextManager[Any]:
+def _eager() -> AbstractContextManager[Any]:
+    """Within the block what the user's own code compiles runs as it is, and is compiled again after it: what torch sees
+    under a dispatch mode it would never compile."""
+    import torch
+
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
+@contextmanager
+def even_masks() -> Iterator[None]:
     """Within the block dropout keeps each number as it is: what a mask holds is the share that is kept, everywhere."""
     import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils._python_dispatch import TorchDispatchMode
 
     class Even(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -96,4 +112,6 @@ def even_masks() -> AbstractContextManager[Any]:
                 return args[0] / (1 - args[1]), torch.ones_like(args[0], dtype=torch.bool)
             return func(*args, **(kwargs or {}))
 
-    return Even()  # type: ignore[no-untyped-call]
+    # Fused attention draws in kernels of its own.
+    with _eager(), sdpa_kernel(SDPBackend.MATH), Even():  # type: ignore[no-untyped-call]
+        yield

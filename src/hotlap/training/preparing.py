@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _RATE_SET = "set_lr"
 """Of an optimizer's group: the learning rate that the schedule set last."""
+_compiled_with: set[str] = set()
+"""The attention that models of this process were compiled with."""
 _TWO_SCHEDULES = "schedule and warmup set the learning rate before each step"
 _RANDOM = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout", "RReLU")
 
@@ -65,7 +67,18 @@ def prepare_model(loaded: Loaded, settings: Settings, *, beside: torch.nn.Module
 def compile_model(model: torch.nn.Module, settings: Settings) -> None:
     """Have torch.compile's form of the model run, if asked for."""
     if settings.compile:
+        _forget_compiled(settings.attention)
         model.compile()
+
+
+def _forget_compiled(attention: str) -> None:
+    """Forget what was compiled in this process where that was with another attention, of which it tells nothing."""
+    import torch
+
+    if _compiled_with - {attention}:
+        torch.compiler.reset()
+        _compiled_with.clear()
+    _compiled_with.add(attention)
 
 
 def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:

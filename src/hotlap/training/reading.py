@@ -261,12 +261,16 @@ def picked(one: MicroBatch, rows: Any, place: int, workload: Workload) -> MicroB
 
 
 def of_tensors(one: MicroBatch) -> bool:
-    """Whether it consists of Tensors of so many rows. What is none might belong to its rows, and not be picked."""
+    """Whether it consists of dense Tensors of so many rows. What is none may belong to its rows, and stay as it is."""
     import torch
     from torch.utils import _pytree as pytree
 
     leaves = (leaf for leaf in pytree.tree_leaves((one.inputs, one.targets)) if leaf is not None)
-    return all(isinstance(leaf, torch.Tensor) and leaf.ndim and len(leaf) == one.rows for leaf in leaves)
+
+    def is_dense(leaf: Any) -> bool:
+        return isinstance(leaf, torch.Tensor) and leaf.layout is torch.strided and not leaf.is_nested
+
+    return all(is_dense(leaf) and leaf.ndim and len(leaf) == one.rows for leaf in leaves)
 
 
 def check_axes(inputs: Inputs, workload: Workload) -> None:

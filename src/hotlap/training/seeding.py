@@ -55,7 +55,7 @@ def own_generators(*roots: Any) -> list[Any]:
             continue
         seen[id(one)] = one
         if isinstance(one, kinds) and not isinstance(one, random.SystemRandom):
-            found.append(one)
+            found += [one] if one is not torch.default_generator else []  # What torch compiled holds the global one.
             continue
         waiting += itertools.islice(_inside(one, kinds), _MOST_IN_ONE)
     return found

@@ -9,6 +9,7 @@ from typing import Any
 
 from hotlap.core import Json
 from hotlap.training.settings import Settings
+from hotlap.training.trimming import NO_PADDING
 
 _LEAST_PASS = 8
 """Passes of fewer examples are all overhead."""
@@ -226,7 +227,8 @@ def _why_no_fast_dropout(study: Json, *, cuda: bool) -> str | None:
 
 def _by_length(study: Json) -> list[Change]:
     """Two passes, then four where two were faster."""
-    reason = study["length_buckets"]["reason"]
+    of_trimming = study["trim"]["reason"]
+    reason = of_trimming if of_trimming not in (None, NO_PADDING) else study["length_buckets"]["reason"]
     two, four = ({"trim": True, "length_buckets": count} for count in (2, 4))
     first = Change(name="2 passes by length", settings=two, reason=reason)
     return [first, Change(name="up to 4 passes by length", settings=four, reason=reason, upon=(first.name,))]

@@ -20,6 +20,8 @@ Attention = Literal["default", "math"]
 Schedule = Literal["constant", "linear", "cosine", "one_cycle"]
 _MOST_PROCESSES = 1024
 """More threads or loader processes than any machine has cores end in a crash without a word."""
+_MOST_BUCKETS = 16
+"""Each is one more walk through all gradients; from two to four are faster, where any are."""
 Sharding = Literal["ddp", "fsdp2"]
 
 
@@ -79,7 +81,7 @@ class Settings:
         for name, value in asdict(self).items():
             _check_type(name, value)
         counts = "batch_size", "epochs", "micro_batch", "accumulation", "early_stop", "prefetch", "threads"
-        for name in (*counts, "length_buckets"):
+        for name in counts:
             _check_range(name, getattr(self, name), 1, None)
         for name in ("warmup", "workers", "seed"):
             _check_range(name, getattr(self, name), 0, None)
@@ -87,8 +89,11 @@ class Settings:
         _check_range("ema", self.ema, 0, 1)
         if self.fused and self.foreach:
             raise InputError("settings: fused and foreach are two forms of the optimizer; give one of them")
+        _check_range("length_buckets", self.length_buckets, 1, _MOST_BUCKETS + 1)
         if self.length_buckets > 1 and not self.trim:
-            raise InputError("settings: length_buckets leaves out padding, as trim does; give trim=true with it")
+            raise InputError(
+                "settings: length_buckets leaves out padding, as trim does; give trim=true with it, or length_buckets=1"
+            )
         if self.clip is not None and not 0 < self.clip < math.inf:
             raise InputError(f"settings: clip is {self.clip}; give a norm above 0, or leave it out")
         for name, least in (("threads", 1), ("workers", 0)):

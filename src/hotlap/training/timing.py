@@ -88,37 +88,28 @@ def check_in_passes(state: dict[str, Any]) -> Json:
 
 
 def check_trim(state: dict[str, Any]) -> Json:
-    """What cutting off the padding of what `study` opened changes, by whole batches."""
+    """What cutting off the padding of what `study` opened changes, by rows of real batches."""
     opened, settings, processes, _ = _checked(state)
     return to_json(trimming_of(opened, settings, processes))
 
 
 def check_kernels(state: dict[str, Any]) -> Json:
-    """What a pass of what `study` opened computes that torch has several kernels for."""
-    seen = _seen(state)
+    """What forward and loss of the first batch of what `study` opened compute that torch has several kernels for."""
+    *_, parts = _checked(state)
+    if parts.source.once:
+        reason = "`training` gives the same iterator each time, so that what is looked at would be missing from it"
+        return {"reason": reason, "attention": 0, "masked": 0}
+    with undone(parts):
+        one = next(iter(parts.source.epoch(0, 0))).micro_batches[0]
+        parts.source.close()
+        seen = kernels.seen_in(parts.stepper, one)
     return {"reason": None, "attention": seen.attention, "masked": seen.masked}
 
 
 def check_length_buckets(state: dict[str, Any]) -> Json:
-    """What passes by length change in what `study` opened, by whole batches."""
+    """What passes by length change in what `study` opened, by a few rows of real batches."""
     opened, settings, processes, parts = _checked(state)
     return to_json(by_length_of(opened, settings, processes, parts))
-
-
-def _seen(state: dict[str, Any]) -> kernels.Seen:
-    """What forward and loss compute of the first batch, and what they draw."""
-    if "seen" not in state:
-        *_, parts = _checked(state)
-        if parts.source.once:
-            raise WorkloadError(
-                "`training` gives the same iterator each time, so that a batch looked at would be missing"
-            )
-        with undone(parts):
-            one = next(iter(parts.source.epoch(0, 0))).micro_batches[0]
-            parts.source.close()
-            state["seen"] = kernels.seen_in(parts.stepper, one)
-    found: kernels.Seen = state["seen"]
-    return found
 
 
 def check_at_once(state: dict[str, Any]) -> Json:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from hotlap.training.loop import Parts
     from hotlap.training.processes import Processes
 
-WINDOWS = 4
-_BY_LENGTH = 2
+_WINDOWS = 4
+_WINDOWS_BY_LENGTH = 2
 """Windows that are also put in passes by length, which `cutting` tries too."""
 _ROWS = 16
 """Of each: what a row's padding changes shows in a few."""
@@ -35,6 +35,7 @@ _MOST_LOOKED_AT = 64
 _ENOUGH_SECONDS = 3.0
 """Of windows that take so long fewer do, one at least; where none has padding, so long again is looked for one."""
 NO_PADDING = "no batch has columns that are padding in every row"
+LABELLED = "targets have labels above 0, or several, beside padding; fill them up with -100 or 0"
 ONE_LENGTH = "no batch has rows of several lengths that can be told apart"
 TOLERANCE = 1e-5
 """Relative, of the loss and of the gradients' norm: fp32 sums in another order differ by about 1e-6."""
@@ -42,8 +43,8 @@ TOLERANCE = 1e-5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trimmed:
-    """What a check found. `kept` is the share of columns left, `difference` the largest relative one of loss and
-    gradients; `reason` says why batches can't be trimmed, None where they can."""
+    """What a check found. `kept` is the share of the numbers in all columns that is left, `difference` the largest
+    relative one of loss and gradients; `reason` says why batches can't be trimmed, None where they can."""
 
     kept: float
     difference: float
@@ -65,8 +66,7 @@ def trimmed(micro_batch: MicroBatch, least: int) -> MicroBatch:
     if width is None:
         return micro_batch
     used = max(_used(inputs, width), least)
-    beside = [leaf for leaf in pytree.tree_leaves(micro_batch.targets) if _is_of_tokens(leaf, micro_batch.rows, width)]
-    if used >= width or not all(_is_padding(leaf[:, used:]) for leaf in beside):
+    if used >= width or _says_something(micro_batch, width, used):
         return micro_batch
 
     def cut(leaf: Any) -> Any:
@@ -77,6 +77,14 @@ def trimmed(micro_batch: MicroBatch, least: int) -> MicroBatch:
 
     targets = pytree.tree_map(cut_target, micro_batch.targets)
     return replace(micro_batch, inputs=pytree.tree_map(cut, inputs), targets=targets)
+
+
+def _says_something(micro_batch: MicroBatch, width: int, used: int) -> bool:
+    """Whether targets of as many columns hold labels in those that are padding in the inputs."""
+    from torch.utils import _pytree as pytree
+
+    beside = [leaf for leaf in pytree.tree_leaves(micro_batch.targets) if _is_of_tokens(leaf, micro_batch.rows, width)]
+    return not all(_is_padding(leaf[:, used:]) for leaf in beside)
 
 
 def lengths(micro_batch: MicroBatch) -> torch.Tensor | None:
@@ -114,14 +122,16 @@ def check(plain: Parts, other: Parts, processes: Processes, tolerance: float = T
             parts.model.get_submodule(name).eval()
     ours = _compared(plain, other)
     plain.source.close()
-    found = processes.gathered((ours.whole, ours.left, ours.tested, ours.worst, ours.failed))
-    whole, left, tested = (sum(one[place] for one in found) for place in range(3))
-    worst = comparing.furthest(*(one[3] for one in found))
-    failed = next((one[4] for one in found if one[4]), None)
+    found = processes.gathered((ours.whole, ours.left, ours.tested, ours.labelled, ours.worst, ours.failed))
+    whole, left, tested, labelled = (sum(one[place] for one in found) for place in range(4))
+    worst = comparing.furthest(*(one[4] for one in found))
+    failed = next((one[5] for one in found if one[5]), None)
     kept = left / whole if whole else 1.0
     reason = None
     if failed is not None:
         kept, worst, reason = 1.0, 0.0, failed
+    elif not tested and labelled:
+        reason = LABELLED
     elif not tested:
         reason = NO_PADDING if other.settings.length_buckets == 1 else ONE_LENGTH
     elif not worst <= tolerance:
@@ -135,11 +145,13 @@ def check(plain: Parts, other: Parts, processes: Processes, tolerance: float = T
 @dataclass(slots=True)
 class _Compared:
     """All numbers in the columns of all rows that were looked at, those left when trimmed, the windows that were
-    computed both ways, the largest difference, and why the model takes no trimmed batch."""
+    computed both ways, the passes whose padding has labels, the largest difference, and why the model takes no trimmed
+    batch."""
 
     whole: int = 0
     left: int = 0
     tested: int = 0
+    labelled: int = 0
     worst: float = 0.0
     failed: str | None = None
 
@@ -148,15 +160,16 @@ def _compared(plain: Parts, other: Parts) -> _Compared:
     from hotlap.training.stepping import NotFinite
 
     found, began = _Compared(), time.monotonic()
-    wanted = WINDOWS if other.settings.length_buckets == 1 else _BY_LENGTH
+    wanted = _WINDOWS if other.settings.length_buckets == 1 else _WINDOWS_BY_LENGTH
     for window in islice(plain.source.epoch(0, 0), _MOST_LOOKED_AT):
         found.whole += _area(window.micro_batches)
         found.left += _area(other.stepper.passes_of(window))
         few = few_of(window, _ROWS, plain.opened.workload)
+        found.labelled += sum(map(_is_labelled, window.micro_batches))
         counts = any(one.weight for one in few.micro_batches)
         if counts and _area(other.stepper.passes_of(few)) < _area(few.micro_batches):
             try:
-                found.worst = comparing.furthest(found.worst, _difference(plain, other, few))
+                found.worst = comparing.furthest(found.worst, _difference_of_few(plain, other, few, window))
                 found.tested += 1
             except WorkloadError as error:
                 found.failed = f"the model does not take shorter inputs: {error}"
@@ -166,6 +179,13 @@ def _compared(plain: Parts, other: Parts) -> _Compared:
         if found.failed or found.tested == wanted or time.monotonic() - began > enough:
             break
     return found
+
+
+def _is_labelled(one: MicroBatch) -> bool:
+    """Whether it can't be trimmed for what its targets hold beside padding."""
+    width = _width(one.inputs)
+    used = width if width is None else _used(one.inputs, width)
+    return width is not None and used is not None and used < width and _says_something(one, width, used)
 
 
 def _area(micro_batches: Sequence[MicroBatch]) -> int:
@@ -186,6 +206,16 @@ def few_of(window: Window, count: int, workload: Workload) -> Window:
     # In the order of the batch: what pairs neighbours is seen to be torn apart when they are put in passes.
     few = picked(one, order[torch.linspace(0, one.rows - 1, count).long()].sort().values, 0, workload)
     return replace(window, micro_batches=(few,)) if few.weight else window
+
+
+def _difference_of_few(plain: Parts, other: Parts, few: Window, whole: Window) -> float:
+    """Of the whole window where a few of its rows can't be computed: some models take batches of one size alone."""
+    try:
+        return _difference(plain, other, few)
+    except WorkloadError:
+        if few is whole:
+            raise
+        return _difference(plain, other, whole)
 
 
 def _difference(plain: Parts, other: Parts, window: Window) -> float:
@@ -284,7 +314,7 @@ def _is_of_tokens(leaf: Any, rows: int, width: int) -> bool:
 def _is_padding(columns: Any) -> bool:
     """One number, and none that a label may well have: classes and tokens are counted from 0, what counts for nothing
     is -100 or 0."""
-    return _is_constant(columns) and bool((columns.flatten()[:1] <= 0).all())
+    return _is_constant(columns) and (columns.is_complex() or bool((columns.flatten()[:1] <= 0).all()))
 
 
 def _is_constant(columns: Any) -> bool:

@@ -108,8 +108,9 @@ workload = Workload(
 def test_what_has_no_room_for_whole_batches_is_known_by_a_few_rows(tmp_path: Path) -> None:
     target, settings = trainable.write(tmp_path, "tokens", add=LARGE), Settings(threads=1, batch_size=256)
     study = studied(target, settings, memory_limit=TOO_LITTLE, work=tmp_path)
-    assert study["trim"]["reason"].startswith("the check of it failed: used 0.")
+    assert study["kernels"]["reason"].startswith("the check of it failed: used 0.")
     assert study["in_passes"]["reason"] is None
+    assert study["trim"]["reason"].startswith("without padding, loss or gradients differ")
     with pytest.raises(
         Refusal, match=r"fits the memory: opening the workload: used 0\.\d GiB of memory, more than its limit"
     ):

@@ -1,6 +1,11 @@
 """Workloads of padded texts, as text of their files."""
 
+from pathlib import Path
+
 import trainable
+
+from hotlap.workload.opened import Opened, open_workload
+from hotlap.workload.target import load_target
 
 PADDED = (
     trainable.HEAD
@@ -57,3 +62,10 @@ class Drawing(Net):
 import dataclasses
 workload = dataclasses.replace(workload, model=Drawing)
 """
+
+
+def opened(folder: Path, add: str = "") -> Opened:
+    """The workload of padded texts, with more text at its end, written into the folder and opened for training."""
+    path = folder / "texts.py"
+    path.write_text(PADDED + add)
+    return open_workload(load_target(str(path)), needs=("training", "loss"), command="train")

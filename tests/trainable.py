@@ -119,3 +119,12 @@ def write(folder: Path, name: str, *, add: str = "") -> str:
     path = folder / f"{name}_workload.py"
     path.write_text(WORKLOADS[name] + add)
     return str(path)
+
+
+CONTRASTIVE = """
+import dataclasses
+def contrastive(outputs, labels):
+    return functional.cross_entropy(outputs @ outputs.T, torch.arange(len(outputs)))
+workload = dataclasses.replace(workload, loss=contrastive)
+"""
+"""A loss that sets the rows of a batch against each other."""

@@ -10,8 +10,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from padded import DRAWS_BY_FUNCTION, FIXED, LOOKS, PADDED
+from padded import DRAWS_BY_FUNCTION, FIXED, LOOKS, PADDED, opened
 from several_processes import furthest, sets, torchrun
+from trainable import CONTRASTIVE
 
 import hotlap
 from hotlap.errors import InputError
@@ -21,8 +22,6 @@ from hotlap.training.making import check_trimming, look_at_casts, make_parts
 from hotlap.training.processes import Processes
 from hotlap.training.reading import MicroBatch
 from hotlap.training.settings import Settings
-from hotlap.workload.opened import open_workload
-from hotlap.workload.target import load_target
 from hotlap.workload.workload import Workload
 
 WORKLOAD = Workload(model=lambda: torch.nn.Identity(), example=lambda batch: torch.ones(batch, 1))
@@ -139,11 +138,6 @@ workload = dataclasses.replace(workload, batch_size=15, epochs=2)
 """Half of the examples have one length, and the last step's shares are uneven."""
 
 
-def opened(folder: Any, add: str) -> Any:
-    (folder / "texts.py").write_text(PADDED + add)
-    return open_workload(load_target(str(folder / "texts.py")), needs=("training", "loss"), command="train")
-
-
 @pytest.mark.parametrize("add", [NO_DROPOUT, NO_DROPOUT + UNEVEN, NO_DROPOUT + IN_BATCHES])
 @pytest.mark.parametrize("changes", [{}, {"micro_batch": 6}])
 def test_gradients_are_those_of_the_whole_batch(tmp_path: Any, add: str, changes: Any) -> None:
@@ -177,12 +171,6 @@ class Skips(Net):
         outputs = super().forward(ids, attention_mask)
         return outputs * 2 if self.training and random.random() < 0.5 else outputs
 workload = dataclasses.replace(workload, model=Skips)
-"""
-CONTRASTIVE = """
-def loss(outputs, targets):
-    return functional.cross_entropy(outputs @ outputs.T, torch.arange(len(targets)))
-import dataclasses
-workload = dataclasses.replace(workload, loss=loss)
 """
 NORMED = """
 class Normed(Net):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import trainable
+from trainable import CONTRASTIVE
 
 from hotlap.training import timing
 from hotlap.training.cutting import in_two
@@ -43,11 +44,6 @@ class Normed(Plain):
     def forward(self, rows):
         return self.layers(functional.batch_norm(rows, None, None, training=True))
 workload = dataclasses.replace(workload, model=Normed)
-"""
-CONTRASTIVE = """
-def contrastive(outputs, labels):
-    return functional.cross_entropy(outputs @ outputs.T, torch.arange(len(outputs)))
-workload = dataclasses.replace(workload, loss=contrastive)
 """
 ADDED_UP = """
 def added_up(outputs, labels):

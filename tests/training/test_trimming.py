@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
-from padded import DRAWS_BY_FUNCTION, FIXED, LOOKS, PADDED
+from padded import DRAWS_BY_FUNCTION, FIXED, LOOKS, PADDED, opened
 from several_processes import furthest, torchrun
 
 import hotlap
@@ -20,8 +20,6 @@ from hotlap.training.making import check_trimming, trimming_of
 from hotlap.training.processes import Processes
 from hotlap.training.reading import MicroBatch
 from hotlap.training.settings import Settings
-from hotlap.workload.opened import open_workload
-from hotlap.workload.target import load_target
 
 ONLY_IN_TRAINING = """
 class Normed(Net):
@@ -81,10 +79,7 @@ def batch(inputs: Any, targets: Any = None) -> MicroBatch:
 
 
 def found(folder: Path, add: str = "") -> trimming.Trimmed:
-    path = folder / "texts.py"
-    path.write_text(PADDED + add)
-    opened = open_workload(load_target(str(path)), needs=("training", "loss"), command="train")
-    return trimming_of(opened, Settings(batch_size=32 if "zeros(32" in add else 16), Processes("cpu"))
+    return trimming_of(opened(folder, add), Settings(batch_size=32 if "zeros(32" in add else 16), Processes("cpu"))
 
 
 def test_padding_that_nothing_looks_at_may_be_cut(tmp_path: Path) -> None:
@@ -127,15 +122,12 @@ def test_where_it_would_change_something_it_says_so(tmp_path: Path, add: str, wo
 
 
 def test_training_refuses_by_name_what_would_change_numbers(tmp_path: Path) -> None:
-    (tmp_path / "texts.py").write_text(PADDED + LOOKS)
-    opened = open_workload(load_target(str(tmp_path / "texts.py")), needs=("training", "loss"), command="train")
-    assert check_trimming(opened, Settings(batch_size=16), Processes("cpu")) == []
-    (tmp_path / "full.py").write_text(PADDED + FULL)
-    full = open_workload(load_target(str(tmp_path / "full.py")), needs=("training", "loss"), command="train")
-    (told,) = check_trimming(full, Settings(batch_size=16, trim=True), Processes("cpu"))
+    looks = opened(tmp_path, LOOKS)
+    assert check_trimming(looks, Settings(batch_size=16), Processes("cpu")) == []
+    (told,) = check_trimming(opened(tmp_path, FULL), Settings(batch_size=16, trim=True), Processes("cpu"))
     assert "trim=true: no batch has columns that are padding in every row of those that were looked at" in told
     with pytest.raises(InputError, match=r"trim=true: without padding, loss or gradients differ by .* leave it out"):
-        check_trimming(opened, Settings(batch_size=16, trim=True), Processes("cpu"))
+        check_trimming(looks, Settings(batch_size=16, trim=True), Processes("cpu"))
 
 
 UNLIKE = """

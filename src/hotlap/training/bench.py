@@ -91,8 +91,14 @@ class Bench:
         """The most that a process holds which trains on batches as large as the epoch's largest, optimizer's state
         and all, with what loader processes hold `beside` it. Raises OutOfMemory where that is more than it may."""
         size = min(settings.batch_size, self.study.get("examples") or settings.batch_size)
-        alone = replace(settings, batch_size=size, workers=0, prefetch=Settings().prefetch, at_once=False)
-        alone = replace(alone, trim=False, length_buckets=1)
+        plain: Any = {
+            "workers": 0,
+            "prefetch": Settings().prefetch,
+            "at_once": False,
+            "trim": False,
+            "length_buckets": 1,
+        }
+        alone = replace(settings, batch_size=size, **plain)
         if alone not in self.peaks:
             self.peaks[alone] = self._peak(alone)
         found, limit = self.peaks[alone], self.peak_limit

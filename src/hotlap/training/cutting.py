@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     _Step = tuple[float, list[torch.Tensor], list[torch.Tensor]]
     _Kept = tuple[Json, list[torch.Tensor]]
 
-_ROWS = 8
+FEW = 8
+"""Rows: what ties those of a batch together shows in a few."""
 TOLERANCE = 3e-5
 """Relative. In fp32 sums in another order differ by 1e-6, by 1e-5 in 20 layers without normalization; a term of the
 loss that balances classes over the batch, with a weight of 0.01, makes a difference of 7e-5."""
@@ -36,7 +37,7 @@ loss that balances classes over the batch, with a weight of 0.01, makes a differ
 
 def in_two(settings: Settings, examples: int | None) -> Settings | None:
     """Settings that compute a step of a few rows in two passes, in fp32; None where there are not two rows."""
-    rows = min(_ROWS, settings.batch_size, examples or _ROWS)
+    rows = min(FEW, settings.batch_size, examples or FEW)
     return replace(settings.for_comparing(), batch_size=rows, micro_batch=(rows + 1) // 2) if rows > 1 else None
 
 
@@ -68,7 +69,8 @@ def casts_alike(parts: Parts, window: Window) -> bool:
     them: not where forward writes weights, or casts them within a checkpoint of its own. Weights and buffers stay."""
     import torch
 
-    stood = [(one, one.detach().clone()) for one in (*parts.model.parameters(), *parts.model.buffers())]
+    written = [*parts.model.parameters(), *parts.model.buffers()]
+    stood = list(zip(written, _copies(written), strict=True))
     found: list[list[torch.Tensor]] = []
     try:
         for once in (False, True):
@@ -136,8 +138,7 @@ def _apart(one: _Step, other: _Step) -> float:
 
 def _computed(parts: Parts, window: Window, buffers: list[torch.Tensor]) -> _Step:
     """A window's loss and gradients, and the buffers afterwards, from `buffers` on."""
-    for one, value in zip(parts.model.buffers(), buffers, strict=True):
-        one.data.copy_(value)
+    _put_back(zip(parts.model.buffers(), buffers, strict=True))
     loss = parts.stepper.gradients(window, sum(one.weight for one in window.micro_batches) or 1.0)
     return loss, comparing.gradients_of(parts.model), _copies(parts.model.buffers())
 

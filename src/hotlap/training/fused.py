@@ -35,8 +35,7 @@ def _contiguous(given: Sequence[Any]) -> list[Any]:
     import torch
 
     count = len(given[0])
-    lists = [one for one in given if isinstance(one, list | tuple) and len(one) == count]
-    found = [list(one) if any(one is other for other in lists) else one for one in given]
+    found = [list(one) if isinstance(one, list | tuple) else one for one in given]
     changed = [one for one in found if isinstance(one, list) and len(one) == count]
     for index in range(count):
         own = [one[index] for one in changed if one[index].ndim == 4]

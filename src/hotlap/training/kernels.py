@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,8 @@ from hotlap.training.settings import Settings
 if TYPE_CHECKING:
     from hotlap.training.stepping import Stepper
 
+_PLACE = 0, 0
+"""Epoch and window of a pass that is only looked at."""
 _FUSED_ATTENTION = "aten._scaled_dot_product_flash_attention_for_cpu"
 _MASK, _MASK_ON_CUDA = "aten.bernoulli_.float", "aten.native_dropout.default"
 _OTHER_DRAWS = frozenset({
@@ -24,23 +26,31 @@ _OTHER_DRAWS = frozenset({
 })  # fmt: skip
 
 
-@contextmanager
-def chosen(settings: Settings) -> Iterator[None]:
+def chosen(settings: Settings) -> AbstractContextManager[Any]:
     """Within the block torch computes with the kernels that the settings ask for."""
+    found: list[AbstractContextManager[Any]] = []
+    if settings.attention == "math":
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
+        found.append(sdpa_kernel(SDPBackend.MATH))
+        if settings.compile:
+            # What it keeps on disk tells nothing of the attention that was asked for.
+            from torch._functorch import config
+
+            found.append(config.patch(enable_autograd_cache=False))
+    if settings.fast_dropout:
+        found.append(fast_masks())
+    if settings.fused and settings.layout == "channels_last" and settings.device == "cpu":
+        found.append(without_copies())
+    # Most steps ask for none, and a tiny model's would pay for the stack.
+    return _within(found) if found else nullcontext()
+
+
+@contextmanager
+def _within(contexts: Sequence[AbstractContextManager[Any]]) -> Iterator[None]:
     with ExitStack() as stack:
-        if settings.attention == "math":
-            from torch.nn.attention import SDPBackend, sdpa_kernel
-
-            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-            if settings.compile:
-                # What it keeps on disk tells nothing of the attention that was asked for.
-                from torch._functorch import config
-
-                stack.enter_context(config.patch(enable_autograd_cache=False))
-        if settings.fast_dropout:
-            stack.enter_context(fast_masks())
-        if settings.fused and settings.layout == "channels_last" and settings.device == "cpu":
-            stack.enter_context(without_copies())
+        for one in contexts:
+            stack.enter_context(one)
         yield
 
 
@@ -55,7 +65,7 @@ class Seen:
     drew: list[str] = field(default_factory=list)
 
 
-def seen_in(stepper: Stepper, one: MicroBatch, place: Sequence[int] = (0, 0)) -> Seen:
+def seen_in(stepper: Stepper, one: MicroBatch) -> Seen:
     """What a pass computes, of what there are several kernels for."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -75,14 +85,15 @@ def seen_in(stepper: Stepper, one: MicroBatch, place: Sequence[int] = (0, 0)) ->
             return func(*args, **(kwargs or {}))
 
     with _eager(), Watched():  # type: ignore[no-untyped-call]
-        outputs = stepper.outputs_of(one, place)
+        outputs = stepper.outputs_of(one, _PLACE)
         if one.weight:
             stepper.loss_of(outputs, one)
     after = stepper.generators_stand()
-    stepper.seed_pass(one, place)
+    stepper.seed_pass(one, _PLACE)
     # The second and, once CUDA is in use, the last are torch's own, whose draws have names.
     torchs = {1, len(after) - 1} if torch.cuda.is_initialized() else {1}  # type: ignore[no-untyped-call]
-    if any(after[place] != stood for place, stood in enumerate(stepper.generators_stand()) if place not in torchs):
+    seeded = stepper.generators_stand()
+    if any(after[index] != seeded[index] for index in range(len(after)) if index not in torchs):
         found.drew.append("a generator of Python's, NumPy's or the workload's own")
     return found
 

@@ -25,8 +25,8 @@ from hotlap.workload.opened import Opened
 from hotlap.workload.user_code import running
 
 CHECKPOINTS = "checkpoints"
-_FEW, _WINDOWS = 8, 3
-"""Rows of so many windows show what ties rows together."""
+_WINDOWS = 3
+"""Of so many a few rows show what ties rows together."""
 
 
 def make_parts(opened: Opened, settings: Settings, folder: Path, processes: Processes, tell: Tell) -> Parts:
@@ -113,7 +113,7 @@ def _why_not_by_length(parts: Parts) -> str | None:
     if parts.source.once:
         return "`training` gives the same iterator each time"
     with undone(parts):
-        windows = [trimming.few_of(one, _FEW, workload) for one in islice(parts.source.epoch(0, 0), _WINDOWS)]
+        windows = [trimming.few_of(one, cutting.FEW, workload) for one in islice(parts.source.epoch(0, 0), _WINDOWS)]
         parts.source.close()
         if all(trimming.lengths(one.micro_batches[0]) is None for one in windows):
             return trimming.ONE_LENGTH
@@ -155,7 +155,7 @@ def look_at_casts(parts: Parts) -> None:
         try:
             window = next(iter(other.epoch(0, 0)), None)
             if window is not None:
-                few = cutting.halved(trimming.few_of(window, _FEW, parts.opened.workload), parts.opened.workload)
+                few = cutting.halved(trimming.few_of(window, cutting.FEW, parts.opened.workload), parts.opened.workload)
                 parts.stepper.casts_once = cutting.casts_alike(parts, few)
         except WorkloadError:
             pass  # What the data or the loss has to say, it says as it is trained on.

@@ -9,7 +9,7 @@ import functools
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 Ours = Callable[..., Any]
@@ -57,11 +57,7 @@ class Replaced:
         for name, ours in self._kernels.items():
             kernel = self._kernel(torch.library.get_kernel(f"aten::{name}", "CPU"), ours)
             # torch warns of it once a process. To catch warnings in each step would have each told again in each.
-            if Replaced._quiet:
-                library.impl(name, kernel, "CPU", with_keyset=True)  # type: ignore[no-untyped-call]
-                continue
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with nullcontext() if Replaced._quiet else warnings.catch_warnings(action="ignore"):
                 library.impl(name, kernel, "CPU", with_keyset=True)  # type: ignore[no-untyped-call]
             Replaced._quiet = True
         return library

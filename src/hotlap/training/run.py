@@ -15,7 +15,7 @@ from hotlap.core import Json
 from hotlap.errors import InputError, OutputError, WorkloadError
 from hotlap.training import checkpoint, preparing, state, validation
 from hotlap.training.iterables import BatchesSource
-from hotlap.training.loop import Loop, Parts, steps_of, waited_enough
+from hotlap.training.loop import Loop, Parts, Tell, steps_of, waited_enough
 from hotlap.training.making import CHECKPOINTS, check_at_once, check_trimming, look_at_casts, make_parts, undone
 from hotlap.training.processes import Processes, whole
 from hotlap.training.records import Records, charts_wanted, failed_step
@@ -26,7 +26,6 @@ from hotlap.training.stopping import Stop
 from hotlap.workload.opened import check_fields, open_workload
 from hotlap.workload.target import Loaded
 
-Tell = Callable[[Json], None]
 _NEEDS = ("training", "loss")
 _WARM_STEPS, _TIMED_STEPS = 2, 6
 _TIMED_SECONDS = 20.0

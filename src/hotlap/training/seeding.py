@@ -55,7 +55,8 @@ def own_generators(*roots: Any) -> list[Any]:
             continue
         seen[id(one)] = one
         if isinstance(one, kinds) and not isinstance(one, random.SystemRandom):
-            found += [one] if one is not torch.default_generator else []  # What torch compiled holds the global one.
+            if one is not torch.default_generator:  # What torch compiled holds it.
+                found.append(one)
             continue
         waiting += itertools.islice(_inside(one, kinds), _MOST_IN_ONE)
     return found

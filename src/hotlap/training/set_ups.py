@@ -82,12 +82,16 @@ def changes(
         Change(
             name="attention as plain products",
             settings={"attention": "math"},
-            reason=_why_no_other_attention(study, cuda=cuda),
+            reason="on CUDA torch's fused kernels are the fastest"
+            if cuda
+            else _kernel_reason(study, "attention", without="the model does not call torch's fused attention"),
         ),
         Change(
             name="fast dropout",
             settings={"fast_dropout": True},
-            reason=_why_no_fast_dropout(study, cuda=cuda),
+            reason="on CUDA masks are drawn fast as it is"
+            if cuda
+            else _kernel_reason(study, "masked", without="a step draws no large masks"),
         ),
         *_by_length(study),
         Change(
@@ -211,18 +215,10 @@ def _locked(knob: str, study: Json) -> str | None:
     return "`training` gives batches of its own, which are read as they come" if knob in study["locked"] else None
 
 
-def _why_no_other_attention(study: Json, *, cuda: bool) -> str | None:
+def _kernel_reason(study: Json, seen: str, *, without: str) -> str | None:
+    """Why another of torch's kernels on the CPU is not tried: a step is `without` what it stands in for."""
     found = study["kernels"]
-    if cuda:
-        return "on CUDA torch's fused kernels are the fastest"
-    return found["reason"] or (None if found["attention"] else "the model does not call torch's fused attention")
-
-
-def _why_no_fast_dropout(study: Json, *, cuda: bool) -> str | None:
-    found = study["kernels"]
-    if cuda:
-        return "on CUDA masks are drawn fast as it is"
-    return found["reason"] or (None if found["masked"] else "a step draws no large masks")
+    return found["reason"] or (None if found[seen] else without)
 
 
 def _by_length(study: Json) -> list[Change]:

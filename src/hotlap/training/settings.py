@@ -80,8 +80,7 @@ class Settings:
         """Raises InputError, naming the field, for a value that it can't have."""
         for name, value in asdict(self).items():
             _check_type(name, value)
-        counts = "batch_size", "epochs", "micro_batch", "accumulation", "early_stop", "prefetch", "threads"
-        for name in counts:
+        for name in ("batch_size", "epochs", "micro_batch", "accumulation", "early_stop", "prefetch", "threads"):
             _check_range(name, getattr(self, name), 1, None)
         for name in ("warmup", "workers", "seed"):
             _check_range(name, getattr(self, name), 0, None)

@@ -145,7 +145,7 @@ class Stepper:
         self.scaler.update()
         return Stepped(loss=loss, gradient_norm=norm, skipped=skipped)
 
-    def kernels(self) -> AbstractContextManager[None]:
+    def kernels(self) -> AbstractContextManager[Any]:
         """Within the block torch computes as it does in a step."""
         return kernels.chosen(self._settings)
 
@@ -226,7 +226,8 @@ class Stepper:
             missing = self._processes.most(len(counted)) - len(counted)
             counted += [replace(counted[0], weight=0.0)] * missing
         losses = []
-        with self._weights_cast_once(len(counted)) as computed:
+        several = self.casts_once and len(counted) > 1
+        with self._weights_cast_once() if several else nullcontext(lambda: None) as computed:
             for index, one in enumerate(counted):
                 with self._processes.only_here(index == len(counted) - 1):
                     losses.append(self._pass(one, (window.epoch, window.number), total))
@@ -262,15 +263,11 @@ class Stepper:
         return share
 
     @contextmanager
-    def _weights_cast_once(self, passes: int) -> Iterator[Callable[[], None]]:
+    def _weights_cast_once(self) -> Iterator[Callable[[], None]]:
         """Within the block autocast keeps the weights that it has cast from one pass to the next, as long as nobody
-        writes them, where that was found to change nothing; gives what to call after each pass."""
+        writes them; gives what to call after each pass."""
         import torch
 
-        settings = self._settings
-        if passes < 2 or not self.casts_once:
-            yield lambda: None
-            return
         written = self._versions()
 
         def computed() -> None:
@@ -280,7 +277,7 @@ class Stepper:
                 torch.clear_autocast_cache()
 
         # The outermost context of all empties the cache as it is left, whether it is enabled or not.
-        with torch.autocast(settings.device, enabled=False):
+        with torch.autocast(self._settings.device, enabled=False):
             yield computed
 
     def _versions(self) -> list[int]:

@@ -81,17 +81,19 @@ def trimmed(micro_batch: MicroBatch, least: int) -> MicroBatch:
 
 def _says_something(micro_batch: MicroBatch, width: int, used: int) -> bool:
     """Whether targets of as many columns hold labels in those that are padding in the inputs."""
+    return not all(_is_padding(leaf[:, used:]) for leaf in _targets_of_tokens(micro_batch, width))
+
+
+def _targets_of_tokens(micro_batch: MicroBatch, width: int) -> list[torch.Tensor]:
     from torch.utils import _pytree as pytree
 
-    beside = [leaf for leaf in pytree.tree_leaves(micro_batch.targets) if _is_of_tokens(leaf, micro_batch.rows, width)]
-    return not all(_is_padding(leaf[:, used:]) for leaf in beside)
+    return [leaf for leaf in pytree.tree_leaves(micro_batch.targets) if _is_of_tokens(leaf, micro_batch.rows, width)]
 
 
 def lengths(micro_batch: MicroBatch) -> torch.Tensor | None:
     """How many columns each row has up to its last that is no padding, [rows]; None where nothing tells, where what
     belongs to a row is not in a Tensor of so many rows, or where what lies beyond is not the same in all of them."""
     import torch
-    from torch.utils import _pytree as pytree
 
     if not of_tensors(micro_batch):
         return None
@@ -104,8 +106,7 @@ def lengths(micro_batch: MicroBatch) -> torch.Tensor | None:
     found = (torch.stack([leaf != 0 for leaf in told]).any(0) * columns).amax(1)
     beyond = columns > found[:, None]
     beside = [leaf for leaf in _whole(micro_batch.inputs) if _is_as_wide(leaf, micro_batch.rows, width)]
-    targets = pytree.tree_leaves(micro_batch.targets)
-    beside += [leaf for leaf in targets if _is_of_tokens(leaf, micro_batch.rows, width)]
+    beside += _targets_of_tokens(micro_batch, width)
     return found.cpu() if all(_is_constant(leaf[beyond]) for leaf in beside) else None
 
 
@@ -122,11 +123,12 @@ def check(plain: Parts, other: Parts, processes: Processes, tolerance: float = T
             parts.model.get_submodule(name).eval()
     ours = _compared(plain, other)
     plain.source.close()
-    found = processes.gathered((ours.whole, ours.left, ours.tested, ours.labelled, ours.worst, ours.failed))
-    whole, left, tested, labelled = (sum(one[place] for one in found) for place in range(4))
-    worst = comparing.furthest(*(one[4] for one in found))
-    failed = next((one[5] for one in found if one[5]), None)
-    kept = left / whole if whole else 1.0
+    found: list[_Compared] = processes.gathered(ours)
+    whole = sum(one.whole for one in found)
+    kept = sum(one.left for one in found) / whole if whole else 1.0
+    tested, labelled = any(one.tested for one in found), any(one.labelled for one in found)
+    worst = comparing.furthest(*(one.worst for one in found))
+    failed = next((one.failed for one in found if one.failed), None)
     reason = None
     if failed is not None:
         kept, worst, reason = 1.0, 0.0, failed
@@ -184,8 +186,10 @@ def _compared(plain: Parts, other: Parts) -> _Compared:
 def _is_labelled(one: MicroBatch) -> bool:
     """Whether it can't be trimmed for what its targets hold beside padding."""
     width = _width(one.inputs)
-    used = width if width is None else _used(one.inputs, width)
-    return width is not None and used is not None and used < width and _says_something(one, width, used)
+    if width is None:
+        return False
+    used = _used(one.inputs, width)
+    return used < width and _says_something(one, width, used)
 
 
 def _area(micro_batches: Sequence[MicroBatch]) -> int:

@@ -164,6 +164,10 @@ def test_a_workload_that_changed_is_refused(tmp_path: Path) -> None:
         ({"clip": 0}, "settings: clip is 0; give a norm above 0"),
         ({"clip": float("inf")}, "settings: clip is inf; give a norm above 0"),
         ({"workers": 1_000_000}, "settings: workers is 1000000; it must be from 0 to 1024"),
+        ({"epochs": 10**400}, "settings: epochs is too large; it must be from 1 to 2147483647"),
+        ({"seed": -(10**400)}, "settings: seed is below 0; it must be from 0 on"),
+        ({"length_buckets": 17, "trim": True}, "settings: length_buckets is 17; it must be from 1 to 16"),
+        ({"checkpoint_seconds": float("nan")}, "settings: checkpoint_seconds is nan; give seconds from 0 on"),
         ({"warmup": 31}, "settings: warmup is 31 steps, and the whole training has 30; give fewer"),
         ({"layout": "channels_last"}, "layout=channels_last does nothing here: no weight has 4 axes"),
         ({"checkpointing": True}, "settings: checkpointing=true needs layers that repeat"),
@@ -345,6 +349,44 @@ def test_a_layer_that_gives_nan_is_named_and_the_state_before_it_kept(tmp_path: 
     kept = load_file(tmp_path / "out" / "checkpoints" / "step-00000011.safetensors")
     assert all((value == value).all() for value in kept.values())
     assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+COUNTED = """
+class Counted(Net):
+    calls = 0
+
+    def forward(self, rows):
+        self.calls += self.training
+        return self.layers(rows) * (float("nan") if self.calls == 12 else 1.0)
+
+import dataclasses
+workload = dataclasses.replace(workload, model=Counted)
+"""
+WITH_GRADIENTS = """
+class Learning(Net):
+    def forward(self, rows):
+        return self.layers(rows) * (float("nan") if torch.is_grad_enabled() else 1.0)
+
+import dataclasses
+workload = dataclasses.replace(workload, model=Learning)
+"""
+LOSS = """
+import dataclasses
+workload = dataclasses.replace(workload, loss=lambda outputs, labels: outputs.sum() / 0.0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("add", "told"),
+    [
+        (COUNTED, "the same pass once more was finite: it hangs on what the model or the loss keeps between passes"),
+        (WITH_GRADIENTS, "first in layer 'Learning'"),
+        (LOSS, "although the model's outputs are finite: in the workload's `loss`"),
+    ],
+)
+def test_the_loss_is_blamed_only_where_it_is_at_fault(add: str, told: str, tmp_path: Path) -> None:
+    with pytest.raises(TrainingStopped, match=told):
+        hotlap.train(trainable.write(tmp_path, "rows", add=add), out=tmp_path / "out", **GIVEN)
 
 
 def test_numbers_that_are_not_finite_while_the_usual_set_up_is_timed(tmp_path: Path) -> None:

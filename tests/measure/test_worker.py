@@ -93,8 +93,8 @@ def test_keeps_state_between_calls_and_passes_arrays(environment: dict[str, str]
         ("leave", WorkerDied, "left with exit code 7: goodbye"),
         ("rubbish", WorkerDied, "something that is no message"),
         ("hang", WorkerTimeout, "no answer within 2 s"),
-        ("eat", OutOfMemory, "more than its limit of 0.3 GiB"),
-        ("fork_that_eats", OutOfMemory, "more than its limit of 0.3 GiB"),
+        ("eat", OutOfMemory, "more than its limit of 286.1 MiB"),
+        ("fork_that_eats", OutOfMemory, "more than its limit of 286.1 MiB"),
         ("user_error", TargetError, "there is no such file"),
     ],
 )

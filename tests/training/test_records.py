@@ -44,6 +44,17 @@ def test_the_size_is_that_of_the_file_also_after_lines_were_cut_off(
     made.close()
 
 
+@pytest.mark.parametrize("kind", ["link", "folder", "pipe"])
+def test_what_is_no_plain_file_is_not_written_to(kind: str, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_text("of somebody else\n" * 100)
+    path = tmp_path / "metrics.jsonl"
+    {"link": lambda: path.symlink_to(other), "folder": path.mkdir, "pipe": lambda: os.mkfifo(path)}[kind]()
+    with pytest.raises(OutputError, match=r"metrics\.jsonl is no plain file; move it away and go on with --resume"):
+        Records(tmp_path, size=10, name="rows", settings={})
+    assert other.read_text() == "of somebody else\n" * 100
+
+
 class Lost:
     """A chart whose server is gone when it is first, then, or last asked."""
 

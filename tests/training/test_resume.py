@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -597,7 +600,7 @@ def test_stopped_after_the_last_step_of_an_epoch(
 
 
 @pytest.mark.parametrize("part", ["json", "safetensors"])
-@pytest.mark.parametrize("harm", ["changed", "cut", "gone"])
+@pytest.mark.parametrize("harm", ["changed", "cut", "gone", "pipe", "endless", "nested"])
 def test_the_one_before_is_used_when_the_newest_is_damaged(
     part: str, harm: str, whole: tuple[str, Path], tmp_path: Path
 ) -> None:
@@ -609,9 +612,15 @@ def test_the_one_before_is_used_when_the_newest_is_damaged(
     newest = max((tmp_path / "out" / "checkpoints").glob(f"*.{part}"))
     data = newest.read_bytes()
     middle = len(data) // 2
-    if harm == "gone":
+    if harm in ("gone", "pipe", "endless"):
         newest.unlink()
-    else:
+    if harm == "pipe":
+        os.mkfifo(newest)
+    elif harm == "endless":
+        newest.symlink_to("/dev/zero")
+    elif harm == "nested":
+        newest.write_text("[" * 200_000)
+    elif harm != "gone":
         newest.write_bytes(
             data[:middle] if harm == "cut" else data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
         )
@@ -635,14 +644,110 @@ def test_more_epochs_are_added_to_a_run_that_ended(tmp_path: Path) -> None:
     given: dict[str, Any] = {"threads": 1, "device": "cpu"}
     hotlap.train(target, out=tmp_path / "whole", settings={"epochs": 4}, **given)
     hotlap.train(target, out=tmp_path / "out", settings={"epochs": 2}, **given)
-    for refused in ({"epochs": 1}, {"epochs": 3, "clip": 1.0}, {"precision": "bf16"}):
-        with pytest.raises(OutputError, match="has come to its end, and only more epochs can be added"):
+    only = "only more epochs can be added to it, not "
+    for refused, told in (
+        ({"epochs": 1}, "has come to the end of its 2 epochs; give more than that"),
+        ({"epochs": 3, "clip": 1.0}, f"{only}clip;"),
+        ({"precision": "bf16"}, f"{only}precision;"),
+    ):
+        with pytest.raises(OutputError, match=told):
             hotlap.train(target, out=tmp_path / "out", settings=refused, resume=True, **given)
     result = hotlap.train(target, out=tmp_path / "out", settings={"epochs": 4}, resume=True, **given)
     assert result["training"]["steps"] == 40
     assert result["warnings"] == ["this run was to have 2 epochs at first, and 4 later"]
     assert weights(tmp_path / "out") == weights(tmp_path / "whole")
     assert steps(tmp_path / "out") == steps(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("part", ["json", "safetensors"])
+def test_a_folder_in_the_place_of_a_checkpoint_is_left_to_its_owner(part: str, tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows")
+    given: dict[str, Any] = {"settings": {"epochs": 2}, "threads": 1, "device": "cpu", "out": tmp_path / "out"}
+    hotlap.train(target, **given)
+    ended = weights(tmp_path / "out")
+    (tmp_path / "out" / "result.json").unlink()
+    newest = max((tmp_path / "out" / "checkpoints").glob(f"*.{part}"))
+    newest.unlink()
+    newest.mkdir()
+    with pytest.raises(OutputError, match=f"{newest.name} is a folder, where a file is to go; move it away"):
+        hotlap.train(target, resume=True, **given)
+    newest.rmdir()
+    hotlap.train(target, resume=True, **given)
+    assert weights(tmp_path / "out") == ended
+
+
+def _forged(path: Path, change: Callable[[Any], None]) -> None:
+    """A checkpoint's JSON file with something else in it, and the digest of that."""
+    body = json.loads(path.read_text())["checkpoint"]
+    change(body)
+    digest = hashlib.sha256(json.dumps(body).encode()).hexdigest()
+    path.write_text(json.dumps({"sha256": digest, "checkpoint": body}))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda body: body.pop("bytes"), "it is no JSON of a checkpoint"),
+        (lambda body: body.update(step=10), "it is of another step than its name says"),
+        (lambda body: body.update(state=[]), "it is of another step than its name says"),
+    ],
+)
+def test_a_checkpoint_that_somebody_wrote_is_passed_over(change: Any, told: str, tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows")
+    given: dict[str, Any] = {"settings": {"epochs": 2}, "threads": 1, "device": "cpu", "out": tmp_path / "out"}
+    hotlap.train(target, **given)
+    (tmp_path / "out" / "result.json").unlink()
+    _forged(max((tmp_path / "out" / "checkpoints").glob("*.json")), change)
+    warnings = hotlap.train(target, resume=True, **given)["warnings"]
+    assert [told in one for one in warnings] == [True]
+
+
+def test_a_checkpoint_whose_state_is_not_ours_is_refused(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows")
+    given: dict[str, Any] = {"settings": {"epochs": 2}, "threads": 1, "device": "cpu", "out": tmp_path / "out"}
+    hotlap.train(target, **given)
+    (tmp_path / "out" / "result.json").unlink()
+    newest = max((tmp_path / "out" / "checkpoints").glob("*.json"))
+    _forged(newest, lambda body: body["state"]["position"].update(more=1))
+    with pytest.raises(OutputError, match=f"{newest.name} holds what hotlap does not write .* remove it"):
+        hotlap.train(target, resume=True, **given)
+    newest.unlink()
+    assert hotlap.train(target, resume=True, **given)["training"]["steps"] == 20
+
+
+def test_a_run_without_its_checkpoints_is_not_begun_anew_in_silence(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows")
+    given: dict[str, Any] = {"settings": {"epochs": 1}, "threads": 1, "device": "cpu", "out": tmp_path / "out"}
+    hotlap.train(target, **given)
+    shutil.rmtree(tmp_path / "out" / "checkpoints")
+    (tmp_path / "out" / "result.json").unlink()
+    with pytest.raises(OutputError, match=r"that run ended, and .*checkpoints holds no checkpoint of it any more"):
+        hotlap.train(target, resume=True, **given)
+    (tmp_path / "out" / "model.safetensors").unlink()
+    warnings = hotlap.train(target, resume=True, **given)["warnings"]
+    assert warnings == ["there was no checkpoint to go on from: training began with its first step"]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [("{", "no JSON of settings"), ("[]", "no JSON of settings"), ('{"settings": [1]}', "it holds no settings")],
+)
+def test_settings_that_were_damaged_since(content: str, told: str, tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows")
+    given: dict[str, Any] = {"settings": {"epochs": 1}, "threads": 1, "device": "cpu", "out": tmp_path / "out"}
+    hotlap.train(target, **given)
+    (tmp_path / "out" / "settings.json").write_text(content)
+    with pytest.raises(OutputError, match=rf"--resume: .*settings\.json is damaged \(.*{told}\); put it back"):
+        hotlap.train(target, resume=True, **given)
+
+
+def test_figures_do_not_hang_on_records_that_were_damaged_since(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows")
+    given: dict[str, Any] = {"settings": {"epochs": 1}, "threads": 1, "device": "cpu", "out": tmp_path / "out"}
+    hotlap.train(target, **given)
+    (tmp_path / "out" / "result.json").unlink()
+    (tmp_path / "out" / "metrics.jsonl").write_text("rubbish\n" * 10_000)
+    assert hotlap.train(target, resume=True, **given)["best"]["median_ms"] > 0
 
 
 def test_records_that_are_gone_are_not_made_up(tmp_path: Path) -> None:

@@ -344,3 +344,18 @@ def test_all_that_was_best_may_be_confirmed(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(tuner, "settle", lambda bench, found, *tried, **given: told.extend(tried))
     tune(search, bests[0])
     assert told == bests[:0:-1]
+    # Ctrl-C while another process is begun, to look once more: what was found counts.
+    settled: list[Any] = []
+
+    def interrupted(*given: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tuner, "Leader", lambda *given: SimpleNamespace(given_up=None, give_way=interrupted))
+    monkeypatch.setattr(tuner, "climbed", lambda *given, **named: (bests, []))
+    monkeypatch.setattr(tuner, "once_more", lambda tried, rows: Change(name="again", settings={"fused": True}))
+    monkeypatch.setattr(tuner, "settle", lambda bench, found, *tried, **given: settled.append((found, tried, given)))
+    tune(search, bests[0])
+    ((found, tried, given),) = settled
+    assert list(tried) == bests[:0:-1]
+    assert given["interrupted"]
+    assert found.rows[-1]["reason"] == "the tuning was interrupted"

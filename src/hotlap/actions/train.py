@@ -288,7 +288,7 @@ def _begin(
         if processes.writes:
             begun.note()
         return replace(begun, noted=None)
-    kept = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+    kept = _noted_settings(folder / _SETTINGS)
     if "snippets" in kept:
         raise OutputError(
             f"--resume: {folder} holds what hotlap tune found, not a training; train with it: --settings "
@@ -305,17 +305,23 @@ def _begin(
                 "the data depends on it; give the same, or start over with --force"
             )
     chosen = replace(before, **changed)
-    if (folder / _RESULT).exists() and changed and not (set(changed) == {"epochs"} and chosen.epochs > before.epochs):
-        raise OutputError(
-            "--resume: that run has come to its end, and only more epochs can be added to it, not "
-            f"{', '.join(changed)}; start another in another folder"
-        )
+    if (folder / _RESULT).exists() and changed:
+        if others := ", ".join(name for name in changed if name != "epochs"):
+            raise OutputError(
+                f"--resume: that run has come to its end, and only more epochs can be added to it, not {others}; start "
+                "another in another folder"
+            )
+        if chosen.epochs < before.epochs:
+            raise OutputError(
+                f"--resume: that run has come to the end of its {before.epochs} epochs; give more than that, or start "
+                "another in another folder"
+            )
     threads_chosen = "threads" in given or kept.get("threads_chosen", True)
-    others = kept.get("processes", processes.world) != processes.world
-    if others and not threads_chosen:
+    shared_otherwise = kept.get("processes", processes.world) != processes.world
+    if shared_otherwise and not threads_chosen:
         chosen = replace(chosen, threads=wanted.threads)
     told = [*kept.get("changes", []), *([_changed(before, chosen, changed)] if changed else [])]
-    writes = (changed or others) and processes.writes
+    writes = (changed or shared_otherwise) and processes.writes
     return _Begun(
         folder=folder,
         settings=chosen,
@@ -324,6 +330,20 @@ def _begin(
         other=bool(set(changed) - _NOT_LEARNT),
         noted=noted(threads_chosen, told) if writes else None,
     )
+
+
+def _noted_settings(path: Path) -> dict[str, Any]:
+    """What a run's settings.json holds. Raises OutputError where it is damaged."""
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(kept["settings"], dict):
+            return dict(kept)
+        reason = "it holds no settings"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except (ValueError, LookupError, TypeError, RecursionError):
+        reason = "it is no JSON of settings"
+    raise OutputError(f"--resume: {path} is damaged ({reason}); put it back, or start over with --force")
 
 
 def _changed(before: Settings, chosen: Settings, changed: Mapping[str, Json]) -> str:
@@ -337,8 +357,11 @@ def _recorded(path: Path, position: Position) -> tuple[float, float | None]:
     """The median time of a step and the median of its examples, of the lines that earlier processes of this run wrote;
     without them the mean time, and no examples.
     """
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    steps = [line for line in lines if "ms" in line]
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        steps = [line for line in lines if "ms" in line]
+    except (OSError, ValueError, TypeError, RecursionError):
+        steps = []  # Damaged since: the run itself does not hang on it.
     if not steps:
         return 1000 * position.seconds / max(1, position.step), None
     return float(median(line["ms"] for line in steps)), float(median(line["examples"] for line in steps))

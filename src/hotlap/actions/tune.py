@@ -83,7 +83,7 @@ def tune(
     where = machine.device(device)
     named = target_of(target)
     loaded = load_target(named)
-    count = threads or machine.cores
+    count = machine.cores if threads is None else threads
     if force:
         check_keeps(Path(out), loaded.weights)
     usual = settings_for(loaded.workload, {"threads": count, "seed": seed, "device": where})

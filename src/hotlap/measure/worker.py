@@ -29,6 +29,12 @@ _GUARD = str(Path(__file__).with_name("guard.py"))
 _GRACE_SECONDS = 5.0
 
 
+def past_limit(held: int, limit: int) -> OutOfMemory:
+    """The error of a process that held more bytes than it may."""
+    unit, name = (2**30, "GiB") if limit >= 2**29 else (2**20, "MiB")
+    return OutOfMemory(f"used {held / unit:.1f} {name} of memory, more than its limit of {limit / unit:.1f} {name}")
+
+
 class Worker:
     """One worker process. Use it as a context manager, or `close` it."""
 
@@ -151,8 +157,7 @@ class Worker:
         self.close()
         tail = _last_lines(ending.get("tail", ""))
         if "memory" in ending:
-            held, limit = ending["memory"] / 2**30, (self._limit or 0) / 2**30
-            raise OutOfMemory(f"used {held:.1f} GiB of memory, more than its limit of {limit:.1f} GiB")
+            raise past_limit(ending["memory"], self._limit or 0)
         if "signal" in ending:
             name = signal.Signals(ending["signal"]).name
             if name == "SIGKILL" and containers.memory_kills() > self._kernel_kills:

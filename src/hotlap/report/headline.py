@@ -253,6 +253,8 @@ def _proof(result: Json) -> Answer:
     details = _sentences(trials[-1]["reason"]) if trials else ()
     if proof == "short":
         details = (*details, "That says nothing of the final score: --prove full trains to the end")
+    if proof == "pending":
+        details = (*details, "--prove short compares the loss of short trainings over at least five seeds")
     tone: Tone = "yes" if proof == "full" else "unproven"
     return Answer(value=words.get(str(proof), "Not compared"), details=details, tone=tone)
 

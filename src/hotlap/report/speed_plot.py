@@ -18,6 +18,8 @@ _STRIP_TITLE = 18.0
 _LABELS = 9  # more than that is read in the table
 _LONGEST_LABEL = 36
 _NARROW = 500.0  # below it, only the baseline and the winner are named
+_CUT = 3.0
+"""Intervals are drawn to so many times beyond the fastest and the slowest candidate."""
 _Box: TypeAlias = tuple[float, float, float, float]  # left, top, right, bottom, in px
 
 
@@ -173,8 +175,9 @@ def _tip(figures: Json, look: str, max_drop: Json) -> str:
 
 
 def _speed_scale(places: Sequence[_Place], left: float, right: float) -> Scale:
-    low = min(place.speed[1] for place in places)
-    high = max(place.speed[2] for place in places)
+    """Room for the intervals; one that goes far beyond all that was measured is cut off at the edge."""
+    low = max(min(place.speed[1] for place in places), min(place.speed[0] for place in places) / _CUT)
+    high = min(max(place.speed[2] for place in places), max(place.speed[0] for place in places) * _CUT)
     return Scale(low=min(low / 1.12, 0.9), high=max(high * 1.18, 1.15), start=left, end=right, log=True)
 
 
@@ -196,8 +199,8 @@ def _mark(place: _Place, x: Scale, y: Scale) -> Mark:
     return Mark(
         x=x(place.speed[0]),
         y=y.within(drop),
-        left=x(place.speed[1]) if place.look != "baseline" else None,
-        right=x(place.speed[2]) if place.look != "baseline" else None,
+        left=x.within(place.speed[1]) if place.look != "baseline" else None,
+        right=x.within(place.speed[2]) if place.look != "baseline" else None,
         bottom=y.within(place.high) if place.high is not None and not beyond else None,
         look=place.look,
         pareto=place.pareto,
@@ -211,9 +214,9 @@ def _lanes(places: Sequence[_Place], x: Scale) -> tuple[dict[_Place, int], float
     ends: list[float] = []
     lanes: dict[_Place, int] = {}
     for place in sorted(places, key=lambda place: place.speed[1]):
-        start = min(x(place.speed[1]), x(place.speed[0]) - 6)
+        start = min(x.within(place.speed[1]), x(place.speed[0]) - 6)
         free = next((lane for lane, end in enumerate(ends) if end + 3 <= start), len(ends))
-        ends[free : free + 1] = [max(x(place.speed[2]), x(place.speed[0]) + 6)]
+        ends[free : free + 1] = [max(x.within(place.speed[2]), x(place.speed[0]) + 6)]
         lanes[place] = free
     return lanes, min(170.0, _STRIP_TITLE + 8.0 + 13.0 * len(ends)) if lanes else 0.0
 
@@ -224,8 +227,8 @@ def _strip_mark(place: _Place, x: Scale, strip: _Box, lanes: dict[_Place, int]) 
     return Mark(
         x=x(place.speed[0]),
         y=round(strip[1] + _STRIP_TITLE + step * (lanes[place] + 0.5), 1),
-        left=x(place.speed[1]),
-        right=x(place.speed[2]),
+        left=x.within(place.speed[1]),
+        right=x.within(place.speed[2]),
         bottom=None,
         look=place.look,
         pareto=place.pareto,

@@ -173,8 +173,8 @@ def _interval_bar(figures: Json, scale: Scale) -> dict[str, float] | None:
     low, high = (number(at(figures, "speedup", end)) for end in ("low", "high"))
     return {
         "x": scale(estimate),
-        "left": scale(low if low and low > 0 else estimate),
-        "right": scale(high if high and high > 0 else estimate),
+        "left": scale.within(low if low and low > 0 else estimate),
+        "right": scale.within(high if high and high > 0 else estimate),
         "one": scale(1.0),
     }
 

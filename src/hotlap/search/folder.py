@@ -163,6 +163,8 @@ def written_whole(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
         sync(path.parent)
     except FileExistsError:
         raise OutputError(f"{path} was made by another run meanwhile; name another file, or remove it") from None
+    except IsADirectoryError:
+        raise OutputError(f"{path} is a folder, where a file is to go; move it away") from None
     except OSError as error:
         raise OutputError(
             f"{path}: can't be written ({error.strerror or error}); free space, or choose another place"

@@ -11,7 +11,7 @@ from typing import Any
 
 from hotlap.core import Json
 from hotlap.errors import CandidateFailed, InputError, LoaderDied, OutOfMemory, Refusal, WorkloadError
-from hotlap.measure.worker import Worker
+from hotlap.measure.worker import Worker, past_limit
 from hotlap.search.setting import LOAD_SECONDS, start_worker
 from hotlap.training.settings import Settings
 from hotlap.training.stepping import OUT_OF_MEMORY
@@ -107,7 +107,7 @@ class Bench:
             # The longest rows come last, on top of the gradients of those before; weights that are cast stay.
             held += self.study["parameters"] * (4 if settings.precision == "fp32" else 6)
         if limit and held > limit:
-            raise OutOfMemory(f"used {held / 2**30:.1f} GiB of memory, more than its limit of {limit / 2**30:.1f} GiB")
+            raise past_limit(held, limit)
         return replace(found, bytes=held)
 
     def _peak(self, settings: Settings) -> Peak:

@@ -6,11 +6,14 @@ gets its name last, so a checkpoint that has one was written to its end. Nothing
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,6 +57,8 @@ def save(folder: Path, checkpoint: Checkpoint, *, kind: str = "step", keep_best:
     """
     try:
         folder.mkdir(exist_ok=True)
+    except FileExistsError as error:
+        raise OutputError(f"{folder}: is a file, where checkpoints are to go; move it away") from error
     except OSError as error:
         raise OutputError(f"{folder}: can't be made ({error.strerror}); has --out been removed meanwhile?") from error
     path = folder / f"{kind}-{checkpoint.step:08d}.safetensors"
@@ -115,8 +120,7 @@ def remove_later(folder: Path, step: int) -> None:
     """Remove the checkpoints of later steps: a run that goes on from this one goes another way, or they are damaged."""
     for path in _paths(folder, "step"):
         if _step_of(path) > step:
-            path.unlink(missing_ok=True)
-            path.with_suffix(".safetensors").unlink(missing_ok=True)
+            _remove(path, path.with_suffix(".safetensors"))
 
 
 def check_kinds(model: torch.nn.Module) -> None:
@@ -137,21 +141,45 @@ def check_kinds(model: torch.nn.Module) -> None:
 
 def load(path: Path) -> Checkpoint | Damaged:
     """The checkpoint whose JSON file is `path`; every byte is checked before any is used."""
+    from safetensors import SafetensorError
     from safetensors.torch import load as deserialized
 
+    beside = path.with_suffix(".safetensors")
     try:
-        outer = json.loads(path.read_bytes())
+        outer = json.loads(_content(path) or b"")
         body = outer["checkpoint"]
         if _digest(json.dumps(body).encode()) != outer["sha256"]:
             return Damaged(path=path, reason="its digest is another than when it was written")
-        data = path.with_suffix(".safetensors").read_bytes()
+        step, size, digest, state = (body[name] for name in ("step", "bytes", "sha256", "state"))
+        if step != _step_of(path) or not isinstance(state, dict):
+            return Damaged(path=path, reason="it is of another step than its name says")
+        data = _content(beside, size)
+        if data is None or _digest(data) != digest:
+            return Damaged(path=beside, reason="its digest is another than when it was written")
+        return Checkpoint(step=step, tensors=deserialized(data), state=state)
     except OSError as error:
         return Damaged(path=path, reason=f"{error.filename}: {error.strerror}")
-    except (ValueError, KeyError, TypeError):
+    except SafetensorError as error:
+        return Damaged(path=beside, reason=f"it holds no tensors ({error})")
+    except (ValueError, LookupError, TypeError, RecursionError):
         return Damaged(path=path, reason="it is no JSON of a checkpoint")
-    if len(data) != body["bytes"] or _digest(data) != body["sha256"]:
-        return Damaged(path=path.with_suffix(".safetensors"), reason="its digest is another than when it was written")
-    return Checkpoint(step=body["step"], tensors=deserialized(data), state=body["state"])
+
+
+def _content(path: Path, size: int | None = None) -> bytes | None:
+    """What a plain file holds; None where that is not `size` bytes. Raises OSError, also for what is no plain file,
+    such as a pipe, which might never end."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "is no plain file", str(path))
+        return file.read() if size is None or found.st_size == size else None
+
+
+def _remove(*paths: Path) -> None:
+    """Remove files; what somebody made a folder in the place of one stays."""
+    for path in paths:
+        with suppress(FileNotFoundError, IsADirectoryError):
+            path.unlink()
 
 
 def why_no_best(folder: Path, step: int) -> str | None:
@@ -193,7 +221,7 @@ def load_model(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> N
 
 def _prune(folder: Path, newest: int, keep_best: int | None) -> None:
     # Those of later steps than the one just written were passed over as damaged.
-    steps = _paths(folder, "step")
+    steps = [path for path in _paths(folder, "step") if path.is_file()]
     later = [path for path in steps if _step_of(path) > newest]
     steps = steps[: len(steps) - len(later)]
     kept = set(steps[-_KEPT:])
@@ -204,23 +232,26 @@ def _prune(folder: Path, newest: int, keep_best: int | None) -> None:
     # A best that an older kept checkpoint counts on stays as well: it says so itself.
     for path in kept:
         best = states[path].get("best")
-        kept_best |= {f"best-{best['step']:08d}.json"} if best else set()
+        kept_best |= {f"best-{best['step']:08d}.json"} if _is_best(best) else set()
     gone = [path for path in steps if path not in kept]
-    for path in [*later, *gone, *(path for path in _paths(folder, "best") if path.name not in kept_best)]:
-        path.unlink(missing_ok=True)
+    _remove(*later, *gone, *(path for path in _paths(folder, "best") if path.name not in kept_best))
     # What a kill left: tensors whose JSON was never written or is gone, and files still without their name.
     for path in [*folder.glob("*.safetensors"), *folder.glob(".*")]:
         if not path.with_suffix(".json").exists():
-            path.unlink(missing_ok=True)
+            _remove(path)
 
 
 def _state_of(path: Path) -> Json:
     """The state that a checkpoint's JSON file holds; nothing where that is damaged."""
     try:
-        state = json.loads(path.read_bytes())["checkpoint"]["state"]
-    except (OSError, ValueError, KeyError, TypeError):
+        state = json.loads(_content(path) or b"")["checkpoint"]["state"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return {}
     return state if isinstance(state, dict) else {}
+
+
+def _is_best(found: Json) -> bool:
+    return isinstance(found, dict) and isinstance(found.get("step"), int)
 
 
 def _paths(folder: Path, kind: str) -> list[Path]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from hotlap.errors import HotlapError
@@ -49,12 +50,16 @@ def _forward_layer(stepper: Stepper, window: Window, one: MicroBatch) -> str:
     model = stepper.model
     bad = [name for name, parameter in model.named_parameters() if not all_finite([whole(parameter.detach())])]
     seen: list[str] = []
-    repeated = True
-    with _watched(model, seen), torch.no_grad(), stepper.kernels():
+    repeated, finite = True, False
+    # As in training, but where a sharded model would wait for a backward pass.
+    with _watched(model, seen), torch.set_grad_enabled(not stepper.sharded), stepper.kernels():
         try:
-            stepper.outputs_of(one, (window.epoch, window.number), model)
+            outputs = stepper.outputs_of(one, (window.epoch, window.number), model)
         except HotlapError:
             repeated = False
+        else:
+            with suppress(HotlapError):
+                finite = math.isfinite(stepper.loss_of(outputs, one).item())
     if not all_finite(_tensors(one.inputs)):
         return _INPUTS
     if bad:
@@ -65,6 +70,8 @@ def _forward_layer(stepper: Stepper, window: Window, one: MicroBatch) -> str:
         return f"first in layer {seen[0]!r}"
     if not all_finite(_tensors(one.targets)):
         return _TARGETS
+    if finite:
+        return "and the same pass once more was finite: it hangs on what the model or the loss keeps between passes"
     return "although the model's outputs are finite: in the workload's `loss`"
 
 

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -33,11 +35,20 @@ class Records:
     def __init__(self, folder: Path, *, size: int, name: str, settings: Json) -> None:
         self._path, self._flushed = folder / METRICS, 0.0
         try:
-            self._file = self._path.open("ab")
+            # A link in its place leads to a file that is not ours to cut.
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            handle = os.open(self._path, flags, 0o666)
+            about = os.fstat(handle)
+            if not stat.S_ISREG(about.st_mode):
+                os.close(handle)
+                raise self._no_plain_file()
+            self._file = os.fdopen(handle, "ab")
             # Where the file is gone, nothing is made up for the lines it had.
-            self._file.truncate(min(size, self._path.stat().st_size))
+            self._file.truncate(min(size, about.st_size))
             self._file.seek(0, os.SEEK_END)
         except OSError as error:
+            if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+                raise self._no_plain_file() from error
             raise self._failed(error) from error
         self.warnings: list[str] = []
         self._charts: dict[str, Any] = {}
@@ -94,6 +105,9 @@ class Records:
                     failed.close(False)
             self.warnings.append(f"{chart} has not all of the run: {describe(error)}")
 
+    def _no_plain_file(self) -> OutputError:
+        return OutputError(f"{self._path} is no plain file; move it away and go on with --resume")
+
     def _failed(self, error: OSError) -> OutputError:
         return OutputError(f"{self._path} can't be written ({error.strerror}); make room and go on with --resume")
 
@@ -105,7 +119,7 @@ def failed_step(folder: Path) -> int | None:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
             line = json.loads(file.read().splitlines()[-1])
         return int(line["step"]) if FAILURE in line else None
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
 
 

@@ -25,6 +25,7 @@ from hotlap.training.stepping import OUT_OF_MEMORY, NotFinite
 from hotlap.training.stopping import Stop
 from hotlap.workload.opened import check_fields, open_workload
 from hotlap.workload.target import Loaded
+from hotlap.workload.user_code import describe
 
 _NEEDS = ("training", "loss")
 _WARM_STEPS, _TIMED_STEPS = 2, 6
@@ -195,6 +196,13 @@ def _kept(folder: Path, warnings: list[str], *, failed: bool) -> checkpoint.Chec
     if before is not None and not failed:
         found = checkpoint.before_failure(folder / CHECKPOINTS, before + 1) or last
     warnings += [f"{one.path.name} was passed over: {one.reason}" for one in damaged]
+    if last is None and not damaged:
+        if (folder / WEIGHTS).exists():
+            raise OutputError(
+                f"--resume: that run ended, and {folder / CHECKPOINTS} holds no checkpoint of it any more; start over "
+                "with --force"
+            )
+        warnings.append("there was no checkpoint to go on from: training began with its first step")
     if last is None and damaged:
         raise OutputError(
             f"--resume: no checkpoint in {folder / CHECKPOINTS} is whole ({damaged[0].reason}); start over with --force"
@@ -213,15 +221,22 @@ def _before_failure(folder: Path, last: checkpoint.Checkpoint) -> int | None:
 
 
 def _restore(parts: Parts, kept: checkpoint.Checkpoint, warnings: list[str]) -> Position:
-    position, loader = state.restore(
-        kept,
-        parts.model,
-        parts.optimizer,
-        scaler=parts.stepper.scaler,
-        average=parts.average,
-        examples=parts.source.examples,
-        attributes=parts.attributes,
-    )
+    try:
+        position, loader = state.restore(
+            kept,
+            parts.model,
+            parts.optimizer,
+            scaler=parts.stepper.scaler,
+            average=parts.average,
+            examples=parts.source.examples,
+            attributes=parts.attributes,
+        )
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        path = parts.checkpoints / f"step-{kept.step:08d}.json"
+        raise OutputError(
+            f"--resume: {path} holds what hotlap does not write ({describe(error)}); remove it to go on from the one "
+            "before, or start over with --force"
+        ) from error
     epochs, begun = parts.settings.epochs, position.epoch + (position.window > 0)
     if begun > epochs:
         raise OutputError(

@@ -20,6 +20,7 @@ Attention = Literal["default", "math"]
 Schedule = Literal["constant", "linear", "cosine", "one_cycle"]
 _MOST_PROCESSES = 1024
 """More threads or loader processes than any machine has cores end in a crash without a word."""
+_LARGEST = 2**31 - 1
 _MOST_BUCKETS = 16
 """Each is one more walk through all gradients; from two to four are faster, where any are."""
 Sharding = Literal["ddp", "fsdp2"]
@@ -80,25 +81,25 @@ class Settings:
         """Raises InputError, naming the field, for a value that it can't have."""
         for name, value in asdict(self).items():
             _check_type(name, value)
-        for name in ("batch_size", "epochs", "micro_batch", "accumulation", "early_stop", "prefetch", "threads"):
-            _check_range(name, getattr(self, name), 1, None)
-        for name in ("warmup", "workers", "seed"):
-            _check_range(name, getattr(self, name), 0, None)
-        _check_range("checkpoint_seconds", self.checkpoint_seconds, 0, None)
-        _check_range("ema", self.ema, 0, 1)
+        for name in ("batch_size", "epochs", "micro_batch", "accumulation", "early_stop", "prefetch"):
+            _check_range(name, getattr(self, name), 1, _LARGEST)
+        _check_range("warmup", self.warmup, 0, _LARGEST)
+        _check_range("threads", self.threads, 1, _MOST_PROCESSES)
+        _check_range("workers", self.workers, 0, _MOST_PROCESSES)
+        _check_range("seed", self.seed, 0, 2**64 - 1)
+        if not 0 <= self.checkpoint_seconds < math.inf:
+            raise InputError(f"settings: checkpoint_seconds is {self.checkpoint_seconds}; give seconds from 0 on")
+        if self.ema is not None and not 0 <= self.ema < 1:
+            raise InputError(f"settings: ema is {self.ema}; it must be from 0 up to but not 1")
         if self.fused and self.foreach:
             raise InputError("settings: fused and foreach are two forms of the optimizer; give one of them")
-        _check_range("length_buckets", self.length_buckets, 1, _MOST_BUCKETS + 1)
+        _check_range("length_buckets", self.length_buckets, 1, _MOST_BUCKETS)
         if self.length_buckets > 1 and not self.trim:
             raise InputError(
                 "settings: length_buckets leaves out padding, as trim does; give trim=true with it, or length_buckets=1"
             )
         if self.clip is not None and not 0 < self.clip < math.inf:
             raise InputError(f"settings: clip is {self.clip}; give a norm above 0, or leave it out")
-        for name, least in (("threads", 1), ("workers", 0)):
-            if getattr(self, name) > _MOST_PROCESSES:
-                given = getattr(self, name)
-                raise InputError(f"settings: {name} is {given}; it must be from {least} to {_MOST_PROCESSES}")
 
     @property
     def examples_a_pass(self) -> int:
@@ -155,7 +156,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror}); give the settings.json of a run") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error}); give the settings.json of a run") from error
     inner = found.get("settings", found) if isinstance(found, dict) else found
     if not isinstance(inner, dict):
@@ -177,7 +178,7 @@ def parse_settings(texts: list[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
-        if not equals:
+        if not equals or not name.strip():
             raise InputError(f"--set {text}: write it as name=value, as in precision=bf16")
         plain = {"true": True, "yes": True, "false": False, "no": False, "none": None}
         found[name.strip()] = plain[value.lower()] if value.lower() in plain else _number_or_text(value)
@@ -201,7 +202,8 @@ def _check_type(name: str, value: Any) -> None:
     choices = [one for part in (hint, *get_args(hint)) for one in get_args(part) if isinstance(one, str)]
     if choices:
         if value not in choices:
-            raise InputError(f"settings: {name} is {value!r}; give one of {', '.join(choices)}")
+            given = "none" if value is None else repr(value)
+            raise InputError(f"settings: {name} is {given}; give one of {', '.join(choices)}")
         return
     kinds = tuple(one for one in (get_args(hint) or (hint,)) if isinstance(one, type))
     wanted = (*kinds, int) if float in kinds else kinds
@@ -210,9 +212,8 @@ def _check_type(name: str, value: Any) -> None:
         raise InputError(f"settings: {name} is {value!r}; give {names}")
 
 
-def _check_range(name: str, value: float | None, low: float, high: float | None) -> None:
-    if value is None:
-        return
-    if value < low or (high is not None and value >= high) or not math.isfinite(value):
-        allowed = f"from {low} on" if high is None else f"from {low} up to but not {high}"
-        raise InputError(f"settings: {name} is {value}; it must be {allowed}")
+def _check_range(name: str, value: int | None, low: int, high: int) -> None:
+    if value is not None and not low <= value <= high:
+        given = value if abs(value) < 2**64 else "too large" if value > 0 else "below 0"
+        allowed = f"from {low} on" if value < low and high >= _LARGEST else f"from {low} to {high}"
+        raise InputError(f"settings: {name} is {given}; it must be {allowed}")

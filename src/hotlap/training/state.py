@@ -186,9 +186,13 @@ def restore(
 
 
 def position_of(kept: Checkpoint) -> Position:
-    """The position that a checkpoint holds."""
+    """The position that a checkpoint holds. Raises TypeError or LookupError where it holds something else."""
     found = kept.state["position"]
-    return Position(**{**found, "best": Best(**found["best"]) if found["best"] else None})
+    position = Position(**{**found, "best": Best(**found["best"]) if found["best"] else None})
+    counts = (position.epoch, position.window, position.step, position.skipped, position.metrics_bytes)
+    if not all(isinstance(one, int) and one >= 0 for one in (*counts, position.best.step if position.best else 0)):
+        raise TypeError("its position has something else than whole numbers from 0 on")
+    return position
 
 
 def capture_weights(step: int, model: torch.nn.Module) -> Checkpoint:

@@ -33,6 +33,7 @@ from hotlap.workload.target import load_target
 _NEEDS = ("training", "loss")
 _ENDLESS = 1_000_000
 """Epochs, so that steps never run out while they are timed."""
+_NO_BATCH = "the workload's `training` gave no batch; give at least one an epoch"
 
 
 def study(state: dict[str, Any], *, target: str, settings: Json) -> Json:
@@ -100,9 +101,11 @@ def check_kernels(state: dict[str, Any]) -> Json:
         reason = "`training` gives the same iterator each time, so that what is looked at would be missing from it"
         return {"reason": reason, "attention": 0, "masked": 0}
     with undone(parts):
-        one = next(iter(parts.source.epoch(0, 0))).micro_batches[0]
+        first = next(iter(parts.source.epoch(0, 0)), None)
         parts.source.close()
-        seen = kernels.seen_in(parts.stepper, one)
+        if first is None:
+            raise WorkloadError(_NO_BATCH)
+        seen = kernels.seen_in(parts.stepper, first.micro_batches[0])
     return {"reason": None, "attention": seen.attention, "masked": seen.masked}
 
 
@@ -212,7 +215,7 @@ class Steps:
                 self._found = True
                 return window
             if not self._found:
-                raise WorkloadError("the workload's `training` gave no batch; give at least one an epoch")
+                raise WorkloadError(_NO_BATCH)
             self._found = False
             self._epoch += 1
             self._windows = self._parts.source.epoch(self._epoch, 0)

@@ -72,9 +72,14 @@ def tune(bench: Bench, usual: Settings) -> Found:
         seconds = costs.load + costs.a_change + costs.peak + costs.confirming
         stopped = leader.given_up or any(row.get("reason") == _INTERRUPTED for row in rows)
         if again is not None and not stopped and time.monotonic() + seconds < bench.deadline:
-            leader.give_way(bests[-1], None, ExitStack())
-            more, found_again = climbed(bench, leader, [again], floor, baseline_held, costs, speed=_speed(rows))
-            bests, rows = [*bests, *more[1:]], [*rows, *found_again]
+            try:
+                leader.give_way(bests[-1], None, ExitStack())
+                more, found_again = climbed(bench, leader, [again], floor, baseline_held, costs, speed=_speed(rows))
+                bests, rows = [*bests, *more[1:]], [*rows, *found_again]
+            except EndNow:
+                raise
+            except KeyboardInterrupt:  # While its process was begun: what was found before that counts.
+                rows.append({**_row(again), "status": "skipped", "reason": _INTERRUPTED})
     found = Found(
         baseline=baseline,
         best=baseline,
@@ -121,7 +126,7 @@ def climbed(
         memory_seconds = costs.peak if change.holds_more else 0.0
         if reason is None and time.monotonic() > bench.deadline - kept_for_confirming(left, costs) - memory_seconds:
             reason = BUDGET_SPENT
-        row: dict[str, Any] = {"name": change.name, "settings": dict(change.settings)}
+        row = _row(change)
         if reason:
             rows.append({**row, "status": "skipped", "reason": reason})
             continue
@@ -157,6 +162,10 @@ def climbed(
                 rows.append({**row, "status": "skipped", "reason": _INTERRUPTED})
             bench.tell({"event": "phase", "phase": "interrupted: the best so far is confirmed; once more ends at once"})
     return bests, rows
+
+
+def _row(change: Change) -> dict[str, Any]:
+    return {"name": change.name, "settings": dict(change.settings)}
 
 
 def _speed(rows: Sequence[Mapping[str, Any]]) -> float:

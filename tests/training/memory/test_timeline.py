@@ -31,6 +31,12 @@ def test_the_file_has_a_line_a_look_and_the_marks(tmp_path: Path) -> None:
     assert len(held) == 60_000_000
 
 
+@pytest.mark.parametrize("every", [0, -1.0, float("nan"), float("inf")])
+def test_looks_need_a_time_between_them(every: float) -> None:
+    with pytest.raises(InputError, match="give seconds above 0 between two looks"):
+        Timeline(every=every)
+
+
 def test_looks_come_by_themselves(tmp_path: Path) -> None:
     with Timeline(every=0.001) as timeline:
         while timeline.looks < 4:

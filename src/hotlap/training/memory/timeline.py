@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from hotlap.core import Json, to_json
-from hotlap.errors import OutputError
+from hotlap.errors import InputError, OutputError
 from hotlap.training.memory.use import MemoryUse, look, started
 
 
@@ -67,6 +67,8 @@ class Timeline:
     """
 
     def __init__(self, *, every: float = 1.0, file: Path | None = None, pids: Iterable[int] | None = None) -> None:
+        if not 0 < every < math.inf:
+            raise InputError(f"every {every}: give seconds above 0 between two looks")
         self._every, self._pids = every, list(pids) if pids is not None else None
         self._path, self._file = file, None if file is None else open_lines(file)
         self._ended, self._lock = threading.Event(), threading.Lock()

@@ -22,6 +22,22 @@ def test_only_what_can_be_taken_up_is_said_to_be_kept_when_interrupted(called: s
     assert main._takes_up(command, [called, "file.py"]) == kept
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["train", "a.py", "--out", "OUT"], "; what was done so far is kept"),
+        (["optimize", "a.py", "--out=OUT"], "; what was done so far is kept"),
+        (["train", "a.py", "--out", "none"], " before there was anything to keep; run it again"),
+        (["tune", "a.py", "--out", "OUT"], ""),
+    ],
+)
+def test_an_interrupted_run_says_what_is_kept(arguments: list[str], told: str, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    command = typer.main.get_command(main.build_app())
+    given = [one.replace("OUT", str(tmp_path)) for one in arguments]
+    assert main._what_is_kept(command, given) == told
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["--version"]) == 0
     assert capsys.readouterr().out.startswith("hotlap 0.")

@@ -5,10 +5,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from hotlap.errors import OutputError
+from hotlap.search import folder as folder_module
 from hotlap.search.folder import RunFolder, written_whole
 
 
@@ -71,8 +73,9 @@ def test_a_second_run_is_refused_while_the_first_lives(tmp_path: Path) -> None:
     assert holder.stdout is not None
     assert holder.stdin is not None
     assert holder.stdout.readline() == b"held\n"
-    with pytest.raises(OutputError, match="in use by another run"):
-        make(out, force=True)
+    for force in (False, True):
+        with pytest.raises(OutputError, match="in use by another run"):
+            make(out, force=force)
     holder.kill()
     holder.wait()
     holder.stdin.close()
@@ -87,6 +90,21 @@ def test_work_stays_only_for_a_run_that_takes_it_up(keeps: bool, tmp_path: Path)
     (folder.work / "part").write_text("")
     folder.close()
     assert (tmp_path / "work" / "part").exists() == folder.work.exists() == keeps
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_disk_without_room_leaves_nothing_and_says_how_much_is_needed(
+    force: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if force:
+        begun(tmp_path / "out")
+    before = sorted(tmp_path.rglob("*"))
+    with monkeypatch.context() as patch:
+        patch.setattr(folder_module.shutil, "disk_usage", lambda path: SimpleNamespace(free=200 * 2**20))
+        with pytest.raises(OutputError, match="200 MiB of disk are free; make room first, for 256 at least"):
+            make(tmp_path / "out", force=force)
+    assert sorted(tmp_path.rglob("*")) == before
+    make(tmp_path / "out", force=force).close()
 
 
 def test_resume_wants_a_run(tmp_path: Path) -> None:

@@ -91,9 +91,14 @@ def test_rows_that_stand_alone(tmp_path: Path, add: str) -> None:
     assert reason(tmp_path, PLAIN + add) is None
 
 
-@pytest.mark.parametrize("add", [MEAN_OF_BATCH, DRAWS, STATISTICS, CONTRASTIVE, ADDED_UP, BALANCED])
+@pytest.mark.parametrize("add", [MEAN_OF_BATCH, STATISTICS, CONTRASTIVE, ADDED_UP, BALANCED])
 def test_rows_that_hang_together(tmp_path: Path, add: str) -> None:
     assert "what a row gives hangs on the others" in reason(tmp_path, PLAIN + add)
+
+
+def test_a_model_that_draws_in_functions_is_told_as_such(tmp_path: Path) -> None:
+    assert "differ by" in reason(tmp_path, PLAIN + DRAWS)
+    assert reason(tmp_path, PLAIN + DRAWS).endswith(": the model draws random numbers")
 
 
 COUNTS = """

@@ -98,7 +98,7 @@ def train(
         except Interrupted:
             tell({"event": "interrupted", "out": str(folder)})
             raise KeyboardInterrupt from None
-        except HotlapError as error:
+        except (HotlapError, KeyboardInterrupt) as error:
             # Nothing was begun: the same command, mended, is not refused for want of --force. Where there was no room,
             # or another process went, --resume goes on.
             of_the_machine = isinstance(error, OutputError | TrainingStopped)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 import traceback
 from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -21,6 +24,8 @@ COMMANDS = (
 # typer carries its own copy of click and gives only this class of it a public name.
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
+_TAKEN_UP = ("journal.jsonl", "checkpoints")
+"""What a run that can be taken up has written by then."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 OK, BUG, USER_ERROR, ANSWER_IS_NO, INTERRUPTED = 0, 1, 2, 3, 130
@@ -65,6 +70,8 @@ def _top(
 def main() -> None:
     """Run the command line and leave with its exit code."""
     code = run(sys.argv[1:])
+    if code == INTERRUPTED:  # A second Ctrl-C would only spoil the leaving, and change the exit code.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.stdout.flush()
     sys.stderr.flush()
     sys.exit(code)
@@ -100,9 +107,19 @@ def run(arguments: list[str]) -> int:
         return _unexpected(error, go_on="go on with --resume" if _takes_up(command, arguments) else "run it again")
     # Typer may turn an interrupt into its exit code by itself.
     if outcome == INTERRUPTED:
-        kept = "; what was done so far is kept" if _takes_up(command, arguments) else ""
-        print(f"hotlap: interrupted{kept}", file=sys.stderr)
+        print(f"hotlap: interrupted{_what_is_kept(command, arguments)}", file=sys.stderr)
     return outcome if isinstance(outcome, int) else OK
+
+
+def _what_is_kept(command: Any, arguments: list[str]) -> str:
+    """The end of the sentence that says that a run was interrupted."""
+    if not _takes_up(command, arguments):
+        return ""
+    after = dict(pairwise(arguments))
+    out = next((one.partition("=")[2] for one in arguments if one.startswith("--out=")), after.get("--out"))
+    if out is not None and not any((Path(out) / name).exists() for name in _TAKEN_UP):
+        return " before there was anything to keep; run it again"
+    return "; what was done so far is kept"
 
 
 def _takes_up(command: Any, arguments: list[str]) -> bool:

@@ -133,5 +133,9 @@ def first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     axis = next((line for line in lines if line.startswith("- You marked ")), None)
     if axis is not None:
-        return f"{type(error).__name__}: {axis[2:].partition('. If you')[0][:300]}; leave that axis out of `dynamic`"
+        marked = axis[2:].partition(". If you")[0][:300]
+        return (
+            f"{type(error).__name__}: {marked}; leave that axis out of `dynamic` (without one, axis 0 is in it), "
+            "or write x.shape[0] where forward has len(x)"
+        )
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

@@ -136,7 +136,8 @@ def closing(result: Json, target: str, out: Path) -> Group:
         lines.append(Text("no score: the workload has no evaluation"))
     speed = f"{wording.milliseconds(best['median_ms'])} a step"
     if result["baseline"]["name"] != best["name"]:
-        speed += f"; {wording.milliseconds(result['baseline']['median_ms'])} with {result['baseline']['name']}"
+        own = f"{wording.milliseconds(result['baseline']['median_ms'])} with {result['baseline']['name']}"
+        speed += f"; {own}, as the workload would train by itself"
     lines.append(Text(speed))
     if training["skipped_steps"]:
         lines.append(Text(_skipped(training["skipped_steps"], best["precision"])))

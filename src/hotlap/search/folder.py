@@ -19,6 +19,7 @@ _OURS = (
     "model.safetensors", "checkpoints", "metrics.jsonl", "settings.json", "tensorboard", "mlflow", _LOCK,
 )  # fmt: skip
 _LEAST_FREE_BYTES = 256 * 2**20
+_IN_USE = "--out {} is in use by another run; wait for it or give another folder"
 _held: set[int] = set()
 
 
@@ -60,6 +61,8 @@ class RunFolder:
             raise OutputError(f"--out {path} is a file; give a folder")
         held = existed and any(path.iterdir())
         if held and not (resume or force):
+            if _is_locked(path / _LOCK):
+                raise OutputError(_IN_USE.format(path))
             go_on = "" if resume is None else "go on with --resume, "
             raise OutputError(f"--out {path} exists; {go_on}start over with --force, or give another")
         if force and held and not (path / _LOCK).exists():
@@ -77,15 +80,20 @@ class RunFolder:
                 raise BlockingIOError
         except BlockingIOError:
             os.close(self._lock)
-            raise OutputError(f"--out {path} is in use by another run; wait for it or give another folder") from None
+            raise OutputError(_IN_USE.format(path)) from None
         _held.add(self._lock)
-        self._emptied = force or not held
+        self._emptied = not held
+        self.work = path / "work"
         free = shutil.disk_usage(path).free
         if free < _LEAST_FREE_BYTES:
-            raise OutputError(f"--out {path}: only {free / 2**20:.0f} MiB of disk are free; make room first")
+            self.close()
+            raise OutputError(
+                f"--out {path}: {free / 2**20:.0f} MiB of disk are free; make room first, for "
+                f"{_LEAST_FREE_BYTES / 2**20:.0f} at least"
+            )
         if force:
+            self._emptied = True
             self._empty()
-        self.work = path / "work"
         self.work.mkdir(mode=0o700, exist_ok=True)
 
     def _empty(self) -> None:
@@ -118,6 +126,21 @@ class RunFolder:
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.close()
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether another run holds the lock at this place."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 def _is_at(handle: int, path: Path) -> bool:

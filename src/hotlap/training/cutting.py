@@ -34,6 +34,8 @@ TOLERANCE = 3e-5
 """Relative. In fp32 sums in another order differ by 1e-6, by 1e-5 in 20 layers without normalization; a term of the
 loss that balances classes over the batch, with a weight of 0.01, makes a difference of 7e-5."""
 
+_HANGS = "what a row gives hangs on the others"
+
 
 def in_two(settings: Settings, examples: int | None) -> Settings | None:
     """Settings that compute a step of a few rows in two passes, in fp32; None where there are not two rows."""
@@ -52,7 +54,8 @@ def why_not(parts: Parts, whole: Source, cut: Source) -> str | None:
         return f"layers with {' and '.join(kinds)} would give another result"
     last = max(0, (whole.windows or 1) - 2)  # The very last may be short.
     places = sorted({0, last // 2, last})
-    return _why_not(parts, ((_window(whole, place), _window(cut, place)) for place in places))
+    found = _why_not(parts, ((_window(whole, place), _window(cut, place)) for place in places))
+    return found.replace(_HANGS, "the model draws random numbers") if found and parts.stepper.draws else found
 
 
 def why_not_by_length(parts: Parts, windows: Sequence[Window]) -> str | None:
@@ -116,7 +119,7 @@ def _why_not(parts: Parts, windows: Iterable[tuple[Window, Window]]) -> str | No
     finally:
         parts.model.zero_grad(set_to_none=True)
     if worst > TOLERANCE:
-        return f"in two passes loss, gradients or buffers differ by {worst:.1g}: what a row gives hangs on the others"
+        return f"in two passes loss, gradients or buffers differ by {worst:.1g}: {_HANGS}"
     if accumulates or _frozen(parts) != frozen:
         return "forward or the loss changes what it keeps in each pass (a counter, weights that follow others)"
     return None

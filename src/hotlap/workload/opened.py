@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hotlap.core import Array, Signature
@@ -209,10 +210,33 @@ def load_weights(model: torch.nn.Module, loaded: Loaded) -> None:
     except SafetensorError as error:
         raise TargetError(f"{loaded.weights} is damaged: {error}") from error
     except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        differs = _differences(model, loaded.weights, error)
         raise TargetError(
-            f"{loaded.weights} does not fit the model of {loaded.name!r}: {' '.join(lines[:4])}"
+            f"{loaded.weights} does not fit the model of {loaded.name!r}: {differs}; give the weights of this model, "
+            "or the workload that they are of"
         ) from error
+
+
+def _differences(model: torch.nn.Module, weights: Path, error: RuntimeError) -> str:
+    """In which names, or shapes, a file of weights differs from the model; one example of each."""
+    import torch
+    from safetensors import safe_open
+
+    own = {name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
+    with safe_open(weights, framework="pt") as file:
+        given = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no dict
+    # What is tied lies in the file once.
+    places = {name: value.untyped_storage().data_ptr() or id(value) for name, value in own.items()}
+    there = {places[name] for name in given if name in places}
+    missing = [name for name in own if name not in given and places[name] not in there]
+    unknown = [name for name in given if name not in own]
+    other = [name for name, shape in given.items() if name in own and shape != tuple(own[name].shape)]
+    told = [f"it lacks {len(missing)} of {len(own)} tensors ({missing[0]!r})"] if missing else []
+    told += [f"{len(unknown)} of its {len(given)} are unknown to the model ({unknown[0]!r})"] if unknown else []
+    if other:
+        shapes = f"{list(given[other[0]])}, not {list(own[other[0]].shape)}"
+        told.append(f"{len(other)} {'has' if len(other) == 1 else 'have'} another shape ({other[0]!r}: {shapes})")
+    return ", ".join(told) or str(error).splitlines()[0]
 
 
 def _generate() -> WorkloadError:

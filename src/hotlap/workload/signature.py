@@ -195,7 +195,8 @@ def _other_size(
             failure = failure or error
     if failure is None:
         raise WorkloadError(f"`dynamic` lets axis {axis!r} vary, but its range holds only {now}; leave it out")
-    raise WorkloadError(f"`dynamic` lets axis {axis!r} vary, but no other size works: {failure}")
+    cut = "" if takes(workload, axis) else f" (what `example` gave was cut for that, since it takes no {axis!r})"
+    raise WorkloadError(f"`dynamic` lets axis {axis!r} vary, but no other size works{cut}: {failure}")
 
 
 def _with_size(

@@ -69,7 +69,5 @@ def test_a_model_that_takes_one_way_is_captured() -> None:
 
 
 def test_an_axis_that_cant_be_left_open_is_named_with_what_to_do() -> None:
-    with pytest.raises(
-        Unsupported, match=r"code specialized it to be a constant.*; leave that axis out of `dynamic` .* x\.shape\[0\]"
-    ):
+    with pytest.raises(Unsupported, match=r"code specialized it to be a constant.*; leave that axis out of `dynamic`$"):
         captured(Reader(), ("batch", "length", 4), {"length": (1, 64)})

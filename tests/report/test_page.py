@@ -241,7 +241,7 @@ def test_a_tunings_speeds_are_drawn_without_a_word_on_accuracy(vary: Callable[[s
     result = vary("tuning")
     result["candidates"] = [{**one, "drop": None, "gate": None} for one in result["candidates"]]
     told = _outline(result).text
-    assert "Further right is faster; a whisker is the interval of the speed-up." in told
+    assert "Further right is faster; a whisker is the interval of the speed-up, as far as the plot goes." in told
     assert "accuracy was measured" not in told
     assert "gate" not in told
     assert "winner, as confirmed on data that chose nothing" not in told

@@ -101,7 +101,7 @@ def test_a_disk_without_room_leaves_nothing_and_says_how_much_is_needed(
     before = sorted(tmp_path.rglob("*"))
     with monkeypatch.context() as patch:
         patch.setattr(folder_module.shutil, "disk_usage", lambda path: SimpleNamespace(free=200 * 2**20))
-        with pytest.raises(OutputError, match="200 MiB of disk are free; make room first, for 256 at least"):
+        with pytest.raises(OutputError, match="200 MiB of disk are free; make room first: at least 256 MiB are needed"):
             make(tmp_path / "out", force=force)
     assert sorted(tmp_path.rglob("*")) == before
     make(tmp_path / "out", force=force).close()

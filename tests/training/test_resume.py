@@ -21,7 +21,7 @@ import trainable
 from safetensors.numpy import load_file
 
 import hotlap
-from hotlap.errors import OutputError
+from hotlap.errors import InputError, OutputError
 from hotlap.training.loop import Loop
 
 SLOW = trainable.slow_rows(0.0005)
@@ -646,7 +646,7 @@ def test_more_epochs_are_added_to_a_run_that_ended(tmp_path: Path) -> None:
     hotlap.train(target, out=tmp_path / "out", settings={"epochs": 2}, **given)
     only = "only more epochs can be added to it, not "
     for refused, told in (
-        ({"epochs": 1}, "has come to the end of its 2 epochs; give more than that"),
+        ({"epochs": 1}, "has ended, and was to have 2 epochs; give more than that"),
         ({"epochs": 3, "clip": 1.0}, f"{only}clip;"),
         ({"precision": "bf16"}, f"{only}precision;"),
     ):
@@ -689,7 +689,7 @@ def _forged(path: Path, change: Callable[[Any], None]) -> None:
     [
         (lambda body: body.pop("bytes"), "it is no JSON of a checkpoint"),
         (lambda body: body.update(step=10), "it is of another step than its name says"),
-        (lambda body: body.update(state=[]), "it is of another step than its name says"),
+        (lambda body: body.update(state=[]), "it holds no state"),
     ],
 )
 def test_a_checkpoint_that_somebody_wrote_is_passed_over(change: Any, told: str, tmp_path: Path) -> None:
@@ -708,8 +708,14 @@ def test_a_checkpoint_whose_state_is_not_ours_is_refused(tmp_path: Path) -> None
     hotlap.train(target, **given)
     (tmp_path / "out" / "result.json").unlink()
     newest = max((tmp_path / "out" / "checkpoints").glob("*.json"))
-    _forged(newest, lambda body: body["state"]["position"].update(more=1))
-    with pytest.raises(OutputError, match=f"{newest.name} holds what hotlap does not write .* remove it"):
+    for change in ({"more": 1}, {"seconds": "x"}, {"step": -1}, {"best": {"step": 1, "epoch": 0, "score": "good"}}):
+        whole = newest.read_bytes()
+        _forged(newest, lambda body, change=change: body["state"]["position"].update(change))  # type: ignore[misc]
+        with pytest.raises(OutputError, match=f"{newest.name} is not of this version of hotlap, or .* move it away"):
+            hotlap.train(target, resume=True, **given)
+        newest.write_bytes(whole)
+    _forged(newest, lambda body: body["state"].update(optimizer={"groups": [5], "state": {}}))
+    with pytest.raises(OutputError, match=r"its optimizer's groups are no groups\); move it away"):
         hotlap.train(target, resume=True, **given)
     newest.unlink()
     assert hotlap.train(target, resume=True, **given)["training"]["steps"] == 20
@@ -746,8 +752,22 @@ def test_figures_do_not_hang_on_records_that_were_damaged_since(tmp_path: Path) 
     given: dict[str, Any] = {"settings": {"epochs": 1}, "threads": 1, "device": "cpu", "out": tmp_path / "out"}
     hotlap.train(target, **given)
     (tmp_path / "out" / "result.json").unlink()
-    (tmp_path / "out" / "metrics.jsonl").write_text("rubbish\n" * 10_000)
-    assert hotlap.train(target, resume=True, **given)["best"]["median_ms"] > 0
+    for content in ("rubbish\n" * 10_000, '{"ms": null, "step": 1}\n{"ms": 1.5}\n"ms"\n' * 1000):
+        (tmp_path / "out" / "result.json").unlink(missing_ok=True)
+        (tmp_path / "out" / "metrics.jsonl").write_text(content)
+        assert hotlap.train(target, resume=True, **given)["best"]["median_ms"] > 0
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "settings.json", "result.json"])
+def test_a_pipe_in_the_place_of_a_file_does_not_hold_a_run_up(name: str, tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows")
+    given: dict[str, Any] = {"settings": {"epochs": 1}, "threads": 1, "device": "cpu", "out": tmp_path / "out"}
+    hotlap.train(target, **given)
+    for one in {"result.json", name}:
+        (tmp_path / "out" / one).unlink()
+    os.mkfifo(tmp_path / "out" / name)
+    with pytest.raises(InputError, match="is no plain file"):
+        hotlap.train(target, resume=True, **given)
 
 
 def test_records_that_are_gone_are_not_made_up(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from hotlap.training.set_ups import Change, changes, idle, once_more, proposal, thriftier, to_prove, together
 from hotlap.training.settings import Settings
+from hotlap.training.tuner import _skipped_because
 
 STUDY: dict[str, Any] = {
     "bf16_arithmetic": True,
@@ -18,6 +19,7 @@ STUDY: dict[str, Any] = {
     "kernels": {"reason": None, "attention": 1, "masked": 100_000},
     "length_buckets": {"reason": None},
 }  # fmt: skip
+NAMES_BY_LENGTH = "2 passes by length", "up to 4 passes by length"
 
 
 def by_name(settings: Settings | None = None, *, compiler: bool = True, **study: Any) -> dict[str, Change]:
@@ -175,6 +177,21 @@ def test_harmless_changes_are_tried_together_where_there_are_two() -> None:
     assert others == [bf16, replace(fused, within=whole.name), replace(kept, within=whole.name)]
     for few in ([bf16, fused], [bf16, fused, replace(kept, reason="no glibc")]):
         assert together(few, 0.0) == few
+
+
+@pytest.mark.parametrize(("kept", "harmless"), [(0.6, True), (0.85, False)])
+def test_two_passes_by_length_are_among_the_harmless_where_they_save_much(kept: float, harmless: bool) -> None:
+    study = {"trim": {"reason": None, "kept": 0.9}, "length_buckets": {"reason": None, "kept": kept}}
+    found = list(by_name(**study).values())
+    whole, *others = together(found, 0.0)
+    assert (whole.settings.get("length_buckets") == 2) == harmless
+    assert whole.settings["trim"]
+    two, four = (next(one for one in others if one.name == name) for name in NAMES_BY_LENGTH)
+    assert (two.within == whole.name) == harmless
+    # Four are tried where two were taken, alone or with the others.
+    assert four.upon == (NAMES_BY_LENGTH[0], *([whole.name] if harmless else []))
+    rows = [{"name": whole.name, "status": "passed"}, {"name": two.name, "status": "skipped", "reason": "within"}]
+    assert (_skipped_because(four, rows, 0.0) is None) == harmless
 
 
 def test_harmless_changes_that_one_look_rejected_are_looked_at_once_more() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from hotlap.core import Device, Json
 from hotlap.errors import HotlapError, InputError, OutputError, TrainingStopped, WorkloadError
 from hotlap.machine.facts import Machine, facts
 from hotlap.report.schema import read_result, write_result
-from hotlap.search.folder import RunFolder, check_keeps
+from hotlap.search.folder import RunFolder, check_keeps, read_plain
 from hotlap.training.processes import Processes, share_of
 from hotlap.training.settings import Settings, own_settings, read_settings, settings_for, write_settings
 from hotlap.training.stopping import Stop
@@ -313,7 +314,7 @@ def _begin(
             )
         if chosen.epochs < before.epochs:
             raise OutputError(
-                f"--resume: that run has come to the end of its {before.epochs} epochs; give more than that, or start "
+                f"--resume: that run has ended, and was to have {before.epochs} epochs; give more than that, or start "
                 "another in another folder"
             )
     threads_chosen = "threads" in given or kept.get("threads_chosen", True)
@@ -335,12 +336,12 @@ def _begin(
 def _noted_settings(path: Path) -> dict[str, Any]:
     """What a run's settings.json holds. Raises OutputError where it is damaged."""
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
+        kept = json.loads(read_plain(path))
         if isinstance(kept["settings"], dict):
             return dict(kept)
         reason = "it holds no settings"
     except OSError as error:
-        reason = error.strerror or str(error)
+        raise OutputError(f"--resume: {path} can't be read ({error.strerror or error}); put it back") from error
     except (ValueError, LookupError, TypeError, RecursionError):
         reason = "it is no JSON of settings"
     raise OutputError(f"--resume: {path} is damaged ({reason}); put it back, or start over with --force")
@@ -357,14 +358,15 @@ def _recorded(path: Path, position: Position) -> tuple[float, float | None]:
     """The median time of a step and the median of its examples, of the lines that earlier processes of this run wrote;
     without them the mean time, and no examples.
     """
-    try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        steps = [line for line in lines if "ms" in line]
-    except (OSError, ValueError, TypeError, RecursionError):
-        steps = []  # Damaged since: the run itself does not hang on it.
-    if not steps:
+    found: list[tuple[float, float]] = []
+    with suppress(OSError, ValueError, RecursionError):  # Damaged since: the run itself does not hang on it.
+        for line in map(json.loads, read_plain(path).splitlines()):
+            ms, examples = (line.get(name) if isinstance(line, dict) else None for name in ("ms", "examples"))
+            if isinstance(ms, int | float) and isinstance(examples, int | float):
+                found.append((ms, examples))
+    if not found:
         return 1000 * position.seconds / max(1, position.step), None
-    return float(median(line["ms"] for line in steps)), float(median(line["examples"] for line in steps))
+    return float(median(ms for ms, _ in found)), float(median(examples for _, examples in found))
 
 
 def _nobody(event: Json) -> None:

@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import sys
+import time
 import traceback
 from importlib import import_module
 from itertools import pairwise
@@ -70,11 +71,22 @@ def _top(
 def main() -> None:
     """Run the command line and leave with its exit code."""
     code = run(sys.argv[1:])
-    if code == INTERRUPTED:  # A second Ctrl-C would only spoil the leaving, and change the exit code.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if code == INTERRUPTED:
+        _leave_in_peace()
     sys.stdout.flush()
     sys.stderr.flush()
     sys.exit(code)
+
+
+def _leave_in_peace() -> None:
+    """One more Ctrl-C would spoil the leaving, and change the exit code; a second later it ends what hangs there."""
+    began = time.monotonic()
+
+    def again(number: int, frame: Any) -> None:
+        if time.monotonic() - began > 1:
+            os._exit(INTERRUPTED)
+
+    signal.signal(signal.SIGINT, again)
 
 
 def run(arguments: list[str]) -> int:
@@ -117,9 +129,11 @@ def _what_is_kept(command: Any, arguments: list[str]) -> str:
         return ""
     after = dict(pairwise(arguments))
     out = next((one.partition("=")[2] for one in arguments if one.startswith("--out=")), after.get("--out"))
-    if out is not None and not any((Path(out) / name).exists() for name in _TAKEN_UP):
-        return " before there was anything to keep; run it again"
-    return "; what was done so far is kept"
+    if out is None or any((Path(out) / name).exists() for name in _TAKEN_UP):
+        return "; what was done so far is kept"
+    if (Path(out) / "settings.json").exists():
+        return " before its first checkpoint; go on with --resume, or start over with --force"
+    return " before there was anything to keep; run it again"
 
 
 def _takes_up(command: Any, arguments: list[str]) -> bool:

@@ -17,6 +17,10 @@ _Choice = TypeVar("_Choice", bound=str)
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 Target = Annotated[str, typer.Argument(help="FILE.py, FILE.py:NAME, package.module:NAME, or an artifact folder.")]
+Trainable = Annotated[
+    str,
+    typer.Argument(help="FILE.py, FILE.py:NAME or package.module:NAME; @FOLDER after it: from that run's weights on."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, all else on stderr.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print the result only.")]
 Threads = Annotated[int | None, typer.Option("--threads", help="CPU threads. [default: the cores that are ours]")]

@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
-from hotlap.cli.options import DEVICES, AsJson, DeviceName, Quiet, Target, Threads, one_of
+from hotlap.cli.options import DEVICES, AsJson, DeviceName, Quiet, Threads, Trainable, one_of
 
 
 def train(
-    target: Target,
+    target: Trainable,
     out: Annotated[Path, typer.Option("--out", help="Folder for weights, checkpoints, metrics and result.")],
     settings: Annotated[
         Path | None, typer.Option("--settings", help="A settings.json, such as hotlap tune writes.")

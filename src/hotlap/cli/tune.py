@@ -8,13 +8,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from hotlap.cli.options import DEVICES, AsJson, DeviceName, Quiet, Seed, Target, Threads, byte_count, one_of, seconds
+from hotlap.cli.options import DEVICES, AsJson, DeviceName, Quiet, Seed, Threads, Trainable, byte_count, one_of, seconds
 
 _PROOFS: tuple[Literal["short", "full", "none"], ...] = ("short", "full", "none")
 
 
 def tune(
-    target: Target,
+    target: Trainable,
     out: Annotated[Path, typer.Option("--out", help="Folder for settings.json, result and report.")],
     budget: Annotated[str, typer.Option("--budget", help="Time for the search: 90s, 3m.")] = "3m",
     max_memory: Annotated[

@@ -134,8 +134,7 @@ def first_line(error: BaseException) -> str:
     axis = next((line for line in lines if line.startswith("- You marked ")), None)
     if axis is not None:
         marked = axis[2:].partition(". If you")[0][:300]
-        return (
-            f"{type(error).__name__}: {marked}; leave that axis out of `dynamic` (without one, axis 0 is in it), "
-            "or write x.shape[0] where forward has len(x)"
-        )
+        first = " (without `dynamic` axis 0 of every input varies; perhaps forward has len(x) for x.shape[0])"
+        hint = first if ".size()[0]" in marked else ""
+        return f"{type(error).__name__}: {marked}; leave that axis out of `dynamic`{hint}"
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

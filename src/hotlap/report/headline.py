@@ -254,7 +254,10 @@ def _proof(result: Json) -> Answer:
     if proof == "short":
         details = (*details, "That says nothing of the final score: --prove full trains to the end")
     if proof == "pending":
-        details = (*details, "--prove short compares the loss of short trainings over at least five seeds")
+        details = (
+            *details,
+            "`hotlap tune --prove short` compares the loss of short trainings, `--prove full` the score of whole ones",
+        )
     tone: Tone = "yes" if proof == "full" else "unproven"
     return Answer(value=words.get(str(proof), "Not compared"), details=details, tone=tone)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from hotlap.core import Json
 from hotlap.errors import InputError
-from hotlap.search.folder import write_whole
+from hotlap.search.folder import read_plain, write_whole
 
 _SAYS_NOTHING = {"$schema", "$defs", "title", "description", "then"}
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -57,7 +57,7 @@ def write_result(path: Path, result: Json) -> None:
 def read_result(path: Path) -> dict[str, Any]:
     """The result at `path`. Raises InputError where there is none, or it isn't one."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_plain(path).decode()
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror}); give the result.json of a run") from error
     except UnicodeDecodeError as error:

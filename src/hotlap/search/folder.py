@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 from hotlap.errors import OutputError
 
@@ -88,8 +91,8 @@ class RunFolder:
         if free < _LEAST_FREE_BYTES:
             self.close()
             raise OutputError(
-                f"--out {path}: {free / 2**20:.0f} MiB of disk are free; make room first, for "
-                f"{_LEAST_FREE_BYTES / 2**20:.0f} at least"
+                f"--out {path}: {free / 2**20:.0f} MiB of disk are free; make room first: at least "
+                f"{_LEAST_FREE_BYTES / 2**20:.0f} MiB are needed"
             )
         if force:
             self._emptied = True
@@ -135,9 +138,12 @@ def _is_locked(path: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # A shared one: another run that begins just now is not kept out by this look.
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
+    except OSError:  # a file system that has no locks
+        return False
     finally:
         os.close(handle)
     return False
@@ -157,6 +163,22 @@ def check_keeps(folder: Path, weights: Path | None) -> None:
         raise OutputError(
             f"--force would delete {weights}, which this run starts from; give another --out, or copy the weights first"
         )
+
+
+@contextmanager
+def plain_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to read. Raises OSError, also for what is no plain file: a pipe, which waits for a writer, or a device,
+    which may never end."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "is no plain file", str(path))
+        yield file
+
+
+def read_plain(path: Path) -> bytes:
+    """All of a plain file. Raises OSError as `plain_file` does."""
+    with plain_file(path) as file:
+        return file.read()
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -6,12 +6,9 @@ gets its name last, so a checkpoint that has one was written to its end. Nothing
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
 import re
-import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from hotlap.core import Json
 from hotlap.errors import OutputError, WorkloadError
-from hotlap.search.folder import write_whole, written_whole
+from hotlap.search.folder import plain_file, read_plain, write_whole, written_whole
 from hotlap.training.processes import put
 from hotlap.workload.opened import fill_empty_buffers
 
@@ -58,7 +55,8 @@ def save(folder: Path, checkpoint: Checkpoint, *, kind: str = "step", keep_best:
     try:
         folder.mkdir(exist_ok=True)
     except FileExistsError as error:
-        raise OutputError(f"{folder}: is a file, where checkpoints are to go; move it away") from error
+        what = "leads nowhere" if folder.is_symlink() else "is a file"
+        raise OutputError(f"{folder} {what}, where checkpoints are to go; move it away") from error
     except OSError as error:
         raise OutputError(f"{folder}: can't be made ({error.strerror}); has --out been removed meanwhile?") from error
     path = folder / f"{kind}-{checkpoint.step:08d}.safetensors"
@@ -146,15 +144,18 @@ def load(path: Path) -> Checkpoint | Damaged:
 
     beside = path.with_suffix(".safetensors")
     try:
-        outer = json.loads(_content(path) or b"")
+        outer = json.loads(read_plain(path))
         body = outer["checkpoint"]
         if _digest(json.dumps(body).encode()) != outer["sha256"]:
             return Damaged(path=path, reason="its digest is another than when it was written")
         step, size, digest, state = (body[name] for name in ("step", "bytes", "sha256", "state"))
-        if step != _step_of(path) or not isinstance(state, dict):
+        if not isinstance(state, dict):
+            return Damaged(path=path, reason="it holds no state")
+        if step != _step_of(path):
             return Damaged(path=path, reason="it is of another step than its name says")
-        data = _content(beside, size)
-        if data is None or _digest(data) != digest:
+        with plain_file(beside) as file:
+            data = file.read(size + 1)
+        if len(data) != size or _digest(data) != digest:
             return Damaged(path=beside, reason="its digest is another than when it was written")
         return Checkpoint(step=step, tensors=deserialized(data), state=state)
     except OSError as error:
@@ -163,16 +164,6 @@ def load(path: Path) -> Checkpoint | Damaged:
         return Damaged(path=beside, reason=f"it holds no tensors ({error})")
     except (ValueError, LookupError, TypeError, RecursionError):
         return Damaged(path=path, reason="it is no JSON of a checkpoint")
-
-
-def _content(path: Path, size: int | None = None) -> bytes | None:
-    """What a plain file holds; None where that is not `size` bytes. Raises OSError, also for what is no plain file,
-    such as a pipe, which might never end."""
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "is no plain file", str(path))
-        return file.read() if size is None or found.st_size == size else None
 
 
 def _remove(*paths: Path) -> None:
@@ -244,7 +235,7 @@ def _prune(folder: Path, newest: int, keep_best: int | None) -> None:
 def _state_of(path: Path) -> Json:
     """The state that a checkpoint's JSON file holds; nothing where that is damaged."""
     try:
-        state = json.loads(_content(path) or b"")["checkpoint"]["state"]
+        state = json.loads(read_plain(path))["checkpoint"]["state"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return {}
     return state if isinstance(state, dict) else {}

@@ -7,7 +7,7 @@ up and takes no mean, functions that draw or take batch statistics, buffers that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -54,8 +54,8 @@ def why_not(parts: Parts, whole: Source, cut: Source) -> str | None:
         return f"layers with {' and '.join(kinds)} would give another result"
     last = max(0, (whole.windows or 1) - 2)  # The very last may be short.
     places = sorted({0, last // 2, last})
-    found = _why_not(parts, ((_window(whole, place), _window(cut, place)) for place in places))
-    return found.replace(_HANGS, "the model draws random numbers") if found and parts.stepper.draws else found
+    pairs = ((_window(whole, place), _window(cut, place)) for place in places)
+    return _why_not(parts, pairs, why_apart=lambda: "the model draws random numbers" if parts.stepper.draws else _HANGS)
 
 
 def why_not_by_length(parts: Parts, windows: Sequence[Window]) -> str | None:
@@ -105,8 +105,10 @@ def halved(window: Window, workload: Workload) -> Window:
     return replace(window, micro_batches=tuple(half for one in window.micro_batches for half in halves(one)))
 
 
-def _why_not(parts: Parts, windows: Iterable[tuple[Window, Window]]) -> str | None:
-    """Of pairs of a window and the same in passes."""
+def _why_not(
+    parts: Parts, windows: Iterable[tuple[Window, Window]], why_apart: Callable[[], str] = lambda: _HANGS
+) -> str | None:
+    """Of pairs of a window and the same in passes. `why_apart`: what is told as the cause where these differ."""
     before, frozen = _copies(parts.model.buffers()), _frozen(parts)
     worst = 0.0
     try:
@@ -119,7 +121,7 @@ def _why_not(parts: Parts, windows: Iterable[tuple[Window, Window]]) -> str | No
     finally:
         parts.model.zero_grad(set_to_none=True)
     if worst > TOLERANCE:
-        return f"in two passes loss, gradients or buffers differ by {worst:.1g}: {_HANGS}"
+        return f"in two passes loss, gradients or buffers differ by {worst:.1g}: {why_apart()}"
     if accumulates or _frozen(parts) != frozen:
         return "forward or the loss changes what it keeps in each pass (a counter, weights that follow others)"
     return None

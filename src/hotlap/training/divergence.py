@@ -70,8 +70,11 @@ def _forward_layer(stepper: Stepper, window: Window, one: MicroBatch) -> str:
         return f"first in layer {seen[0]!r}"
     if not all_finite(_tensors(one.targets)):
         return _TARGETS
+    if finite and stepper.compiled:
+        return "and the same pass without torch.compile was finite: try --set compile=false"
     if finite:
-        return "and the same pass once more was finite: it hangs on what the model or the loss keeps between passes"
+        without = " without gradients" if stepper.sharded else ""
+        return f"and the same pass once more{without} was finite: perhaps something is kept from pass to pass"
     return "although the model's outputs are finite: in the workload's `loss`"
 
 

@@ -195,7 +195,7 @@ class Loop:
     def _way_on(self, sentence: str, step: int) -> str:
         """What can help. A change of settings needs steps before the one that failed, which is `step`, to matter."""
         if sentence.endswith(divergence.OF_DATA):
-            return "mend the data of that batch, and go on with --resume"
+            return "mend the data of that batch (not in FILE.py) and go on with --resume, or start over with --force"
         before = checkpoint.before_failure(self._parts.checkpoints, step)
         if before is None:
             return _START_OVER

@@ -19,6 +19,7 @@ import numpy as np
 from hotlap.core import Array
 from hotlap.measure import statistics
 from hotlap.measure.statistics import Looks
+from hotlap.measure.student import quantile
 
 Answer = Literal["as good", "worse", "undecided"]
 
@@ -68,8 +69,6 @@ def judge(differences: Sequence[float], *, margin: float, tried: int = 1, looks:
     margin: in the differences' unit. tried: set-ups that may be judged in turn until one passes; they share ERROR.
     A difference that is not finite (a run that diverged) is worse than any margin.
     """
-    from scipy.special import stdtrit
-
     found = np.asarray(differences, float)
     count = len(found)
     if not np.all(np.isfinite(found)):
@@ -99,7 +98,7 @@ def judge(differences: Sequence[float], *, margin: float, tried: int = 1, looks:
         low=low,
         high=high,
         margin=margin,
-        detectable=float(half) + float(stdtrit(count - 1, _POWER)) * error_of_mean,
+        detectable=float(half) + quantile(_POWER, count - 1) * error_of_mean,
         seeds=count,
     )
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from hotlap.core import Json
 from hotlap.errors import InputError, OutputError
+from hotlap.search.folder import plain_file
 from hotlap.workload.user_code import describe
 
 CHARTS = "HOTLAP_CHARTS"
@@ -115,11 +116,11 @@ class Records:
 def failed_step(folder: Path) -> int | None:
     """The step whose numbers were not finite, where that is the last that the metrics in `folder` tell; else None."""
     try:
-        with (folder / METRICS).open("rb") as file:
+        with plain_file(folder / METRICS) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
             line = json.loads(file.read().splitlines()[-1])
         return int(line["step"]) if FAILURE in line else None
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, OverflowError):
         return None
 
 

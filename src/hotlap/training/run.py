@@ -25,7 +25,6 @@ from hotlap.training.stepping import OUT_OF_MEMORY, NotFinite
 from hotlap.training.stopping import Stop
 from hotlap.workload.opened import check_fields, open_workload
 from hotlap.workload.target import Loaded
-from hotlap.workload.user_code import describe
 
 _NEEDS = ("training", "loss")
 _WARM_STEPS, _TIMED_STEPS = 2, 6
@@ -85,6 +84,8 @@ def train_model(
         if settings.early_stop is not None:
             validation.check_both_parts(opened, settings)
         kept = _kept(folder, warnings, failed=not other) if resume else None
+        if resume and kept is None:
+            tell({"event": "phase", "phase": "no checkpoint to go on from: beginning with the first step"})
         parts = make_parts(opened, settings, folder, processes, tell)
         finished = False
         try:
@@ -190,7 +191,12 @@ def _check(loaded: Loaded, settings: Settings) -> None:
 
 def _kept(folder: Path, warnings: list[str], *, failed: bool) -> checkpoint.Checkpoint | None:
     """The checkpoint to go on from. Without `failed` one before the step that failed, where there is one."""
-    last, damaged = checkpoint.newest(folder / CHECKPOINTS)
+    at = folder / CHECKPOINTS
+    if at.is_symlink() and not at.exists():
+        raise OutputError(
+            f"--resume: {at} leads nowhere; is the disk that it leads to there? Put it back and try again"
+        )
+    last, damaged = checkpoint.newest(at)
     found = last
     before = _before_failure(folder, last) if last is not None else None
     if before is not None and not failed:
@@ -199,8 +205,8 @@ def _kept(folder: Path, warnings: list[str], *, failed: bool) -> checkpoint.Chec
     if last is None and not damaged:
         if (folder / WEIGHTS).exists():
             raise OutputError(
-                f"--resume: that run ended, and {folder / CHECKPOINTS} holds no checkpoint of it any more; start over "
-                "with --force"
+                f"--resume: that run ended, and {at} holds no checkpoint of it any more; its {WEIGHTS} stays: start "
+                "another in another folder"
             )
         warnings.append("there was no checkpoint to go on from: training began with its first step")
     if last is None and damaged:
@@ -221,22 +227,16 @@ def _before_failure(folder: Path, last: checkpoint.Checkpoint) -> int | None:
 
 
 def _restore(parts: Parts, kept: checkpoint.Checkpoint, warnings: list[str]) -> Position:
-    try:
-        position, loader = state.restore(
-            kept,
-            parts.model,
-            parts.optimizer,
-            scaler=parts.stepper.scaler,
-            average=parts.average,
-            examples=parts.source.examples,
-            attributes=parts.attributes,
-        )
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        path = parts.checkpoints / f"step-{kept.step:08d}.json"
-        raise OutputError(
-            f"--resume: {path} holds what hotlap does not write ({describe(error)}); remove it to go on from the one "
-            "before, or start over with --force"
-        ) from error
+    state.check_form(kept, parts.checkpoints / f"step-{kept.step:08d}.json")
+    position, loader = state.restore(
+        kept,
+        parts.model,
+        parts.optimizer,
+        scaler=parts.stepper.scaler,
+        average=parts.average,
+        examples=parts.source.examples,
+        attributes=parts.attributes,
+    )
     epochs, begun = parts.settings.epochs, position.epoch + (position.window > 0)
     if begun > epochs:
         raise OutputError(

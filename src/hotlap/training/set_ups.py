@@ -24,6 +24,9 @@ _MOST_KEPT = 1.25
 much."""
 _HARMLESS = frozenset({"trim", "fused", "foreach", "keep_memory", "fast_dropout", "at_once", "pin"})
 _AGAIN = _HARMLESS | {"layout"}
+_WORTH_PASSES = 0.9
+"""Two passes by length count as harmless where they leave so little of what trimming leaves: one more pass takes its
+own time, of which there is little where a step takes long."""
 _LINEAR = ("SGD",)
 """Optimizers whose learning rate grows with the batch (Goyal et al., 2017); with its square root for those that
 divide by the gradient's own size (Malladi et al., 2022)."""
@@ -36,7 +39,8 @@ class Change:
     `upon`: names of changes; it is tried only where one of them was taken. `loading`: it speeds up what a step waits
     for, the data. `holds_more`: it may take memory, so that it is left out where a training then holds more than it
     may on the epoch's largest batch. `most_memory`: so many times what the workload's own set-up holds there, at most.
-    `within`: the name of a change that it is a part of; where that was taken, it is not tried again.
+    `within`: the name of a change that it is a part of; where that was taken, it is not tried again. `harmless`: it
+    hardly ever slows a step down, nor changes what is learnt.
     """
 
     name: str
@@ -47,6 +51,7 @@ class Change:
     holds_more: bool = False
     most_memory: float = math.inf
     within: str | None = None
+    harmless: bool = False
 
 
 def changes(
@@ -143,11 +148,16 @@ def together(found: Sequence[Change], loading_share: float) -> list[Change]:
     """The changes with a first one that is several of them at once: those that hardly ever slow a step down, nor change
     what is learnt. For where there is no time to try each alone; as they are where there are not two.
     """
-    parts = [one for one in found if one.settings.keys() <= _HARMLESS and not (one.reason or idle(one, loading_share))]
+    parts = [
+        one
+        for one in found
+        if (one.harmless or one.settings.keys() <= _HARMLESS) and not (one.reason or idle(one, loading_share))
+    ]
     if len(parts) < 2:
         return list(found)
-    whole = _joined(parts)
-    return [whole, *(replace(one, within=whole.name) if one in parts else one for one in found)]
+    whole, names = _joined(parts), {one.name for one in parts}
+    alone = [replace(one, within=whole.name) if one in parts else one for one in found]
+    return [whole, *(replace(one, upon=(*one.upon, whole.name)) if names & {*one.upon} else one for one in alone)]
 
 
 def _joined(parts: Sequence[Change]) -> Change:
@@ -226,7 +236,8 @@ def _by_length(study: Json) -> list[Change]:
     of_trimming = study["trim"]["reason"]
     reason = of_trimming if of_trimming not in (None, NO_PADDING) else study["length_buckets"]["reason"]
     two, four = ({"trim": True, "length_buckets": count} for count in (2, 4))
-    first = Change(name="2 passes by length", settings=two, reason=reason)
+    worth = study["length_buckets"].get("kept", 1.0) <= _WORTH_PASSES * study["trim"].get("kept", 1.0)
+    first = Change(name="2 passes by length", settings=two, reason=reason, harmless=worth)
     return [first, Change(name="up to 4 passes by length", settings=four, reason=reason, upon=(first.name,))]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hotlap.core import Json
@@ -15,6 +16,7 @@ from hotlap.training.checkpoint import Checkpoint
 from hotlap.training.encoding import can_be_kept, decode, encode
 from hotlap.training.preparing import to_device_of, trainable
 from hotlap.training.processes import all_finite, put, whole
+from hotlap.workload.user_code import describe
 
 if TYPE_CHECKING:
     import torch
@@ -186,13 +188,37 @@ def restore(
 
 
 def position_of(kept: Checkpoint) -> Position:
-    """The position that a checkpoint holds. Raises TypeError or LookupError where it holds something else."""
+    """The position that a checkpoint holds."""
     found = kept.state["position"]
-    position = Position(**{**found, "best": Best(**found["best"]) if found["best"] else None})
-    counts = (position.epoch, position.window, position.step, position.skipped, position.metrics_bytes)
-    if not all(isinstance(one, int) and one >= 0 for one in (*counts, position.best.step if position.best else 0)):
-        raise TypeError("its position has something else than whole numbers from 0 on")
-    return position
+    return Position(**{**found, "best": Best(**found["best"]) if found["best"] else None})
+
+
+def check_form(kept: Checkpoint, path: Path) -> None:
+    """Raise OutputError where a checkpoint's state is not of this version of hotlap. `path`: its JSON file."""
+    try:
+        position = position_of(kept)
+        counts = [position.epoch, position.window, position.step, position.skipped, position.metrics_bytes]
+        numbers = [position.seconds, position.first_score, position.score, position.first_loss, position.loss]
+        if position.best is not None:
+            counts += [position.best.step, position.best.epoch]
+            numbers += [position.best.score]
+        if not all(isinstance(one, int) and one >= 0 for one in counts):
+            raise TypeError("its place is no whole number from 0 on")
+        if not all(one is None or isinstance(one, int | float) for one in numbers):
+            raise TypeError("its score, loss or time is no number")
+        optimizer = decode(kept.state["optimizer"], kept.tensors)
+        if not all(isinstance(one, dict) for one in (*optimizer["groups"], optimizer["state"])):
+            raise TypeError("its optimizer's groups are no groups")
+        decode(kept.state["loader"], kept.tensors)
+        for name in ("frozen", "evaluating"):
+            frozenset(kept.state.get(name, ()))
+        if not {"examples", "scaler"} <= kept.state.keys():
+            raise KeyError("examples, scaler")
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise OutputError(
+            f"--resume: {path} is not of this version of hotlap, or somebody changed it ({describe(error)}); move it "
+            "away to go on from the one before it, if there is one"
+        ) from error
 
 
 def capture_weights(step: int, model: torch.nn.Module) -> Checkpoint:

@@ -154,6 +154,11 @@ class Stepper:
         """Whether a pass needs every process to compute one."""
         return self._processes.sharded
 
+    @property
+    def compiled(self) -> bool:
+        """Whether what runs is what torch.compile made of the model."""
+        return self._settings.compile
+
     def gradients(self, window: Window, total: float) -> float:
         """Leave the window's gradients in the parameters and give its mean loss; the weights stay."""
         self._forget_gradients()

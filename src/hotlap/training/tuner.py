@@ -32,6 +32,7 @@ HOPELESS = 3.0
 """What takes so many times as long as the baseline is timed three times only."""
 BUDGET_SPENT = "the budget was spent"
 _INTERRUPTED = "the tuning was interrupted"
+_TOLD_INTERRUPTED = {"event": "phase", "phase": "interrupted: the best so far is confirmed; once more ends at once"}
 _SURE_GAIN = math.expm1(1.645 * statistics.BETWEEN_PROCESS_SD)
 """Of two processes of the same thing the second is faster than the first by more than this 1 time in 20."""
 _COMPILED_LOAD = 2.0
@@ -80,6 +81,7 @@ def tune(bench: Bench, usual: Settings) -> Found:
                 raise
             except KeyboardInterrupt:  # While its process was begun: what was found before that counts.
                 rows.append({**_row(again), "status": "skipped", "reason": _INTERRUPTED})
+                bench.tell(_TOLD_INTERRUPTED)
     found = Found(
         baseline=baseline,
         best=baseline,
@@ -160,7 +162,7 @@ def climbed(
             interrupted = True
             if not rows or rows[-1] is not row:
                 rows.append({**row, "status": "skipped", "reason": _INTERRUPTED})
-            bench.tell({"event": "phase", "phase": "interrupted: the best so far is confirmed; once more ends at once"})
+            bench.tell(_TOLD_INTERRUPTED)
     return bests, rows
 
 

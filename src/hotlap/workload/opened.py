@@ -226,7 +226,7 @@ def _differences(model: torch.nn.Module, weights: Path, error: RuntimeError) -> 
     with safe_open(weights, framework="pt") as file:
         given = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no dict
     # What is tied lies in the file once.
-    places = {name: value.untyped_storage().data_ptr() or id(value) for name, value in own.items()}
+    places = {name: (value.data_ptr() or id(value), value.shape, value.stride()) for name, value in own.items()}
     there = {places[name] for name in given if name in places}
     missing = [name for name in own if name not in given and places[name] not in there]
     unknown = [name for name in given if name not in own]
@@ -236,7 +236,8 @@ def _differences(model: torch.nn.Module, weights: Path, error: RuntimeError) -> 
     if other:
         shapes = f"{list(given[other[0]])}, not {list(own[other[0]].shape)}"
         told.append(f"{len(other)} {'has' if len(other) == 1 else 'have'} another shape ({other[0]!r}: {shapes})")
-    return ", ".join(told) or str(error).splitlines()[0]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return ", ".join(told) or " ".join(lines[:4]) or type(error).__name__
 
 
 def _generate() -> WorkloadError:

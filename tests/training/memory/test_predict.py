@@ -46,7 +46,7 @@ def test_the_largest_pass_that_fits(seen: Observation) -> None:
 
 @pytest.mark.slow
 def test_a_batch_size_of_none(seen: Observation) -> None:
-    with pytest.raises(InputError, match="batch 0: give a whole number of rows from 1 on"):
+    with pytest.raises(InputError, match="batch 0: give a batch size from 1 on"):
         predict(seen, 0)
 
 

@@ -10,6 +10,7 @@ line nearest to those three.
 from __future__ import annotations
 
 import bisect
+import operator
 import subprocess
 import sys
 from array import array
@@ -180,8 +181,12 @@ def _opened(
 
 def predict(seen: Observation, batch: int) -> Prediction:
     """The peak with `batch` rows a pass, from an observation. It computes nothing of the model."""
-    if not isinstance(batch, int) or batch < 1:
-        raise InputError(f"batch {batch}: give a whole number of rows from 1 on")
+    try:
+        batch = operator.index(batch)
+    except TypeError as error:
+        raise InputError(f"batch {batch}: give a whole number of rows") from error
+    if batch < 1:
+        raise InputError(f"batch {batch}: give a batch size from 1 on")
     events = seen.traces[1].events
     sizes, alone = _sizes(seen, batch)
     steps = _footprint(seen, events, sizes)
@@ -219,8 +224,8 @@ def largest_pass(seen: Observation, limit: int, *, at_most: int) -> int | None:
 
     Since a process may pass what is foreseen by a tenth, ask for less than there is.
     """
-    if not limit > 0:
-        raise InputError(f"limit {limit}: give bytes above 0")
+    if limit != limit:
+        raise InputError(f"limit {limit}: give a number of bytes")
     sizes = range(1, at_most + 1)
     fitting = bisect.bisect_right(sizes, limit, key=lambda batch: predict(seen, batch).peak_bytes)
     return sizes[fitting - 1] if fitting else None

@@ -688,6 +688,8 @@ def _forged(path: Path, change: Callable[[Any], None]) -> None:
     ("change", "told"),
     [
         (lambda body: body.pop("bytes"), "it is no JSON of a checkpoint"),
+        (lambda body: body.update(bytes=2**62), "its digest is another than when it was written"),
+        (lambda body: body.update(bytes="many"), "its digest is another than when it was written"),
         (lambda body: body.update(step=10), "it is of another step than its name says"),
         (lambda body: body.update(state=[]), "it holds no state"),
     ],

@@ -341,7 +341,8 @@ def _noted_settings(path: Path) -> dict[str, Any]:
             return dict(kept)
         reason = "it holds no settings"
     except OSError as error:
-        raise OutputError(f"--resume: {path} can't be read ({error.strerror or error}); put it back") from error
+        reason = error.strerror or str(error)
+        raise OutputError(f"--resume: {path} can't be read ({reason}); mend that and try again") from error
     except (ValueError, LookupError, TypeError, RecursionError):
         reason = "it is no JSON of settings"
     raise OutputError(f"--resume: {path} is damaged ({reason}); put it back, or start over with --force")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -154,7 +155,7 @@ def load(path: Path) -> Checkpoint | Damaged:
         if step != _step_of(path):
             return Damaged(path=path, reason="it is of another step than its name says")
         with plain_file(beside) as file:
-            data = file.read(size + 1)
+            data = file.read() if os.fstat(file.fileno()).st_size == size else b""
         if len(data) != size or _digest(data) != digest:
             return Damaged(path=beside, reason="its digest is another than when it was written")
         return Checkpoint(step=step, tensors=deserialized(data), state=state)

@@ -1,7 +1,9 @@
 """Errors become one sentence and an exit code; help is there for every command."""
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,34 @@ def test_an_interrupted_run_says_what_is_kept(arguments: list[str], told: str, t
     found = main._what_is_kept(command, given)
     assert found.startswith(told)
     assert bool(found) == bool(told)
+
+
+LEAVING = """
+import atexit, sys, time
+from hotlap.cli import main
+
+def slow():
+    print("leaving", flush=True)
+    time.sleep(float(sys.argv[1]))
+    print("left", flush=True)
+
+atexit.register(slow)
+main.run = lambda arguments: main.INTERRUPTED
+main.main()
+"""
+
+
+@pytest.mark.parametrize(("seconds", "after", "left"), [(0.5, 0.0, True), (60.0, 1.2, False)])
+def test_one_more_ctrl_c_spoils_no_leaving_but_ends_one_that_hangs(seconds: float, after: float, left: bool) -> None:
+    command = [sys.executable, "-c", LEAVING, str(seconds)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "leaving\n"
+        time.sleep(after)
+        process.send_signal(signal.SIGINT)
+        out, error = process.communicate(timeout=30)
+    assert (process.returncode, error) == (main.INTERRUPTED, "")
+    assert ("left" in out) == left
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,6 +33,8 @@ HOPELESS = 3.0
 BUDGET_SPENT = "the budget was spent"
 _INTERRUPTED = "the tuning was interrupted"
 _TOLD_INTERRUPTED = {"event": "phase", "phase": "interrupted: the best so far is confirmed; once more ends at once"}
+_BUSY = 0.05
+"""A noise floor above this is not the machine's own: 0.01 to 0.03 where nothing else runs."""
 _SURE_GAIN = math.expm1(1.645 * statistics.BETWEEN_PROCESS_SD)
 """Of two processes of the same thing the second is faster than the first by more than this 1 time in 20."""
 _COMPILED_LOAD = 2.0
@@ -53,11 +55,16 @@ def tune(bench: Bench, usual: Settings) -> Found:
             load_seconds = time.monotonic() - began
             floor, baseline_ms, baseline_held, timed_seconds = _noise(bench, leader, peak.bytes)
         costs = Costs(own_load=load_seconds, load=load_seconds, timed=timed_seconds, peak=peak.seconds)
+        if floor > _BUSY:
+            warnings.append(
+                f"two processes of the same set-up seem to differ by up to {floor:.0%} here: something else uses the "
+                "machine, and gains below that are not seen; run it again when that is over"
+            )
         left = max(0.0, bench.deadline - time.monotonic())
-        if kept_for_confirming(left, costs) > left:
+        if (needed := kept_for_confirming(left, costs)) > left:
             warnings.append(
                 f"{left:.0f} s of the budget were left, and to try one change and confirm it takes about "
-                f"{costs.a_change + costs.confirming:.0f} s here, so that none was tried; give a longer --budget"
+                f"{needed:.0f} s here, so that none was tried; give {needed - left:.0f} s more with --budget, at least"
             )
         tried = changes(
             bench.study,

@@ -335,7 +335,8 @@ def test_a_batch_that_is_not_finite_is_named_and_the_good_state_kept(tmp_path: P
     assert "the loss is NaN in step" in sentence
     assert "77" in sentence
     assert "whose inputs are not finite" in sentence
-    assert "; mend the data of that batch (not in FILE.py) and go on with --resume" in sentence
+    way_on = "; mend the data of that batch (not in FILE.py) and go on with --resume, or start over with --force"
+    assert sentence.endswith(way_on)
 
 
 def test_a_layer_that_gives_nan_is_named_and_the_state_before_it_kept(tmp_path: Path) -> None:

@@ -170,9 +170,14 @@ def plain_file(path: Path) -> Iterator[IO[bytes]]:
     """A file to read. Raises OSError, also for what is no plain file: a pipe, which waits for a writer, or a device,
     which may never end."""
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "is no plain file", str(path))
+        check_plain(file, path)
         yield file
+
+
+def check_plain(file: IO[bytes], path: Path) -> None:
+    """Raise OSError (EINVAL) where an open file is a pipe, a device or the like."""
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        raise OSError(errno.EINVAL, "is no plain file", str(path))
 
 
 def read_plain(path: Path) -> bytes:

@@ -7,7 +7,7 @@ up and takes no mean, functions that draw or take batch statistics, buffers that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -34,8 +34,6 @@ TOLERANCE = 3e-5
 """Relative. In fp32 sums in another order differ by 1e-6, by 1e-5 in 20 layers without normalization; a term of the
 loss that balances classes over the batch, with a weight of 0.01, makes a difference of 7e-5."""
 
-_HANGS = "what a row gives hangs on the others"
-
 
 def in_two(settings: Settings, examples: int | None) -> Settings | None:
     """Settings that compute a step of a few rows in two passes, in fp32; None where there are not two rows."""
@@ -55,7 +53,7 @@ def why_not(parts: Parts, whole: Source, cut: Source) -> str | None:
     last = max(0, (whole.windows or 1) - 2)  # The very last may be short.
     places = sorted({0, last // 2, last})
     pairs = ((_window(whole, place), _window(cut, place)) for place in places)
-    return _why_not(parts, pairs, why_apart=lambda: "the model draws random numbers" if parts.stepper.draws else _HANGS)
+    return _why_not(parts, pairs, may_draw=True)
 
 
 def why_not_by_length(parts: Parts, windows: Sequence[Window]) -> str | None:
@@ -105,10 +103,8 @@ def halved(window: Window, workload: Workload) -> Window:
     return replace(window, micro_batches=tuple(half for one in window.micro_batches for half in halves(one)))
 
 
-def _why_not(
-    parts: Parts, windows: Iterable[tuple[Window, Window]], why_apart: Callable[[], str] = lambda: _HANGS
-) -> str | None:
-    """Of pairs of a window and the same in passes. `why_apart`: what is told as the cause where these differ."""
+def _why_not(parts: Parts, windows: Iterable[tuple[Window, Window]], *, may_draw: bool = False) -> str | None:
+    """Of pairs of a window and the same in passes. `may_draw`: what the model draws may be other numbers then."""
     before, frozen = _copies(parts.model.buffers()), _frozen(parts)
     worst = 0.0
     try:
@@ -121,7 +117,9 @@ def _why_not(
     finally:
         parts.model.zero_grad(set_to_none=True)
     if worst > TOLERANCE:
-        return f"in two passes loss, gradients or buffers differ by {worst:.1g}: {why_apart()}"
+        drew = may_draw and parts.stepper.draws
+        why = "the model draws random numbers" if drew else "what a row gives hangs on the others"
+        return f"in two passes loss, gradients or buffers differ by {worst:.1g}: {why}"
     if accumulates or _frozen(parts) != frozen:
         return "forward or the loss changes what it keeps in each pass (a counter, weights that follow others)"
     return None

@@ -19,7 +19,7 @@ from hotlap.training.averaging import Average
 from hotlap.training.buffers import Buffers
 from hotlap.training.loading import Source
 from hotlap.training.processes import Processes, all_finite, whole
-from hotlap.training.reading import Window
+from hotlap.training.reading import NO_BATCH, Window
 from hotlap.training.records import FAILURE, Records
 from hotlap.training.schedule import miscounted, rate_factor
 from hotlap.training.settings import Settings
@@ -107,7 +107,7 @@ class Loop:
                 self._save()
         self.warnings += miscounted(self._parts.source.windows, self.position.window, settings)
         if not found:
-            raise WorkloadError("the workload's `training` gave no batch; give at least one an epoch")
+            raise WorkloadError(NO_BATCH)
         if not self._weighed:
             raise WorkloadError(
                 "the workload's `loss_weight` gave 0 for every batch, so that nothing was learnt; give what the loss "

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
 
+NO_BATCH = "the workload's `training` gave no batch; give at least one an epoch"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatch:
     """What one forward pass takes. `weight`: what its loss was averaged over; 0 for what only keeps in step.

@@ -9,7 +9,6 @@ import errno
 import importlib.util
 import json
 import os
-import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +17,7 @@ from typing import Any
 
 from hotlap.core import Json
 from hotlap.errors import InputError, OutputError
-from hotlap.search.folder import plain_file
+from hotlap.search.folder import check_plain, plain_file
 from hotlap.workload.user_code import describe
 
 CHARTS = "HOTLAP_CHARTS"
@@ -27,6 +26,8 @@ _CHARTED = ("loss", "rate", "gradient_norm", "examples_per_second", "score")
 _FLUSH_SECONDS = 0.1
 """A line that follows so soon upon what was written waits for the next; a checkpoint, a score and the end write all."""
 _TAIL_BYTES = 65536
+_NO_PLAIN_FILE = (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EINVAL)
+"""What opening a link, a folder and a pipe without a reader gives, and check_plain of what opens."""
 _encode = json.JSONEncoder(allow_nan=False).encode
 
 
@@ -36,20 +37,14 @@ class Records:
     def __init__(self, folder: Path, *, size: int, name: str, settings: Json) -> None:
         self._path, self._flushed = folder / METRICS, 0.0
         try:
-            # A link in its place leads to a file that is not ours to cut.
-            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            handle = os.open(self._path, flags, 0o666)
-            about = os.fstat(handle)
-            if not stat.S_ISREG(about.st_mode):
-                os.close(handle)
-                raise self._no_plain_file()
-            self._file = os.fdopen(handle, "ab")
+            self._file = os.fdopen(_opened_own(self._path), "ab")
+            check_plain(self._file, self._path)
             # Where the file is gone, nothing is made up for the lines it had.
-            self._file.truncate(min(size, about.st_size))
+            self._file.truncate(min(size, self._path.stat().st_size))
             self._file.seek(0, os.SEEK_END)
         except OSError as error:
-            if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-                raise self._no_plain_file() from error
+            if error.errno in _NO_PLAIN_FILE:
+                raise OutputError(f"{self._path} is no plain file; move it away and go on with --resume") from error
             raise self._failed(error) from error
         self.warnings: list[str] = []
         self._charts: dict[str, Any] = {}
@@ -106,11 +101,14 @@ class Records:
                     failed.close(False)
             self.warnings.append(f"{chart} has not all of the run: {describe(error)}")
 
-    def _no_plain_file(self) -> OutputError:
-        return OutputError(f"{self._path} is no plain file; move it away and go on with --resume")
-
     def _failed(self, error: OSError) -> OutputError:
         return OutputError(f"{self._path} can't be written ({error.strerror}); make room and go on with --resume")
+
+
+def _opened_own(path: Path) -> int:
+    """Not through a link, which leads to a file that is not ours to cut, and without waiting for a pipe's reader."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    return os.open(path, flags, 0o666)
 
 
 def failed_step(folder: Path) -> int | None:

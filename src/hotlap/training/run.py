@@ -200,19 +200,19 @@ def _kept(folder: Path, warnings: list[str], *, failed: bool) -> checkpoint.Chec
     found = last
     before = _before_failure(folder, last) if last is not None else None
     if before is not None and not failed:
-        found = checkpoint.before_failure(folder / CHECKPOINTS, before + 1) or last
+        found = checkpoint.before_failure(at, before + 1) or last
     warnings += [f"{one.path.name} was passed over: {one.reason}" for one in damaged]
-    if last is None and not damaged:
+    if last is None:
+        if damaged:
+            raise OutputError(
+                f"--resume: no checkpoint in {at} is whole ({damaged[0].reason}); start over with --force"
+            )
         if (folder / WEIGHTS).exists():
             raise OutputError(
                 f"--resume: that run ended, and {at} holds no checkpoint of it any more; its {WEIGHTS} stays: start "
                 "another in another folder"
             )
         warnings.append("there was no checkpoint to go on from: training began with its first step")
-    if last is None and damaged:
-        raise OutputError(
-            f"--resume: no checkpoint in {folder / CHECKPOINTS} is whole ({damaged[0].reason}); start over with --force"
-        )
     if last is not None and found is not None and found.step < last.step:
         warnings.append(f"the numbers were not finite after step {before}: this run goes on from step {found.step}")
     return found

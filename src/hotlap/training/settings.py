@@ -21,6 +21,7 @@ Schedule = Literal["constant", "linear", "cosine", "one_cycle"]
 _MOST_PROCESSES = 1024
 """More threads or loader processes than any machine has cores end in a crash without a word."""
 _LARGEST = 2**31 - 1
+"""No count that makes sense is larger, and floats hold it."""
 _MOST_BUCKETS = 16
 """Each is one more walk through all gradients; from two to four are faster, where any are."""
 Sharding = Literal["ddp", "fsdp2"]

@@ -23,7 +23,7 @@ from hotlap.training.making import by_length_of, look_at_casts, make_parts, make
 from hotlap.training.memory.use import fields, kibibytes
 from hotlap.training.memory.work import peak_bytes
 from hotlap.training.processes import Processes
-from hotlap.training.reading import Window
+from hotlap.training.reading import NO_BATCH, Window
 from hotlap.training.recompute import repeated_layers
 from hotlap.training.settings import Settings
 from hotlap.training.stepping import NotFinite
@@ -33,7 +33,6 @@ from hotlap.workload.target import load_target
 _NEEDS = ("training", "loss")
 _ENDLESS = 1_000_000
 """Epochs, so that steps never run out while they are timed."""
-_NO_BATCH = "the workload's `training` gave no batch; give at least one an epoch"
 
 
 def study(state: dict[str, Any], *, target: str, settings: Json) -> Json:
@@ -104,7 +103,7 @@ def check_kernels(state: dict[str, Any]) -> Json:
         first = next(iter(parts.source.epoch(0, 0)), None)
         parts.source.close()
         if first is None:
-            raise WorkloadError(_NO_BATCH)
+            raise WorkloadError(NO_BATCH)
         seen = kernels.seen_in(parts.stepper, first.micro_batches[0])
     return {"reason": None, "attention": seen.attention, "masked": seen.masked}
 
@@ -215,7 +214,7 @@ class Steps:
                 self._found = True
                 return window
             if not self._found:
-                raise WorkloadError(_NO_BATCH)
+                raise WorkloadError(NO_BATCH)
             self._found = False
             self._epoch += 1
             self._windows = self._parts.source.epoch(self._epoch, 0)

@@ -44,6 +44,13 @@ def test_every_command_line_in_the_docs_parses(page: str, line: str) -> None:
         command.make_context(name, list(rest), parent=context)
 
 
+def test_commands_that_are_copied_one_after_another_write_to_folders_of_their_own() -> None:
+    lines = [shlex.split(line) for _, line in command_lines()]
+    outs = [words[words.index("--out") + 1] for words in lines if "--out" in words and "--resume" not in words]
+    again = {one for one in outs if outs.count(one) > 1 and "/" in one}
+    assert again <= {"runs/digits"}, "README and docs/optimize.md begin with the same search"
+
+
 @pytest.mark.parametrize(("page", "code"), blocks("python", "workload"))
 def test_every_workload_in_the_docs_opens(page: str, code: str, tmp_path: Path) -> None:
     from hotlap.workload.opened import open_workload

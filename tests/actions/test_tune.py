@@ -132,6 +132,28 @@ def test_an_interrupted_search_confirms_what_was_best_by_then(tmp_path: Path) ->
     assert json.loads((out / "settings.json").read_text())["settings"] == result["settings"]
 
 
+def test_what_tune_chooses_is_not_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["tune", trainable.write(tmp_path, "rows"), "--out", str(tmp_path / "out")]
+    assert run([*words, "--set", "precision=bf16"]) == 2
+    said = capsys.readouterr().err
+    assert "settings: precision is none that tune takes; it takes what is learnt (batch_size, epochs, " in said
+    assert run([*words, "--set", "clip=-1"]) == 2
+    assert "settings: clip is -1; give a norm above 0" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(1200)
+def test_what_is_learnt_is_timed_and_handed_over(tmp_path: Path) -> None:
+    target = trainable.write(tmp_path, "rows", add=SLOW_DATA)
+    wanted = {"clip": 0.5, "ema": 0.9, "schedule": "cosine", "warmup": 2, "batch_size": 8}
+    result = hotlap.tune(target, out=tmp_path / "out", settings=wanted, budget=100, threads=1, device="cpu")
+    assert result["confirmed"]
+    assert result["batch"] == 8
+    trained = hotlap.train(target, out=tmp_path / "trained", settings=tmp_path / "out" / "settings.json")
+    assert wanted.items() <= trained["settings"].items()
+
+
 @pytest.mark.parametrize("given", [{"prove_margin": 0.0}, {"prove_budget": 0}, {"prove_margin": float("nan")}])
 def test_proofs_of_nothing_are_refused(given: Any, tmp_path: Path) -> None:
     with pytest.raises(

@@ -100,6 +100,8 @@ def test_a_terminal_shows_work_time_best_and_counts(sample: dict[str, Any]) -> N
         assert _drawn(live)[1].endswith("  0 s left")
         live({"event": "start", "name": "x", "seconds_left": 12.2})
         assert _drawn(live)[1].endswith("  12 s left")
+        live({"event": "phase", "phase": "proof of bf16: training with seed 0", "seconds_left": 3600.0})
+        assert _drawn(live)[1].endswith("  1 h 0 min left")
     assert "\x1b[?25h" in out.getvalue()  # the cursor is back
 
 

@@ -212,6 +212,14 @@ def test_tuning_has_a_page_too(vary: Callable[[str], dict[str, Any]]) -> None:
     assert "could not be exported" not in text
 
 
+def test_tuning_says_what_is_yours_to_decide(vary: Callable[[str], dict[str, Any]]) -> None:
+    result = {**vary("tuning"), "proposal": "steps of 64 examples change the result", "locked": ["workers", "pin"]}
+    text = _outline(result).text
+    assert "Steps of 64 examples change the result." in text
+    assert "workers, pin: not hotlap's to choose, since training gives batches of its own." in text
+    assert "hotlap's to choose" not in _outline({**result, "locked": []}).text
+
+
 def test_without_jinja2_it_says_how_to_get_it(sample: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 

@@ -404,6 +404,17 @@ def test_each_setting_is_said() -> None:
     assert "scaler.scale((share * loss)).backward()" in cuda["pytorch"]
 
 
+def test_what_is_left_to_ones_own_loop_is_named() -> None:
+    given = Settings(clip=0.5, schedule="cosine", batch_size=32, epochs=7, threads=1).to_json()
+    for text in snippets(given).values():
+        assert "# Also yours, and not in here: clip=0.5, schedule=cosine.\n" in text
+    proposed = " ".join(f"word{number}" for number in range(40))
+    for text in snippets(given, proposal=proposed).values():
+        lines = [line.removeprefix("# ") for line in text.splitlines() if line.startswith("# ")]
+        assert proposed in " ".join(lines)
+    assert not any("Also yours" in text for text in snippets(Settings(batch_size=32).to_json()).values())
+
+
 def test_an_optimizer_of_ones_own_is_asked_for() -> None:
     for code in snippets(Settings(fused=True).to_json(), own_optimizer=True).values():
         assert "make_optimizer(parameters), yours with fused=True." in code

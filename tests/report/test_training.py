@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console, RenderableType
 
-from hotlap.report.training import closing, tuned
+from hotlap.report.training import TrainingLive, closing, tuned
 
 TRAINED: dict[str, Any] = {
     "workload": "base",
@@ -19,8 +20,8 @@ TRAINED: dict[str, Any] = {
 }
 
 
-def printed(renderable: RenderableType) -> str:
-    console = Console(width=200, color_system=None)
+def printed(renderable: RenderableType, width: int = 200) -> str:
+    console = Console(width=width, color_system=None)
     with console.capture() as capture:
         console.print(renderable)
     return capture.get()
@@ -79,6 +80,51 @@ def test_a_budget_too_short_is_told(tried: int, words: str, other: str) -> None:
     said = printed(tuned(result, "base.py", Path("o")))
     assert words in said
     assert other not in said
+
+
+def test_what_is_left_to_the_user_is_told() -> None:
+    figures = {"name": "fp32", "median_ms": 2.0, "bound_by": "data loading", "loading_share": 0.6}
+    result = {
+        "kind": "tune", "baseline": figures, "best": figures, "confirmed": False, "left_untried": [], "candidates": [],
+        "locked": ["workers", "pin"], "proposal": "steps of 64 examples change the result", "warnings": ["look out"],
+    }  # fmt: skip
+    said = printed(tuned(result, "base.py", Path("o")))
+    assert "workers, pin: not hotlap's to choose, since `training` gives batches of its own" in said
+    assert "steps of 64 examples change the result" in said
+    assert "warning: look out" in said
+    assert "bound by data loading (60% of a step is waiting for data)" in said
+
+
+STEP: dict[str, Any] = {
+    "event": "step", "epoch": 2, "epochs": 9, "step": 140, "steps": 846, "loss": 0.2134, "examples_per_second": 1830.0,
+    "left": 706, "ms": 60.0, "memory_bytes": 512_000_000,
+}  # fmt: skip
+FIGURES = "epoch 2 of 9, step 140 of 846, loss 0.213, 1,830 examples a second, 42 s left, 512 MB"
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_all_figures_of_a_step_are_shown_on_a_terminal(width: int) -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=width, force_terminal=True, color_system=None)
+    with TrainingLive(console=console) as live:
+        live({"event": "phase", "phase": "training"})
+        live(STEP)
+        live({"event": "score", "epoch": 1, "score": 0.91234})
+        shown = printed(live._render(), width)
+    assert "training; last score 0.9123" in shown
+    assert FIGURES in " ".join(shown.split())
+
+
+def test_elsewhere_a_line_comes_every_ten_seconds() -> None:
+    out, now = io.StringIO(), [0.0]
+    with TrainingLive(console=Console(file=out, width=80), clock=lambda: now[0]) as live:
+        for seconds in range(1, 23):
+            now[0] = float(seconds)
+            live(STEP)
+    assert out.getvalue() == f"      10 s  {FIGURES}\n      20 s  {FIGURES}\n"
+    with TrainingLive(console=Console(file=out), quiet=True, clock=lambda: 1000.0) as live:
+        live(STEP)
+    assert len(out.getvalue().splitlines()) == 2
 
 
 def test_commands_can_be_copied_into_a_shell() -> None:

@@ -26,6 +26,25 @@ def test_time_is_kept_for_the_confirmation_and_one_last_change() -> None:
     assert kept_for_confirming(-3, fast) == fast.confirming + fast.a_change
 
 
+def test_what_a_later_change_replaced_was_not_dropped_for_the_proofs_reason() -> None:
+    own = Settings()
+    rows = [
+        {"name": "passes of 16", "status": "passed", "settings": {"micro_batch": 16}},
+        {"name": "bf16", "status": "passed", "settings": {"precision": "bf16"}},
+        {"name": "passes of 8", "status": "passed", "settings": {"micro_batch": 8}},
+    ]
+    found = Found(
+        baseline=own, best=replace(own, micro_batch=8), rows=rows, noise_floor=0.01, starts=(), speedup=None,
+        baseline_ms=1.0, baseline_held={}, best_held={}, dropped_because="bf16: it trains worse",
+    )  # fmt: skip
+    outcomes = [(row["status"], row.get("reason")) for row in found.outcomes()]
+    assert outcomes == [
+        ("dropped", "a later change took its place"),
+        ("dropped", "bf16: it trains worse"),
+        ("chosen", None),
+    ]
+
+
 def starts(*ratios: float) -> list[Start]:
     return [Start(baseline_ms=(10 * one,) * 4, candidate_ms=(10.0,) * 4) for one in ratios]
 

@@ -63,6 +63,37 @@ def test_the_detectable_margin_is_what_an_equal_one_passes_with_at_80_in_100() -
     assert 0.76 <= share <= 0.84
 
 
+@pytest.mark.parametrize("examples", [10, 20, 50, 100])
+@pytest.mark.parametrize("luck", [0.0, 0.02, 0.2])
+def test_scores_in_steps_pass_no_more(examples: int, luck: float) -> None:
+    """One that loses an example in so many seeds that it is worse by the margin, and gains or loses another by luck:
+    with few examples most seeds show no difference at all."""
+    rng, step = np.random.default_rng(6), 1 / examples
+    lost, unlucky, lucky = (rng.random((TRIALS, 12)) < often for often in (0.01 / step, luck, luck))
+    differences = step * (lost.astype(int) + unlucky - lucky)
+    passed = 0
+    for row in differences:
+        for seeds in proof.LOOKS.at:
+            judged = proof.judge(row[:seeds], margin=0.01, grain=step)
+            if judged.answer != "undecided":
+                break
+        passed += judged.answer == "as good"
+    assert passed / TRIALS <= MOST
+
+
+def test_a_few_seeds_without_a_difference_show_little_where_scores_come_in_steps() -> None:
+    same = [0.0] * 12
+    assert proof.judge(same, margin=0.01, grain=1 / 20).answer == "undecided"
+    assert proof.judge(same[:5], margin=0.01, grain=1 / 100).answer == "as good"
+    assert proof.judge(same[:5], margin=0.01, grain=1 / 50).answer == "undecided"
+    assert proof.judge(same[:5], margin=0.01).high == 0.0
+
+
+def test_the_grain_of_scores_is_their_smallest_gap() -> None:
+    assert proof.grain([0.9, 0.95, 0.9 + 1e-12, 0.5]) == pytest.approx(0.05)
+    assert proof.grain([1.0, 1.0]) == proof.grain([0.3]) == proof.grain([]) == 0.0
+
+
 def test_what_is_clearly_worse_is_called_so() -> None:
     assert proof.judge([0.4, 0.5, 0.45, 0.6, 0.5], margin=0.05).answer == "worse"
     assert proof.judge([0.0, 0.0, math.inf, 0.0, 0.0], margin=0.05).answer == "worse"
@@ -88,6 +119,9 @@ def test_ratios_of_losses() -> None:
     assert proof.log_ratios([1.0, 2.0], [math.e, math.inf]) == [pytest.approx(1.0), math.inf]
     with pytest.raises(ValueError, match="above 0"):
         proof.log_ratios([0.0], [1.0])
+    # The tuned one came to 0: that is not worse, and no ratio.
+    with pytest.raises(ValueError, match="above 0 of the tuned set-up"):
+        proof.log_ratios([1.0, 1.0], [1.0, 0.0])
 
 
 def test_the_tail_is_the_last_third_of_the_examples() -> None:

@@ -107,6 +107,22 @@ def test_own_scores_that_nothing_can_be_judged_by(tmp_path: Path, scores: tuple[
         proof_trial._judge(own, [{"score": 0.5}, {"score": 0.5}], plan, 1)
 
 
+def test_a_tuned_loss_of_0_is_no_divergence(tmp_path: Path) -> None:
+    own, tuned = runs(1.0, 0.1), runs(1.0, 0.1)
+    tuned[2]["losses"][60:] = 0.0
+    with pytest.raises(proof_trial._NoJudgement, match="above 0 of the tuned set-up; --prove full compares scores"):
+        proof_trial._judge(own, tuned, planned(tmp_path), 1)
+
+
+def test_the_same_few_scores_are_no_proof_where_the_losses_differ(tmp_path: Path) -> None:
+    """20 examples, in steps of 0.05: one seed in five may lose one."""
+    plan = replace(planned(tmp_path, "full"), margin=None)
+    own = [{**run, "score": 0.95, "score_before": 0.1, "scores": [0.5, 0.9, 0.95]} for run in runs(1.0, 0.1)]
+    tuned = [{**run, "losses": 1.01 * run["losses"]} for run in own]
+    assert proof_trial._judge(own, tuned, plan, 1).answer == "undecided"
+    assert proof_trial._judge(own, own, plan, 1).answer == "as good"
+
+
 def scored(before: float, after: float) -> list[Json]:
     return [{"score": after + 0.0001 * seed, "score_before": before + 0.0001 * seed} for seed in range(5)]
 
@@ -251,6 +267,10 @@ def test_a_speedup_to_the_own_score_needs_every_seed(tmp_path: Path) -> None:
     own, tuned = (scored(0.5, 0.8, 0.9), scored(0.5, 0.8, 0.8)), (scored(0.5, 0.9, 0.9), scored(0.8, 0.8, 0.8))
     trial = Trial(name="tuned", settings=OWN, judged=None, reason="", own=own, tuned=tuned)
     assert proof_details._scores(trial)["speedup_to_the_own_score"] == pytest.approx(3**0.5)
+    # What stops early keeps its best weights, not those of its last epochs.
+    early = replace(trial, settings=replace(OWN, early_stop=1))
+    early = replace(early, own=(scored(0.5, 0.9, 0.6),), tuned=(scored(0.6, 0.7, 0.9),))
+    assert proof_details._scores(early)["seconds_to_the_own_score"] == {"own": [2.0], "tuned": [3.0]}
     trial = replace(trial, tuned=(scored(0.5, 0.9, 0.9), scored(0.5, 0.6, 0.7)))
     row = proof_details._scores(trial)
     assert row["seconds_to_the_own_score"]["tuned"] == [2.0, None]
@@ -258,12 +278,18 @@ def test_a_speedup_to_the_own_score_needs_every_seed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["short", "full"])
-def test_the_same_numbers_pass_however_little_is_learnt(kind: Kind, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "side_by_side"), [("short", True), ("full", False)])
+def test_the_same_numbers_pass_however_little_is_learnt(
+    kind: Kind, side_by_side: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a process for each side, or one for each training where two have no room."""
+    started, start = list[Any](), proof_trial.start_worker
+    monkeypatch.setattr(proof_trial, "start_worker", lambda *given: started.append(given) or start(*given))
     rate = ADAM.format(rate=1e-9)
     own, tuned = side(tmp_path, "own", rate), side(tmp_path, "a loader process", rate, workers=1)
-    plan = replace(planned(tmp_path, kind), margin=None)
+    plan = replace(planned(tmp_path, kind), margin=None, side_by_side=side_by_side)
     (trial,) = judge_in_turn(own, [tuned], plan)
+    assert len(started) == (2 if side_by_side else 10)
     assert trial.passed, trial.reason
     assert trial.reason == "the same numbers, to the last bit, in 5 pairs of trainings"
     json.dumps(details([trial], plan, own), allow_nan=False)

@@ -108,6 +108,10 @@ def test_a_batch_size_that_the_data_does_not_give_is_not_tried() -> None:
     found = {c.name: c for c in changes(STUDY, Settings(batch_size=256), compiler=True, other_batch_sizes=True)}
     assert found["batch size 512"].reason is None
     assert found["batch size 1024"].reason == "the data has 1,000 examples only"
+    warm = changes(STUDY, Settings(epochs=2, warmup=10), compiler=True, other_batch_sizes=True)
+    reasons = {one.name: one.reason for one in warm if one.name.startswith("batch size")}
+    assert reasons["batch size 128"] is None
+    assert reasons["batch size 256"] == "the whole training has 8 steps then, and the warmup 10"
     locked = {**STUDY, "examples": None, "locked": ["batch_size"]}
     last = changes(locked, Settings(), compiler=True, other_batch_sizes=True)[-2]
     assert "batches of its own" in (last.reason or "")
@@ -210,5 +214,10 @@ def test_harmless_changes_that_one_look_rejected_are_looked_at_once_more() -> No
     layout = once_more(tried, [{**rows[0], "name": "channels_last"}])
     assert layout is not None
     assert layout.settings == {"layout": "channels_last"}
+    # What was tried together, and rejected, is there by its parts.
+    joint = together(tried[1:4], 0.0)
+    both = once_more(joint, [{**rows[0], "name": one.name} for one in joint[:3]])
+    assert both is not None
+    assert both.name == "fused optimizer + kept memory, once more"
     # Neither those that were hopeless or failed, nor another number format.
     assert once_more(tried, [{"name": "fused optimizer", "status": "rejected"}, rows[0]]) is None

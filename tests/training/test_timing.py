@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import trainable
 
+from hotlap.errors import InputError
 from hotlap.training import timing
 from hotlap.training.settings import Settings
 
@@ -35,3 +36,21 @@ def test_an_epochs_short_last_step_is_not_timed(batch_size: int, rows: int, tmp_
     for _ in range(5):
         state["call"]()
     assert set(state["call"].rows) == {rows}
+
+
+def test_a_step_is_that_of_the_training_with_its_average_and_its_learning_rate(tmp_path: Path) -> None:
+    state: dict[str, Any] = {}
+    settings = Settings(ema=0.5, warmup=7, clip=0.1, threads=1)
+    timing.hold(state, target=trainable.write(tmp_path, "rows"), settings=settings.to_json())
+    parts = state["call"]._parts
+    before = {name: one.clone() for name, one in parts.average.tensors.items()}
+    state["call"]()
+    assert parts.optimizer.param_groups[0]["lr"] == pytest.approx(1e-2 * 3 / 8)
+    assert any(not one.equal(before[name]) for name, one in parts.average.tensors.items())
+
+
+def test_a_schedule_needs_to_know_how_many_steps_there_are(tmp_path: Path) -> None:
+    add = "import dataclasses\nworkload = dataclasses.replace(workload, training=lambda: iter(batches()))\n"
+    target = trainable.write(tmp_path, "tokens", add=add)
+    with pytest.raises(InputError, match="schedule=cosine needs to know how many steps there are"):
+        timing.study({}, target=target, settings=Settings(schedule="cosine", threads=1).to_json())

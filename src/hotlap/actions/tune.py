@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -26,7 +26,14 @@ from hotlap.training.processes import started
 from hotlap.training.proof_details import details
 from hotlap.training.proof_trial import BUDGET_SECONDS, Kind, Plan, Side, Trial, judge_in_turn
 from hotlap.training.set_ups import DATA_BOUND, proposal, to_prove
-from hotlap.training.settings import Settings, own_settings, settings_for, write_settings
+from hotlap.training.settings import (
+    OF_THE_TRAINING,
+    Settings,
+    check_early_stop,
+    own_settings,
+    settings_for,
+    write_settings,
+)
 from hotlap.training.stopping import Stop
 from hotlap.training.trimming import least_length
 from hotlap.training.tuner import BUDGET_SPENT
@@ -44,6 +51,7 @@ def tune(
     target: str | Path | Workload,
     *,
     out: str | Path,
+    settings: Mapping[str, Json] | None = None,
     budget: float = 180.0,
     max_memory: int | None = None,
     other_batch_sizes: bool = False,
@@ -59,7 +67,8 @@ def tune(
     """Find the fastest training set-up of the same batch size; give the content of `result.json`.
 
     target: a Workload, FILE.py, FILE.py:NAME or package.module:NAME. out: the folder for settings.json, result.json
-    and report.html. budget: seconds for the search. max_memory: bytes that a training process may hold.
+    and report.html. settings: what is learnt, where that is other than the workload says or more: the fields of
+    OF_THE_TRAINING. budget: seconds for the search. max_memory: bytes that a training process may hold.
     other_batch_sizes: try larger effective batches too, which change the result; what to do about the learning rate
     is proposed.
 
@@ -86,7 +95,9 @@ def tune(
     count = machine.cores if threads is None else threads
     if force:
         check_keeps(Path(out), loaded.weights)
-    usual = settings_for(loaded.workload, {"threads": count, "seed": seed, "device": where})
+    chosen = _of_the_training(settings or {})
+    usual = settings_for(loaded.workload, {**chosen, "threads": count, "seed": seed, "device": where})
+    check_early_stop(loaded.workload, usual)
     stop = Stop()
     with (
         stop.heeded(),
@@ -128,6 +139,7 @@ def tune(
                 memory_limit=limit,
                 work=folder.work,
                 tell=tell,
+                side_by_side=where != "cpu" or _bytes_of_both(bench, found) <= machine.memory_limit,
             )
 
             def keep(found: Found, proven: Json) -> Json:
@@ -136,6 +148,17 @@ def tune(
             result = keep(*_proven(bench, found, plan, keep))
     tell({"event": "end"})
     return result
+
+
+def _of_the_training(settings: Mapping[str, Json]) -> Mapping[str, Json]:
+    """Raises InputError for a setting that is the search's own to choose, or an option."""
+    for name in settings:
+        if name not in OF_THE_TRAINING:
+            raise InputError(
+                f"settings: {name} is none that tune takes; it takes what is learnt ({', '.join(OF_THE_TRAINING)}) "
+                "and chooses how steps are computed"
+            )
+    return settings
 
 
 def _kept(
@@ -148,6 +171,7 @@ def _kept(
         weighted=loaded.workload.loss_weight is not None,
         least_length=least_length(loaded.workload),
         own_optimizer=loaded.workload.optimizer is not None,
+        proposal=result["proposal"],
     )
     write_settings(
         folder / "settings.json",
@@ -163,10 +187,19 @@ def _kept(
     return result
 
 
+def _bytes_of_both(bench: Bench, found: Found) -> int:
+    """What a process of each holds on the epoch's largest batch."""
+    return sum(bench.peak(one).bytes for one in (found.baseline, found.best))
+
+
 def _all_examples(found: Found, study: Json) -> int | None:
-    """Of a whole training: a sampler of the user's own may draw fewer or more of them than the Dataset has."""
+    """Of a whole training: a sampler of the user's own may draw fewer or more of them than the Dataset has. None where
+    that is not known before."""
     steps: int | None = study["steps"]
-    return None if steps is None else round(steps * found.baseline.epochs * found.baseline_held["rows_a_step"])
+    if steps is None or found.baseline.early_stop is not None:
+        return None
+    rows_a_step: float = found.baseline_held["rows_a_step"]
+    return round(steps * found.baseline.epochs * rows_a_step)
 
 
 def _proven(bench: Bench, found: Found, plan: Plan, keep: Callable[[Found, Json], Json]) -> tuple[Found, Json]:

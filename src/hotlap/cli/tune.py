@@ -17,6 +17,9 @@ def tune(
     target: Trainable,
     out: Annotated[Path, typer.Option("--out", help="Folder for settings.json, result and report.")],
     budget: Annotated[str, typer.Option("--budget", help="Time for the search: 90s, 3m.")] = "3m",
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="What is learnt: clip=1.0, schedule=cosine, batch_size=128.")
+    ] = None,
     max_memory: Annotated[
         str | None,
         typer.Option("--max-memory", help="What training may hold: 4G, 900M. [default: 90% of ours; none on CUDA]"),
@@ -46,12 +49,14 @@ def tune(
     from hotlap.actions.tune import tune as run
     from hotlap.report.live import Live
     from hotlap.report.training import tuned
+    from hotlap.training.settings import parse_settings
 
     given = seconds(budget, "--budget")
     with Live(budget_seconds=given, quiet=quiet) as live:
         result = run(
             target,
             out=out,
+            settings=parse_settings(changes or []),
             budget=given,
             max_memory=byte_count(max_memory, "--max-memory") if max_memory else None,
             other_batch_sizes=other_batch_sizes,

@@ -137,6 +137,12 @@ def centres_and_half_widths(
     return centre, quantile * spread / np.sqrt(count)
 
 
+def unseen_share(count: int, *, confidence: float = 0.95, looks: Looks = LOOKS) -> float:
+    """The largest share of all starts that may show what none of `count` did, at one of the looks (Clopper and Pearson,
+    1934): one-sided, at the level of that side of `confidence`."""
+    return 1 - float((_level_of_a_look(looks, confidence) / 2) ** (1 / count))
+
+
 def _quantiles(degrees: Array, probability: float) -> Array:
     """Student's quantile for each of an array of whole degrees of freedom."""
     values, places = np.unique(degrees, return_inverse=True)

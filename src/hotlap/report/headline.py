@@ -161,7 +161,7 @@ def _gain(result: Json) -> Answer:
     low = number(at(best, "speedup", "low"))
     beyond = low is not None and low > 1 + (floor or 0.0)
     if floor is not None:
-        details.append(f"The same thing timed against itself differs by up to {wording.percent(floor)} here")
+        details.append(f"Differences below {wording.percent(floor)} can't be told from noise here")
     eager = wording.ratio(best.get("speedup_over_eager"))
     if eager and best["speedup_over_eager"] != best.get("speedup"):
         details.append(f"{eager.estimate}× ({eager.interval}) over the original in eager mode")

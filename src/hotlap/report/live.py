@@ -80,6 +80,8 @@ class Live:
         kind, left = event.get("event"), number(event.get("seconds_left"))
         if left is not None:
             self._ends = self._clock() + left
+            # A proof has its own time, beside the search's.
+            self._budget = max(self._budget, left)
         if kind in ("phase", "space"):
             self._in_work = ""
             self._phase = plain(event.get("phase") or f"trying {event.get('candidates', 'the')} candidates")

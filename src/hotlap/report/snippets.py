@@ -7,6 +7,7 @@ with these settings, in a random order of its own.
 from __future__ import annotations
 
 import inspect
+import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from hotlap.core import Json
 from hotlap.report import snippet_parts as parts
 from hotlap.training.by_length import groups
 from hotlap.training.masks import LEAST, draw
+from hotlap.training.settings import OF_THE_TRAINING, Settings
 
 _HALVES = {"bf16": "torch.bfloat16", "fp16": "torch.float16"}
 
@@ -27,6 +29,7 @@ class _Plan:
     weighted: bool
     least_length: int
     own_optimizer: bool
+    proposal: str | None
 
     @property
     def passes(self) -> str | None:
@@ -49,12 +52,13 @@ def snippets(
     weighted: bool = False,
     least_length: int = 1,
     own_optimizer: bool = False,
+    proposal: str | None = None,
 ) -> dict[str, str]:
     """Code by the loop's name: `pytorch`, `lightning`, `accelerate`, for settings that `tune` chose.
 
     settings: as settings.json holds them. own_batches: `training` gives batches of its own, which are read as they
     come. weighted: the workload has a `loss_weight`. least_length: of a trimmed batch (trimming.least_length).
-    own_optimizer: the workload makes its optimizer itself.
+    own_optimizer: the workload makes its optimizer itself. proposal: what to do about the learning rate, in a sentence.
     """
     plan = _Plan(
         settings=settings,
@@ -62,6 +66,7 @@ def snippets(
         weighted=weighted,
         least_length=least_length,
         own_optimizer=own_optimizer,
+        proposal=proposal,
     )
     return {"pytorch": _pytorch(plan), "lightning": _lightning(plan), "accelerate": _accelerate(plan)}
 
@@ -218,7 +223,17 @@ def _yours(plan: _Plan) -> list[str]:
     weight = "; loss_weight(targets), what that loss is averaged over" if plan.weighted else ""
     form = _form(plan)
     optimizer = f"; make_optimizer(parameters), yours{f' with {form}' if form else ''}" if plan.own_optimizer else ""
-    return [words, f"# loss_function(outputs, targets), a mean{weight}{optimizer}."]
+    return [words, f"# loss_function(outputs, targets), a mean{weight}{optimizer}.", *_left_out(plan)]
+
+
+def _left_out(plan: _Plan) -> list[str]:
+    """What a person gave `tune` beside the workload, and has in a loop of their own; what is theirs to decide."""
+    usual = Settings().to_json()
+    names = [name for name in OF_THE_TRAINING if name not in ("batch_size", "epochs")]
+    found = [f"{name}={plan.settings[name]}" for name in names if plan.settings[name] != usual[name]]
+    told = [f"# Also yours, and not in here: {', '.join(found)}."] if found else []
+    proposed = textwrap.wrap(plan.proposal or "", width=100, initial_indent="# ", subsequent_indent="# ")
+    return [*told, *proposed]
 
 
 def _helpers(plan: _Plan, *, moved: bool = False, widened: bool = False) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live as RichLive
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -114,14 +114,16 @@ class TrainingLive:
 
     def _render(self) -> Group:
         step = self._step
-        rows = Table.grid(padding=(0, 2, 0, 0))
-        if step is not None and step["steps"]:
-            bar = ProgressBar(total=step["steps"], completed=step["step"], width=32)
-            rows.add_row(bar, Text(self._figures(), no_wrap=True, overflow="ellipsis"))
-        elif step is not None:
-            rows.add_row(Text(self._figures(), no_wrap=True, overflow="ellipsis"))
         shown = self._phase if self._score is None else f"{self._phase}; last score {self._score:.4f}"
-        return Group(Text(shown, "bold", no_wrap=True, overflow="ellipsis"), rows)
+        rows: list[RenderableType] = [Text(shown, "bold", no_wrap=True, overflow="ellipsis")]
+        if step is not None and step["steps"]:
+            bar = Table.grid()  # By itself it does not end its line.
+            bar.add_row(ProgressBar(total=step["steps"], completed=step["step"], width=32))
+            rows.append(bar)
+        if step is not None:
+            # Of eighty columns they take more than one line, and none of them is to be cut off.
+            rows.append(Text(self._figures(), overflow="fold"))
+        return Group(*rows)
 
 
 def closing(result: Json, target: str, out: Path) -> Group:

@@ -20,6 +20,7 @@ _SHARE_OF_SCREENING = 2 / 3
 """So much of what timing one takes in the search it takes here: 4 pairs of blocks are two thirds of 6."""
 _LEAST_SHARE = 0.35
 """So much of the time is kept for the confirmation at least."""
+_REPLACED = "a later change took its place"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,16 +37,19 @@ class Found:
     baseline_held: Json
     best_held: Json
     warnings: tuple[str, ...] = field(default=())
-    dropped_because: str = "a later change took its place"
+    dropped_because: str = _REPLACED
 
     def outcomes(self) -> list[dict[str, Any]]:
         """The rows, with what is in the best as chosen, and what else was faster as dropped with its reason."""
-        return [self._outcome(row) if row["status"] == "passed" else dict(row) for row in self.rows]
+        passed = [row for row in self.rows if row["status"] == "passed"]
+        return [self._outcome(row, passed) if row["status"] == "passed" else dict(row) for row in self.rows]
 
-    def _outcome(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def _outcome(self, row: Mapping[str, Any], passed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if all(getattr(self.best, name) == value for name, value in row["settings"].items()):
             return {**row, "status": "chosen"}
-        return {**row, "status": "dropped", "reason": self.dropped_because}
+        later = passed[passed.index(row) + 1 :]
+        others = [one["settings"].get(key, value) != value for one in later for key, value in row["settings"].items()]
+        return {**row, "status": "dropped", "reason": _REPLACED if any(others) else self.dropped_because}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

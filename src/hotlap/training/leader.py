@@ -24,6 +24,8 @@ class Leader:
         self._bench, self._own, self.settings = bench, settings, settings
         self.given_up: str | None = None
         """Why no change can be timed any more."""
+        self.interrupted = False
+        """Whether somebody asked to try no more."""
         self.usual_spread = 0.0
         """Of its blocks against those of another process of the same, statistics.block_spread."""
         self._again = False

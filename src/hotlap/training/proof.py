@@ -42,6 +42,8 @@ worse by a whole one."""
 LONGEST_STEPS = 400
 """Of a short run: more seeds show more than longer runs."""
 _LEAST_STEPS = 30
+_SAME_SCORE = 1e-9
+"""Sums in another order differ by less."""
 _ROUNDING = 1e-4
 """Curves of two seeds that differ by no larger share at any step differ by rounding alone."""
 
@@ -63,10 +65,14 @@ class Judged:
     seeds: int
 
 
-def judge(differences: Sequence[float], *, margin: float, tried: int = 1, looks: Looks = LOOKS) -> Judged:
+def judge(
+    differences: Sequence[float], *, margin: float, tried: int = 1, looks: Looks = LOOKS, grain: float = 0.0
+) -> Judged:
     """Judge one difference a seed, above 0 where the tuned set-up is worse; at least two.
 
     margin: in the differences' unit. tried: set-ups that may be judged in turn until one passes; they share ERROR.
+    grain: differences are whole multiples of it, so that a few that are all alike do not mean that others are: so many
+    of the others may differ by one as is known of what was never seen.
     A difference that is not finite (a run that diverged) is worse than any margin.
     """
     found = np.asarray(differences, float)
@@ -82,10 +88,11 @@ def judge(differences: Sequence[float], *, margin: float, tried: int = 1, looks:
             seeds=count,
         )
     # Two-sided intervals with twice the error are one-sided bounds with it.
-    centre, half = statistics.centres_and_half_widths(
-        found, confidence=1 - 2 * ERROR / tried, looks=looks, least_spread=0.0
-    )
-    estimate, low, high = float(centre), float(centre - half), float(centre + half)
+    confidence = 1 - 2 * ERROR / tried
+    centre, width = statistics.centres_and_half_widths(found, confidence=confidence, looks=looks, least_spread=0.0)
+    half = max(float(width), grain * statistics.unseen_share(count, confidence=confidence, looks=looks))
+    estimate = float(centre)
+    low, high = estimate - half, estimate + half
     error_of_mean = float(np.std(found, ddof=1)) / math.sqrt(count)
     answer: Answer = "undecided"
     if high < margin:
@@ -98,7 +105,7 @@ def judge(differences: Sequence[float], *, margin: float, tried: int = 1, looks:
         low=low,
         high=high,
         margin=margin,
-        detectable=float(half) + quantile(_POWER, count - 1) * error_of_mean,
+        detectable=half + quantile(_POWER, count - 1) * error_of_mean,
         seeds=count,
     )
 
@@ -106,12 +113,24 @@ def judge(differences: Sequence[float], *, margin: float, tried: int = 1, looks:
 def log_ratios(own: Sequence[float], tuned: Sequence[float]) -> list[float]:
     """Log of tuned over own loss, a seed each; infinite where the tuned run has no finite loss.
 
-    Raises ValueError where a loss of the own set-up is not finite or not above 0, which leaves no ratio.
+    Raises ValueError where a loss of the own set-up is not finite, or one of either is not above 0, which leaves no
+    ratio.
     """
     if not all(math.isfinite(value) and value > 0 for value in own):
         raise ValueError("a ratio needs losses above 0 of the workload's own set-up")
-    usable = [value if math.isfinite(value) and value > 0 else math.inf for value in tuned]
-    return [math.log(b / a) if math.isfinite(b) else math.inf for a, b in zip(own, usable, strict=True)]
+    if any(value <= 0 for value in tuned):
+        raise ValueError("a ratio needs losses above 0 of the tuned set-up")
+    return [math.log(b / a) if math.isfinite(b) else math.inf for a, b in zip(own, tuned, strict=True)]
+
+
+def grain(scores: Sequence[float]) -> float:
+    """The smallest gap between any two of these scores that differ; 0 below two of them, or where they are alike.
+
+    A score over n examples that are right or wrong comes in steps of 1/n.
+    """
+    gaps = np.diff(np.unique(np.asarray(scores, float)))
+    gaps = gaps[gaps > _SAME_SCORE]
+    return float(gaps.min()) if gaps.size else 0.0
 
 
 def fall(heads: Sequence[float], tails: Sequence[float]) -> float:

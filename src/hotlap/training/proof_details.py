@@ -11,6 +11,7 @@ import numpy as np
 from hotlap.core import Json
 from hotlap.training import proof
 from hotlap.training.proof_trial import Plan, Side, Trial, pairs_of, unit_of
+from hotlap.training.settings import Settings
 
 _BINS = 30
 
@@ -57,7 +58,7 @@ def _scores(trial: Trial) -> Json:
     seconds = [
         (_seconds_to(a, goal), _seconds_to(b, goal))
         for a, b in pairs_of(trial.own, trial.tuned)
-        if (goal := a["scores"][-1] if a["scores"] else None) is not None
+        if (goal := _ends_with(a, trial.settings)) is not None
     ]
     both = [(a, b) for a, b in seconds if a and b]
     # Seeds that never got there would have counted against it.
@@ -69,6 +70,14 @@ def _scores(trial: Trial) -> Json:
         "seconds_to_the_own_score": {"own": [a for a, _ in seconds], "tuned": [b for _, b in seconds]},
         "speedup_to_the_own_score": speedup,
     }
+
+
+def _ends_with(run: Json, settings: Settings) -> float | None:
+    """The score of the weights that it keeps: the last ones, or the best where it stops early."""
+    scores: list[float] = run["scores"]
+    if not scores:
+        return None
+    return scores[-1] if settings.early_stop is None else max(scores)
 
 
 def _seconds_to(run: Json, goal: float) -> float | None:

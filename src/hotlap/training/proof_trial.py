@@ -52,6 +52,8 @@ class Plan:
     memory_limit: int | None
     work: Path
     tell: Callable[[Json], None]
+    side_by_side: bool = True
+    """Whether a process of each side fits the memory; else each training has one of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,10 +80,10 @@ class _NoJudgement(Exception):
 
 @dataclass(slots=True)
 class _Runs:
-    """The runs of one side: made in its one process, kept by seed."""
+    """The runs of one side, kept by seed: made in its one process, or each in one of its own where there is none."""
 
     side: Side
-    worker: Worker
+    worker: Worker | None
     found: list[Json] = field(default_factory=list)
 
 
@@ -99,9 +101,10 @@ def judge_in_turn(
         return [Trial(name=tuned[0].name, settings=tuned[0].settings, judged=None, reason=too_long)]
     trials: list[Trial] = []
     with ExitStack() as stack:
-        ours = _Runs(side=own, worker=stack.enter_context(_worker(own, plan)))
+        ours = _Runs(side=own, worker=stack.enter_context(_worker(own, plan)) if plan.side_by_side else None)
         for side in tuned:
-            with _worker(side, plan) as worker:
+            with ExitStack() as held:
+                worker = held.enter_context(_worker(side, plan)) if plan.side_by_side else None
                 theirs = _Runs(side=side, worker=worker)
                 trials.append(_trial(ours, theirs, plan, examples or 0, len(tuned)))
             if after is not None:
@@ -254,13 +257,14 @@ def _judge(own: Sequence[Json], tuned: Sequence[Json], plan: Plan, tried: int) -
     if unit_of(own) == "score":
         margin = _score_margin(own, plan)
         differences = [a["score"] - b["score"] if b["score"] is not None else math.inf for a, b in pairs_of(own, tuned)]
-        judged = proof.judge(differences, margin=margin, tried=tried)
+        judged = proof.judge(differences, margin=margin, tried=tried, grain=_grain([*own, *tuned]))
         if judged.answer != "worse":
             _check_rise(own, margin)
         return judged
     margin = math.log1p(proof.LOSS_MARGIN if plan.margin is None else plan.margin)
     _check_losses(own, plan)
-    judged = proof.judge(proof.log_ratios(_tails(own), _tails(tuned)), margin=margin, tried=tried)
+    ratios = _ratios(_tails(own), _tails(tuned), plan)
+    judged = proof.judge(ratios, margin=margin, tried=tried)
     if judged.answer != "worse":
         _check_fall(own, margin, plan)
     return judged
@@ -281,12 +285,24 @@ def _check_losses(own: Sequence[Json], plan: Plan) -> None:
     """Raise _NoJudgement where the own losses leave no ratio."""
     if not all(math.isfinite(run["losses"][-1]) for run in own):
         raise _NoJudgement("a training with the workload's own set-up diverged, which leaves nothing to compare with")
+    losses = [*_heads(own), *_tails(own)]
+    _ratios(losses, losses, plan)
+
+
+def _ratios(own: Sequence[float], tuned: Sequence[float], plan: Plan) -> list[float]:
+    """Raises _NoJudgement where a loss leaves no ratio."""
     try:
-        losses = [*_heads(own), *_tails(own)]
-        proof.log_ratios(losses, losses)
+        return proof.log_ratios(own, tuned)
     except ValueError as error:
         way = "--prove full compares scores" if plan.kind == "short" else "give the workload `evaluation` and `score`"
         raise _NoJudgement(f"{error}; {way}") from error
+
+
+def _grain(runs: Sequence[Json]) -> float:
+    """Of the scores: those of first and last weights, on the same examples, and those on the way."""
+    ends = [run[name] for run in runs for name in ("score", "score_before") if run.get(name) is not None]
+    on_the_way = [score for run in runs for score in run.get("scores", ())]
+    return min((one for one in (proof.grain(ends), proof.grain(on_the_way)) if one), default=0.0)
 
 
 def _score_margin(own: Sequence[Json], plan: Plan) -> float:
@@ -337,14 +353,16 @@ def _run(runs: _Runs, plan: Plan, number: int, examples: int) -> Json:
     given: dict[str, Any] = {"examples": examples}
     if plan.kind == "full":
         given = {"folder": str(plan.work / "proof")}
-    found: Json = runs.worker.call(
-        f"{_RUNS}:{plan.kind}",
-        target=runs.side.target,
-        settings=runs.side.settings.to_json(),
-        seed=plan.seed + number,
-        timeout=_SLOW * plan.seconds,
-        **given,
-    )
-    # The other side's turn: idle threads of this one would tax it.
-    runs.worker.pause()
+    with ExitStack() as alone:
+        worker = runs.worker or alone.enter_context(_worker(runs.side, plan))
+        found: Json = worker.call(
+            f"{_RUNS}:{plan.kind}",
+            target=runs.side.target,
+            settings=runs.side.settings.to_json(),
+            seed=plan.seed + number,
+            timeout=_SLOW * plan.seconds,
+            **given,
+        )
+        # The other side's turn: idle threads of this one would tax it.
+        worker.pause()
     return found

@@ -19,7 +19,7 @@ from hotlap.training.loop import Loop, Parts, Tell, steps_of, waited_enough
 from hotlap.training.making import CHECKPOINTS, check_at_once, check_trimming, look_at_casts, make_parts, undone
 from hotlap.training.processes import Processes, whole
 from hotlap.training.records import Records, charts_wanted, failed_step
-from hotlap.training.settings import Settings
+from hotlap.training.settings import Settings, check_early_stop
 from hotlap.training.state import Position
 from hotlap.training.stepping import OUT_OF_MEMORY, NotFinite
 from hotlap.training.stopping import Stop
@@ -179,8 +179,7 @@ def median_step_ms(loaded: Loaded, settings: Settings, processes: Processes) -> 
 
 def _check(loaded: Loaded, settings: Settings) -> None:
     charts_wanted()
-    if settings.early_stop is not None and loaded.workload.evaluation is None:
-        raise InputError("settings: early_stop needs a score to stop by: give the workload `evaluation` and `score`")
+    check_early_stop(loaded.workload, settings)
     if settings.pin and settings.device == "cpu":
         raise InputError("settings: pin=true is for copies to a CUDA device; leave it out on the CPU")
     if settings.keep_memory and settings.device != "cpu":

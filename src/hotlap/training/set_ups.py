@@ -139,6 +139,7 @@ def once_more(tried: Sequence[Change], rows: Sequence[Mapping[str, Any]]) -> Cha
     more upon what was taken after it: a layout upon bf16 and a fused optimizer.
     """
     rejected = {row["name"] for row in rows if row["status"] == "rejected" and "speedup" in row}
+    rejected -= {one.within for one in tried}  # Its parts are here by themselves.
     left = [one for one in tried if one.name in rejected and one.settings.keys() <= _AGAIN]
     whole = _joined(left) if left else None
     return whole and replace(whole, name=f"{whole.name}, once more")
@@ -268,6 +269,9 @@ def _batch_sizes(study: Json, settings: Settings) -> list[Change]:
         reason = _locked("batch_size", study)
         if reason is None and size > study["examples"]:
             reason = f"the data has {study['examples']:,} examples only"
+        steps = -(-(study["examples"] or 0) // size) * settings.epochs
+        if reason is None and settings.warmup > steps:
+            reason = f"the whole training has {steps:,} steps then, and the warmup {settings.warmup:,}"
         upon = tuple(change.name for change in found)
         settings_changed = {"batch_size": size}
         found.append(

@@ -25,6 +25,8 @@ _LARGEST = 2**31 - 1
 _MOST_BUCKETS = 16
 """Each is one more walk through all gradients; from two to four are faster, where any are."""
 Sharding = Literal["ddp", "fsdp2"]
+OF_THE_TRAINING = ("batch_size", "epochs", "accumulation", "clip", "ema", "schedule", "warmup", "early_stop")
+"""Settings that say what is learnt; the others say how steps are computed, and where."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +127,12 @@ def settings_for(workload: Workload, changes: Mapping[str, Json]) -> Settings:
         if name not in known:
             raise InputError(f"settings: there is no {name!r}; there are {', '.join(known)}")
     return replace(Settings(**own_settings(workload)), **changes)
+
+
+def check_early_stop(workload: Workload, settings: Settings) -> None:
+    """Raise InputError where training is to stop by a score that the workload does not have."""
+    if settings.early_stop is not None and workload.evaluation is None:
+        raise InputError("settings: early_stop needs a score to stop by: give the workload `evaluation` and `score`")
 
 
 def write_settings(

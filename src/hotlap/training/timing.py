@@ -18,13 +18,14 @@ from hotlap.errors import WorkloadError
 from hotlap.machine.facts import facts
 from hotlap.training import cutting, heap, kernels, preparing
 from hotlap.training.loading import DatasetSource, Source
-from hotlap.training.loop import Parts
+from hotlap.training.loop import Parts, steps_of
 from hotlap.training.making import by_length_of, look_at_casts, make_parts, make_source, trimming_of, undone
 from hotlap.training.memory.use import fields, kibibytes
 from hotlap.training.memory.work import peak_bytes
 from hotlap.training.processes import Processes
 from hotlap.training.reading import NO_BATCH, Window
 from hotlap.training.recompute import repeated_layers
+from hotlap.training.schedule import rate_factor
 from hotlap.training.settings import Settings
 from hotlap.training.stepping import NotFinite
 from hotlap.workload.opened import Opened, check_fields, open_workload
@@ -47,6 +48,7 @@ def study(state: dict[str, Any], *, target: str, settings: Json) -> Json:
     torch.set_num_threads(chosen.threads)
     parts = make_parts(opened, chosen, Path(), processes, _nobody)
     state["checked"] = opened, chosen, processes, parts
+    steps_of(parts.source, chosen)  # Whether a schedule can be laid out.
     return {
         "name": loaded.name,
         "digest": loaded.digest,
@@ -179,10 +181,14 @@ def _bytes_of_processes() -> int:
 
 
 class Steps:
-    """Each call is one step; `loading` and `whole` add up seconds, `rows` are the examples of each."""
+    """Each call is one step; `loading` and `whole` add up seconds, `rows` are the examples of each.
+
+    The learning rate rises over a warmup and stays near the top of a schedule, since steps never run out.
+    """
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._steps = steps_of(parts.source, parts.settings)
         self._epoch, self._found = -1, True
         self._windows: Iterator[Window] = iter(())
         self.loading = self.whole = 0.0
@@ -196,7 +202,7 @@ class Steps:
         window = self._next()
         loaded = time.perf_counter()
         try:
-            self._parts.stepper.step(window, sum(one.weight for one in window.micro_batches))
+            self._step(window)
         except NotFinite as error:
             raise WorkloadError(
                 f"a training step with these settings gave a {error.what} that is not finite ({error.value}); `hotlap "
@@ -206,6 +212,14 @@ class Steps:
         self.rows.append(window.rows)
         self.loading += loaded - began
         self.whole += time.perf_counter() - began
+
+    def _step(self, window: Window) -> None:
+        parts, settings = self._parts, self._parts.settings
+        factor = rate_factor(settings.schedule, len(self.rows), steps=self._steps, warmup=settings.warmup)
+        preparing.set_rate(parts.optimizer, factor)
+        stepped = parts.stepper.step(window, sum(one.weight for one in window.micro_batches))
+        if parts.average is not None and not stepped.skipped:
+            parts.average.update()
 
     def _next(self) -> Window:
         while True:

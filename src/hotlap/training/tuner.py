@@ -57,8 +57,8 @@ def tune(bench: Bench, usual: Settings) -> Found:
         costs = Costs(own_load=load_seconds, load=load_seconds, timed=timed_seconds, peak=peak.seconds)
         if floor > _BUSY:
             warnings.append(
-                f"two processes of the same set-up seem to differ by up to {floor:.0%} here: something else uses the "
-                "machine, and gains below that are not seen; run it again when that is over"
+                f"gains below {floor:.0%} can't be told from noise here: something else uses the machine; run it again "
+                "when that is over"
             )
         left = max(0.0, bench.deadline - time.monotonic())
         if (needed := kept_for_confirming(left, costs)) > left:
@@ -77,18 +77,8 @@ def tune(bench: Bench, usual: Settings) -> Found:
             tried = together(tried, baseline_held["loading_share"])
         bests, rows = climbed(bench, leader, tried, floor, baseline_held, costs)
         again = once_more(tried, rows)
-        seconds = costs.load + costs.a_change + costs.peak + costs.confirming
-        stopped = leader.given_up or any(row.get("reason") == _INTERRUPTED for row in rows)
-        if again is not None and not stopped and time.monotonic() + seconds < bench.deadline:
-            try:
-                leader.give_way(bests[-1], None, ExitStack())
-                more, found_again = climbed(bench, leader, [again], floor, baseline_held, costs, speed=_speed(rows))
-                bests, rows = [*bests, *more[1:]], [*rows, *found_again]
-            except EndNow:
-                raise
-            except KeyboardInterrupt:  # While its process was begun: what was found before that counts.
-                rows.append({**_row(again), "status": "skipped", "reason": _INTERRUPTED})
-                bench.tell(_TOLD_INTERRUPTED)
+        if again is not None and not leader.given_up and not leader.interrupted:
+            bests, rows = _climbed_again(bench, leader, again, bests, rows, floor, baseline_held, costs)
     found = Found(
         baseline=baseline,
         best=baseline,
@@ -101,8 +91,37 @@ def tune(bench: Bench, usual: Settings) -> Found:
         best_held=baseline_held,
         warnings=tuple(warnings),
     )
-    interrupted = any(row.get("reason") == _INTERRUPTED for row in rows)
-    return settle(bench, found, *bests[:0:-1], least_seconds=costs.confirming, interrupted=interrupted)
+    return settle(bench, found, *bests[:0:-1], least_seconds=costs.confirming, interrupted=leader.interrupted)
+
+
+def _climbed_again(
+    bench: Bench,
+    leader: Leader,
+    again: Change,
+    bests: list[Settings],
+    rows: list[dict[str, Any]],
+    floor: float,
+    held: Json,
+    costs: Costs,
+) -> tuple[list[Settings], list[dict[str, Any]]]:
+    """One more change beside a fresh process of the best, where there is time; `bests` and `rows` with what it gave.
+
+    `held` is what `timing.held` gave of the baseline, the first of `bests`.
+    """
+    seconds = costs.load + costs.a_change + costs.peak + costs.confirming
+    if time.monotonic() + seconds >= bench.deadline:
+        return bests, rows
+    led = next((row for row in reversed(rows) if row["status"] == "passed"), held)
+    try:
+        leader.give_way(bests[-1], None, ExitStack())
+        more, found = climbed(bench, leader, [again], floor, led, costs, speed=_speed(rows), own=bests[0])
+    except EndNow:
+        raise
+    except KeyboardInterrupt:  # While its process was begun: what was found before that counts.
+        leader.interrupted = True
+        bench.tell(_TOLD_INTERRUPTED)
+        return bests, [*rows, {**_row(again), "status": "skipped", "reason": _INTERRUPTED}]
+    return [*bests, *more[1:]], [*rows, *found]
 
 
 def _seconds(tried: Sequence[Change], loading_share: float, costs: Costs) -> float:
@@ -119,18 +138,20 @@ def climbed(
     held: Json,
     costs: Costs,
     speed: float = 1.0,
+    own: Settings | None = None,
 ) -> tuple[list[Settings], list[dict[str, Any]]]:
     """Each change upon the best so far: what was best in turn, from the baseline on, and a row for each change.
 
-    `held` is what `timing.held` gave of the baseline, `speed` the leader's over it. Interrupted, it tries nothing more,
-    and what is best by then goes on to be confirmed.
+    `held` is what `timing.held` gave of the leader, and `speed` the leader's over `own`, the workload's own set-up
+    (None: the leader is that). Interrupted, it tries nothing more, and what is best by then goes on to be confirmed.
     """
-    bests, interrupted = [leader.settings], False
+    bests = [leader.settings]
+    own = own or leader.settings
     rows: list[dict[str, Any]] = []
     left = bench.deadline - time.monotonic()
     for change in tried:
         reason = _skipped_because(change, rows, held["loading_share"]) or leader.given_up
-        if reason is None and interrupted:
+        if reason is None and leader.interrupted:
             reason = _INTERRUPTED
         memory_seconds = costs.peak if change.holds_more else 0.0
         if reason is None and time.monotonic() > bench.deadline - kept_for_confirming(left, costs) - memory_seconds:
@@ -150,7 +171,7 @@ def climbed(
                 if row["status"] == "passed" and change.holds_more and not _has_room(bench, held, row):
                     candidate.close()
                     found = replace(found, worker=None)
-                row |= too_large(bench, bests[0], change, settings, row)
+                row |= too_large(bench, own, change, settings, row)
                 # The memory is that of a batch of the whole width, which has to be compiled then, too.
                 late = time.monotonic() + found.load_seconds + after.confirming > bench.deadline
                 if row["status"] == "passed" and settings.compile and settings.trim and late:
@@ -166,7 +187,7 @@ def climbed(
         except EndNow:
             raise
         except KeyboardInterrupt:
-            interrupted = True
+            leader.interrupted = True
             if not rows or rows[-1] is not row:
                 rows.append({**row, "status": "skipped", "reason": _INTERRUPTED})
             bench.tell(_TOLD_INTERRUPTED)

@@ -212,7 +212,11 @@ def test_a_proof_is_planned_by_the_batches_that_a_loader_gives(tmp_path: Path) -
 def test_a_training_is_as_long_as_its_sampler_says(steps: int | None, examples: int | None) -> None:
     own = found(replace(OWN, epochs=3), rows=50)
     study = {**STUDY, "examples": 100_000, "steps": steps}
-    assert tune._all_examples(replace(own, baseline=replace(OWN, epochs=3)), study) == examples
+    long = replace(own, baseline=replace(OWN, epochs=3))
+    assert tune._all_examples(long, study, "full") == tune._all_examples(long, study, "short") == examples
+    early = replace(own, baseline=replace(OWN, epochs=3, early_stop=1))
+    assert tune._all_examples(early, study, "full") is None
+    assert tune._all_examples(early, study, "short") == examples
 
 
 def test_another_batch_size_alone_is_a_change(tmp_path: Path) -> None:

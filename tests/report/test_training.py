@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from hotlap.report.training import TrainingLive, closing, tuned
+from hotlap.training.settings import Settings
 
 TRAINED: dict[str, Any] = {
     "workload": "base",
@@ -87,11 +88,13 @@ def test_what_is_left_to_the_user_is_told() -> None:
     result = {
         "kind": "tune", "baseline": figures, "best": figures, "confirmed": False, "left_untried": [], "candidates": [],
         "locked": ["workers", "pin"], "proposal": "steps of 64 examples change the result", "warnings": ["look out"],
+        "settings": Settings(clip=0.5, warmup=3, batch_size=32).to_json(),
     }  # fmt: skip
     said = printed(tuned(result, "base.py", Path("o")))
     assert "workers, pin: not hotlap's to choose, since `training` gives batches of its own" in said
     assert "steps of 64 examples change the result" in said
     assert "warning: look out" in said
+    assert "the workload's own set-up with clip=0.5, warmup=3: 2 ms a step" in said
     assert "bound by data loading (60% of a step is waiting for data)" in said
 
 

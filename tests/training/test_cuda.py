@@ -58,6 +58,7 @@ def test_a_run_goes_on_where_it_was_interrupted(precision: str, tmp_path: Path) 
     with pytest.raises(KeyboardInterrupt):
         hotlap.train(target, out=tmp_path / "cut", settings=settings, device="cuda", progress=interrupt)
     resumed = hotlap.train(target, out=tmp_path / "cut", settings=settings, device="cuda", resume=True)
+    assert resumed["training"]["resumed_from_step"] == 10
     assert resumed["training"]["steps"] == whole["training"]["steps"]
     # A device's sums may come in another order: near, not to the last bit as on the CPU.
     assert resumed["best"]["score"] == pytest.approx(whole["best"]["score"], abs=0.05)
@@ -68,6 +69,7 @@ def test_memory_is_the_devices_and_no_memory_is_told_as_such(tmp_path: Path) -> 
     target = trainable.write(tmp_path, "rows", add=add)
     settings = Settings(device="cuda", batch_size=64).to_json()
     state: dict[str, Any] = {}
+    torch.cuda.reset_peak_memory_stats()
     opened = work.open_training(state, target=target, settings=settings, place=None)
     assert opened["looked_at"] == 150
     found = work.run_steps(state, settings=settings, batch=64, steps=3)
@@ -99,6 +101,6 @@ def test_live_use_has_what_the_allocator_holds(tmp_path: Path) -> None:
     assert timeline.looks == 2
     last = json.loads((tmp_path / "memory.jsonl").read_text().splitlines()[-1])
     allocators = [gpu["allocator"] for gpu in last["gpus"] if gpu["allocator"]]
-    assert allocators[0]["allocated_bytes"] >= held.nbytes
+    assert max(one["allocated_bytes"] for one in allocators) >= held.nbytes
     del held
     assert max(clear_caches().device_bytes) >= 2**28

@@ -117,14 +117,15 @@ def test_a_tuned_loss_of_0_is_no_divergence(tmp_path: Path) -> None:
 def test_the_same_few_scores_are_no_proof_where_the_losses_differ(tmp_path: Path) -> None:
     """20 examples, in steps of 0.05: one seed in five may lose one."""
     plan = replace(planned(tmp_path, "full"), margin=None)
-    own = [{**run, "score": 0.95, "score_before": 0.1, "scores": [0.5, 0.9, 0.95]} for run in runs(1.0, 0.1)]
+    own = [{**run, "score": 0.95, "score_before": 0.1, "scored": 20} for run in runs(1.0, 0.1)]
     tuned = [{**run, "losses": 1.01 * run["losses"]} for run in own]
     assert proof_trial._judge(own, tuned, plan, 1).answer == "undecided"
     assert proof_trial._judge(own, own, plan, 1).answer == "as good"
 
 
 def scored(before: float, after: float) -> list[Json]:
-    return [{"score": after + 0.0001 * seed, "score_before": before + 0.0001 * seed} for seed in range(5)]
+    change = [0.0001 * seed for seed in range(5)]
+    return [{"score": after + one, "score_before": before + one, "scored": 10_000} for one in change]
 
 
 def test_what_learns_nothing_does_not_pass_where_the_own_score_hardly_rises(tmp_path: Path) -> None:
@@ -297,3 +298,19 @@ def test_the_same_numbers_pass_however_little_is_learnt(
     others = [{**run, "losses": run["losses"] * (1 + 1e-7)} for run in own_runs]
     with pytest.raises(proof_trial._NoJudgement, match="only, and what learns nothing might pass"):
         proof_trial._judge(own_runs, others, plan, 1)
+
+
+def test_a_short_run_goes_through_the_whole_schedule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates, set_rate = list[float](), proof_runs.preparing.set_rate
+
+    def noted(optimizer: Any, factor: float | None) -> float | None:
+        assert factor is not None
+        rates.append(factor)
+        return set_rate(optimizer, factor)
+
+    monkeypatch.setattr(proof_runs.preparing, "set_rate", noted)
+    settings = replace(OWN, epochs=100, schedule="one_cycle", warmup=50).to_json()
+    proof_runs.short({}, target=trainable.write(tmp_path, "rows"), settings=settings, seed=0, examples=16 * 40)
+    assert rates[0] < 0.1
+    assert max(rates) > 0.9
+    assert rates[-1] < 0.05

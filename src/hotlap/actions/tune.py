@@ -121,7 +121,9 @@ def tune(
             other_batch_sizes=other_batch_sizes,
             tell=tell,
         )
-        kept = partial(_kept, folder.path, loaded, named, study, threads is not None)
+        # What a person chose stays, also where the file says the same today.
+        own = {name: value for name, value in own_settings(loaded.workload).items() if name not in chosen}
+        kept = partial(_kept, folder.path, loaded, named, study, threads is not None, own)
         try:
             found = search(bench, usual)
         except Unconfirmed as stopped:
@@ -135,7 +137,7 @@ def tune(
                 seconds=BUDGET_SECONDS[prove] if prove_budget is None else prove_budget,
                 margin=prove_margin,
                 seed=seed,
-                all_examples=_all_examples(found, study),
+                all_examples=_all_examples(found, study, prove),
                 memory_limit=limit,
                 work=folder.work,
                 tell=tell,
@@ -152,7 +154,11 @@ def tune(
 
 def _of_the_training(settings: Mapping[str, Json]) -> Mapping[str, Json]:
     """Raises InputError for a setting that is the search's own to choose, or an option."""
+    if not isinstance(settings, Mapping):
+        raise InputError("settings: give them by name, as in {'clip': 1.0}")
     for name in settings:
+        if name in ("threads", "seed", "device"):
+            raise InputError(f"settings: {name} has an option of its own; give --{name}")
         if name not in OF_THE_TRAINING:
             raise InputError(
                 f"settings: {name} is none that tune takes; it takes what is learnt ({', '.join(OF_THE_TRAINING)}) "
@@ -162,7 +168,7 @@ def _of_the_training(settings: Mapping[str, Json]) -> Mapping[str, Json]:
 
 
 def _kept(
-    folder: Path, loaded: Loaded, target: str, study: Json, threads_chosen: bool, found: Found, result: Json
+    folder: Path, loaded: Loaded, target: str, study: Json, threads_chosen: bool, own: Json, found: Found, result: Json
 ) -> Json:
     """Write settings.json, result.json and report.html; gives the result."""
     code = snippets(
@@ -178,7 +184,7 @@ def _kept(
         found.best,
         target=target,
         digest=study["digest"],
-        own=own_settings(loaded.workload),
+        own=own,
         threads_chosen=threads_chosen,
         snippets=code,
     )
@@ -188,15 +194,15 @@ def _kept(
 
 
 def _bytes_of_both(bench: Bench, found: Found) -> int:
-    """What a process of each holds on the epoch's largest batch."""
-    return sum(bench.peak(one).bytes for one in (found.baseline, found.best))
+    """What two processes hold on the epoch's largest batch, of the own set-up and of any that may be judged."""
+    return 2 * max(bench.peak(one).bytes for one in (found.baseline, found.best))
 
 
-def _all_examples(found: Found, study: Json) -> int | None:
+def _all_examples(found: Found, study: Json, kind: Kind) -> int | None:
     """Of a whole training: a sampler of the user's own may draw fewer or more of them than the Dataset has. None where
     that is not known before."""
     steps: int | None = study["steps"]
-    if steps is None or found.baseline.early_stop is not None:
+    if steps is None or (kind == "full" and found.baseline.early_stop is not None):
         return None
     rows_a_step: float = found.baseline_held["rows_a_step"]
     return round(steps * found.baseline.epochs * rows_a_step)

@@ -15,7 +15,7 @@ from hotlap.core import Json
 from hotlap.report import snippet_parts as parts
 from hotlap.training.by_length import groups
 from hotlap.training.masks import LEAST, draw
-from hotlap.training.settings import OF_THE_TRAINING, Settings
+from hotlap.training.settings import beside_the_workload
 
 _HALVES = {"bf16": "torch.bfloat16", "fp16": "torch.float16"}
 
@@ -228,9 +228,7 @@ def _yours(plan: _Plan) -> list[str]:
 
 def _left_out(plan: _Plan) -> list[str]:
     """What a person gave `tune` beside the workload, and has in a loop of their own; what is theirs to decide."""
-    usual = Settings().to_json()
-    names = [name for name in OF_THE_TRAINING if name not in ("batch_size", "epochs")]
-    found = [f"{name}={plan.settings[name]}" for name in names if plan.settings[name] != usual[name]]
+    found = beside_the_workload(plan.settings)
     told = [f"# Also yours, and not in here: {', '.join(found)}."] if found else []
     proposed = textwrap.wrap(plan.proposal or "", width=100, initial_indent="# ", subsequent_indent="# ")
     return [*told, *proposed]

@@ -23,6 +23,7 @@ from hotlap.report import wording
 from hotlap.report.headline import tried
 from hotlap.report.table import plain, word
 from hotlap.report.wording import at
+from hotlap.training.settings import beside_the_workload
 
 _LINE_SECONDS = 10.0
 """Without a terminal, one line of progress so often."""
@@ -179,9 +180,9 @@ def tuned(result: Json, target: str, out: Path) -> Group:
             f"{speed.estimate}x" if speed else "-",
             Text(plain(row.get("reason", ""))),
         )
-    lines = [
-        Text(f"\nthe workload's own set-up: {wording.milliseconds(baseline['median_ms'])} a step, {_bound(baseline)}")
-    ]
+    beside = beside_the_workload(result["settings"]) if "settings" in result else []
+    own = f"the workload's own set-up{' with ' if beside else ''}{', '.join(beside)}"
+    lines = [Text(f"\n{own}: {wording.milliseconds(baseline['median_ms'])} a step, {_bound(baseline)}")]
     if result["confirmed"]:
         speed = wording.ratio(best["speedup"])
         assert speed is not None

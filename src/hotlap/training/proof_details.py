@@ -28,7 +28,7 @@ def details(trials: Sequence[Trial], plan: Plan, own: Side) -> Json:
         "budget_seconds": plan.seconds,
         "seconds": sum(trial.seconds for trial in trials),
         "trials": [_trial_json(trial) for trial in trials],
-        "curves": _curves(last) if last.tuned and last.own else None,
+        "curves": _curves(last) if last.tuned and last.own and _as_long(last) else None,
     }
 
 
@@ -83,6 +83,11 @@ def _ends_with(run: Json, settings: Settings) -> float | None:
 def _seconds_to(run: Json, goal: float) -> float | None:
     reached = (s for score, s in zip(run["scores"], run["score_seconds"], strict=True) if score >= goal)
     return next(reached, None)
+
+
+def _as_long(trial: Trial) -> bool:
+    """Whether all its runs saw as many examples; those that stop early, or diverged, did not."""
+    return len({int(run["examples"].sum()) for run in (*trial.own, *trial.tuned)}) == 1
 
 
 def _curves(trial: Trial) -> Json:

@@ -13,7 +13,7 @@ import numpy as np
 
 from hotlap.core import Json
 from hotlap.errors import TrainingStopped
-from hotlap.training import preparing
+from hotlap.training import preparing, validation
 from hotlap.training.making import look_at_casts, make_parts
 from hotlap.training.processes import Processes
 from hotlap.training.records import CHARTS
@@ -30,8 +30,9 @@ _NEEDS = ("training", "loss")
 def short(state: dict[str, Any], *, target: str, settings: Json, seed: int, examples: int) -> Json:
     """Train from the first weights on `examples` examples; the loss of each step and how many examples it had.
 
-    Losses (float64 [steps]) are those of each batch before the weights have learnt from it. A run that diverges ends
-    with an infinite one. `seconds` is without making the model.
+    It goes through the whole schedule of the learning rate, so much faster. Losses (float64 [steps]) are those of each
+    batch before the weights have learnt from it. A run that diverges ends with an infinite one. `seconds` is without
+    making the model.
     """
     chosen = replace(Settings(**settings), seed=seed)
     opened = _opened(state, target, chosen)
@@ -50,7 +51,8 @@ def short(state: dict[str, Any], *, target: str, settings: Json, seed: int, exam
     try:
         for epoch in range(chosen.epochs):
             for window in parts.source.epoch(epoch, 0):
-                factor = rate_factor(chosen.schedule, len(losses), steps=steps, warmup=chosen.warmup)
+                place = len(losses) if steps is None else int(steps * min(1.0, sum(counts) / examples))
+                factor = rate_factor(chosen.schedule, place, steps=steps, warmup=chosen.warmup)
                 preparing.set_rate(parts.optimizer, factor)
                 weight = sum(one.weight for one in window.micro_batches)
                 if not weight:
@@ -69,10 +71,11 @@ def short(state: dict[str, Any], *, target: str, settings: Json, seed: int, exam
 def full(state: dict[str, Any], *, target: str, settings: Json, seed: int, folder: str) -> Json:
     """Train to the end. The score after each epoch, and the seconds of training until then; the loss as in `short`.
 
-    `score` is on examples that chose nothing; None where the workload has no evaluation, or the run diverged.
-    `score_before` is that of the first weights on the same examples. Raises LoaderDied.
+    `score` is on examples that chose nothing, `scored` of them; None where the workload has no evaluation, or the run
+    diverged. `score_before` is that of the first weights on the same examples. Raises LoaderDied.
     """
     chosen = replace(Settings(**settings), seed=seed)
+    scored = validation.count_scored(_opened(state, target, chosen), chosen)
     os.environ[CHARTS] = "none"  # They are kept for a judgement only.
     lines: list[Json] = []
     try:
@@ -80,7 +83,7 @@ def full(state: dict[str, Any], *, target: str, settings: Json, seed: int, folde
             load_target(target), chosen, _fresh(folder), Processes(chosen.device), resume=False, tell=lines.append
         )
     except TrainingStopped:
-        nothing: Json = {"score": None, "score_before": None, "scores": [], "score_seconds": []}
+        nothing: Json = {"score": None, "score_before": None, "scores": [], "score_seconds": [], "scored": scored}
         return {**nothing, **_of_lines(lines, diverged=True)}
     scores, seconds, spent = list[float](), list[float](), 0.0
     for line in lines:
@@ -94,6 +97,7 @@ def full(state: dict[str, Any], *, target: str, settings: Json, seed: int, folde
         "score_before": trained.score_before,
         "scores": scores,
         "score_seconds": seconds,
+        "scored": scored,
         **_of_lines(lines, diverged=False),
     }
 

@@ -176,6 +176,7 @@ def _judgement(ours: _Runs, theirs: _Runs, plan: Plan, examples: int, tried: int
                 _score_margin(ours.found, plan)
             else:
                 _check_losses(ours.found, plan)
+                _ratios(_tails(ours.found[: len(theirs.found)]), _tails(theirs.found), plan)
         judged = _judge(ours.found[:look], theirs.found, plan, tried)
         if judged.answer != "undecided":
             break
@@ -299,10 +300,8 @@ def _ratios(own: Sequence[float], tuned: Sequence[float], plan: Plan) -> list[fl
 
 
 def _grain(runs: Sequence[Json]) -> float:
-    """Of the scores: those of first and last weights, on the same examples, and those on the way."""
-    ends = [run[name] for run in runs for name in ("score", "score_before") if run.get(name) is not None]
-    on_the_way = [score for run in runs for score in run.get("scores", ())]
-    return min((one for one in (proof.grain(ends), proof.grain(on_the_way)) if one), default=0.0)
+    """Of the scores, each over as few examples as any of them."""
+    return proof.grain([run["score"] for run in runs if run["score"] is not None], min(run["scored"] for run in runs))
 
 
 def _score_margin(own: Sequence[Json], plan: Plan) -> float:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from hotlap.core import Json
 from hotlap.errors import InputError, OutputError, WorkloadError
@@ -161,7 +160,9 @@ def median_step_ms(loaded: Loaded, settings: Settings, processes: Processes) -> 
                     weight, late = processes.sums(sum(one.weight for one in window.micro_batches), late)
                     if late:
                         break
-                    parts.stepper.step(window, weight)
+                    stepped = parts.stepper.step(window, weight)
+                    if parts.average is not None and not stepped.skipped:
+                        parts.average.update()
                     now = time.monotonic()
                     found.append(1000 * (now - began))
                     began = now
@@ -259,10 +260,9 @@ def _restore(parts: Parts, kept: checkpoint.Checkpoint, warnings: list[str]) -> 
 def _first_score(parts: Parts) -> float | None:
     """The score before the first step, of the process that writes; a sharded model needs all of them."""
     parts.tell({"event": "phase", "phase": "scoring the model as it is"})
-    role: Any = "confirmation" if parts.settings.early_stop else "all"
     if not parts.processes.writes and parts.settings.sharding != "fsdp2":
         return None
-    return validation.score(parts.opened, parts.model, parts.settings, role)
+    return validation.score(parts.opened, parts.model, parts.settings, validation.role_of_the_result(parts.settings))
 
 
 def _not_in_weights(parts: Parts) -> list[str]:

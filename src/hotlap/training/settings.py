@@ -135,6 +135,13 @@ def check_early_stop(workload: Workload, settings: Settings) -> None:
         raise InputError("settings: early_stop needs a score to stop by: give the workload `evaluation` and `score`")
 
 
+def beside_the_workload(settings: Json) -> list[str]:
+    """What is learnt beside what a workload says, as in `clip=1.0`."""
+    usual = Settings().to_json()
+    names = [name for name in OF_THE_TRAINING if name not in ("batch_size", "epochs")]
+    return [f"{name}={settings[name]}" for name in names if settings[name] != usual[name]]
+
+
 def write_settings(
     path: Path, settings: Settings, *, target: str, digest: str, own: Json, threads_chosen: bool, **others: Json
 ) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from hotlap.core import Json, to_json
 from hotlap.errors import WorkloadError
 from hotlap.machine.facts import facts
-from hotlap.training import cutting, heap, kernels, preparing
+from hotlap.training import cutting, heap, kernels, preparing, validation
 from hotlap.training.loading import DatasetSource, Source
 from hotlap.training.loop import Parts, steps_of
 from hotlap.training.making import by_length_of, look_at_casts, make_parts, make_source, trimming_of, undone
@@ -49,6 +49,8 @@ def study(state: dict[str, Any], *, target: str, settings: Json) -> Json:
     parts = make_parts(opened, chosen, Path(), processes, _nobody)
     state["checked"] = opened, chosen, processes, parts
     steps_of(parts.source, chosen)  # Whether a schedule can be laid out.
+    if chosen.early_stop is not None:
+        validation.check_both_parts(opened, chosen)
     return {
         "name": loaded.name,
         "digest": loaded.digest,
@@ -183,7 +185,7 @@ def _bytes_of_processes() -> int:
 class Steps:
     """Each call is one step; `loading` and `whole` add up seconds, `rows` are the examples of each.
 
-    The learning rate rises over a warmup and stays near the top of a schedule, since steps never run out.
+    The learning rate rises over a warmup and stays near the beginning of a schedule, since steps never run out.
     """
 
     def __init__(self, parts: Parts) -> None:

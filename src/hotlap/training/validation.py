@@ -36,6 +36,19 @@ def check_both_parts(opened: Opened, settings: Settings) -> None:
         )
 
 
+def role_of_the_result(settings: Settings) -> Role:
+    """Which evaluation examples the result's score is of: all, or where some of them choose a stop, the others."""
+    return "confirmation" if settings.early_stop else "all"
+
+
+def count_scored(opened: Opened, settings: Settings) -> int:
+    """The evaluation examples that the result's score is of; 0 where there is no evaluation."""
+    if opened.workload.evaluation is None:
+        return 0
+    role = role_of_the_result(settings)
+    return sum(len(batch.rows) for batch in roles.evaluation_rows(opened, role, seed=settings.seed, limits=_LIMITS))
+
+
 def score(opened: Opened, model: torch.nn.Module, settings: Settings, role: Role) -> float | None:
     """The workload's score of `model` on the evaluation examples of that role, in fp32 and eval mode.
 

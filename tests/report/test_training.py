@@ -94,7 +94,7 @@ def test_what_is_left_to_the_user_is_told() -> None:
     assert "workers, pin: not hotlap's to choose, since `training` gives batches of its own" in said
     assert "steps of 64 examples change the result" in said
     assert "warning: look out" in said
-    assert "the workload's own set-up with clip=0.5, warmup=3: 2 ms a step" in said
+    assert "the workload's own set-up with clip=0.5, warmup=3: 2.00 ms a step" in said
     assert "bound by data loading (60% of a step is waiting for data)" in said
 
 

@@ -136,7 +136,11 @@ def test_what_tune_chooses_is_not_set(tmp_path: Path, capsys: pytest.CaptureFixt
     words = ["tune", trainable.write(tmp_path, "rows"), "--out", str(tmp_path / "out")]
     assert run([*words, "--set", "precision=bf16"]) == 2
     said = capsys.readouterr().err
-    assert "settings: precision is none that tune takes; it takes what is learnt (batch_size, epochs, " in said
+    assert "settings: precision is tune's to choose, or for hotlap train; tune takes what is learnt: batch_size" in said
+    assert run([*words, "--set", "seed=1"]) == 2
+    assert "settings: seed has an option of its own; give --seed" in capsys.readouterr().err
+    assert run([*words, "--set", "momentum=1"]) == 2
+    assert "settings: there is no 'momentum'; there are batch_size, epochs" in capsys.readouterr().err
     assert run([*words, "--set", "clip=-1"]) == 2
     assert "settings: clip is -1; give a norm above 0" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

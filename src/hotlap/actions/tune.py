@@ -159,10 +159,10 @@ def _of_the_training(settings: Mapping[str, Json]) -> Mapping[str, Json]:
     for name in settings:
         if name in ("threads", "seed", "device"):
             raise InputError(f"settings: {name} has an option of its own; give --{name}")
-        if name not in OF_THE_TRAINING:
+        if name not in OF_THE_TRAINING and name in Settings.__dataclass_fields__:
             raise InputError(
-                f"settings: {name} is none that tune takes; it takes what is learnt ({', '.join(OF_THE_TRAINING)}) "
-                "and chooses how steps are computed"
+                f"settings: {name} is tune's to choose, or for hotlap train; tune takes what is learnt: "
+                f"{', '.join(OF_THE_TRAINING)}"
             )
     return settings
 

@@ -13,6 +13,7 @@ TRAINED = {
     "vit": "small ViT",
     "mlp": "tiny MLP",
     "digits-score": "small ResNet on digits",
+    "minilm-score": "MiniLM on a third of the reviews",
 }
 
 

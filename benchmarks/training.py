@@ -66,6 +66,7 @@ CASES = (
     Case(name="lstm", target=f"{MODELS}:lstm"),
     Case(name="vit", target=f"{MODELS}:vit"),
     Case(name="mlp", target=f"{MODELS}:mlp"),
+    Case(name="minilm-score", target=f"{MODELS}:minilm_score", goal=0.83, most_epochs=8),
     Case(name="digits-score", target=f"{ROOT}/examples/digits_untrained.py", goal=0.97, most_epochs=20),
 )
 

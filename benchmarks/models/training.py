@@ -1,4 +1,4 @@
-"""The benchmark's models to be trained from the start, on real data, without a score: only steps are timed."""
+"""The benchmark's models to be trained from the start, on real data; without a score where only steps are timed."""
 
 import sys
 from dataclasses import replace

@@ -128,3 +128,12 @@ def contrastive(outputs, labels):
 workload = dataclasses.replace(workload, loss=contrastive)
 """
 """A loss that sets the rows of a batch against each other."""
+
+LOUD = """
+import dataclasses
+workload = dataclasses.replace(
+    workload, loss=lambda outputs, labels: 1e4 * functional.cross_entropy(outputs, labels),
+    optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-6),
+)
+"""
+"""To add to `rows`: gradients that overflow in fp16 until its scale, 65536 at first, was halved some times."""

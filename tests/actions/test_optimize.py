@@ -14,11 +14,15 @@ import models
 import numpy as np
 import psutil
 import pytest
+import torch
+import trainable
+from safetensors.torch import load_file
 
 import hotlap
 import hotlap.actions.optimize as optimizing
 from hotlap.cli.main import run
 from hotlap.report.schema import schema
+from hotlap.workload.target import load_target
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -239,6 +243,19 @@ def test_agreement_where_there_is_no_evaluation(tmp_path: Path) -> None:
     answer = loaded(ids=np.ones((3, 7), np.int64), weights=np.ones((3, 7), np.float32))
     assert answer["scores"].shape == (3, 4)
     assert answer["rest"][1].shape == (3, 7, 32)
+
+
+def test_what_was_trained_is_what_is_optimized(tmp_path: Path) -> None:
+    target, trained, out = trainable.write(tmp_path, "rows"), tmp_path / "trained", tmp_path / "out"
+    hotlap.train(target, out=trained, settings={"epochs": 1}, threads=1, device="cpu")
+    hotlap.optimize(f"{target}@{trained}", out=out, budget=1.0, only=["onnxruntime"], skip=["int8"], threads=1, batch=2)
+    rows = torch.randn(5, 6, generator=torch.Generator().manual_seed(4))
+    model = load_target(target).workload.model()
+    fresh = model(rows).detach().numpy()
+    model.load_state_dict(load_file(trained / "model.safetensors"))
+    answers = hotlap.load(out / "artifact")(rows.numpy())
+    np.testing.assert_allclose(answers, model(rows).detach().numpy(), atol=1e-4)
+    assert np.abs(answers - fresh).max() > 0.05
 
 
 DYING = models.CONVOLUTIONS.replace(

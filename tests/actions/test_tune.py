@@ -179,8 +179,8 @@ STUDY: dict[str, Any] = {
 }  # fmt: skip
 
 
-def found(best: Settings, *, rows: float = 64) -> Found:
-    held = {"loading_share": 0.1, "peak_memory_bytes": 2**20, "rows_a_step": rows}
+def found(best: Settings, *, rows: float = 64, loading_share: float = 0.1) -> Found:
+    held = {"loading_share": loading_share, "peak_memory_bytes": 2**20, "rows_a_step": rows}
     start = Start(baseline_ms=(100.0,) * 4, candidate_ms=(90.0,) * 4)
     return Found(
         baseline=OWN, best=best, rows=[], noise_floor=0.01, starts=(start,), speedup=None, baseline_ms=100.0,
@@ -228,6 +228,12 @@ def test_another_batch_size_alone_is_a_change(tmp_path: Path) -> None:
     assert result["baseline"]["name"] == "fp32"
     assert result["best"]["name"] == "fp32, batches of 128"
     assert describe(replace(OWN, pin=True), beside=OWN) == "fp32, pinned memory"
+
+
+@pytest.mark.parametrize(("share", "bound_by"), [(0.1, "compute"), (0.6, "data loading")])
+def test_what_bounds_a_step_is_what_takes_most_of_it(share: float, bound_by: str) -> None:
+    result = tune._result(found(replace(OWN, fused=True), loading_share=share), STUDY, facts(), time.monotonic(), None)
+    assert (result["baseline"]["bound_by"], result["best"]["bound_by"]) == (bound_by, bound_by)
 
 
 NO_HALF = """

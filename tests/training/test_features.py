@@ -17,8 +17,10 @@ import hotlap
 from hotlap.errors import InputError
 from hotlap.training import checkpoint, loop
 from hotlap.training.averaging import Average
-from hotlap.training.preparing import not_exact
+from hotlap.training.preparing import not_exact, prepare_model, to_device
 from hotlap.training.recompute import recompute_layers, repeated_layers
+from hotlap.training.settings import Settings
+from hotlap.workload.target import load_target
 
 GIVEN: dict[str, Any] = {"threads": 1, "device": "cpu"}
 
@@ -84,6 +86,47 @@ def test_the_same_weights_another_way(settings: dict[str, Any], tmp_path: Path) 
     assert difference(trained(tmp_path, "plain", {}), trained(tmp_path, "other", settings)) < 1e-3
 
 
+def in_channels_last(value: torch.Tensor) -> bool:
+    return value.is_contiguous(memory_format=torch.channels_last) and not value.is_contiguous()
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_weights_and_images_lie_as_the_layout_says(layout: Any, tmp_path: Path) -> None:
+    settings = Settings(layout=layout)
+    (tmp_path / "images.py").write_text(trainable.HEAD + IMAGES)
+    model = prepare_model(load_target(str(tmp_path / "images.py")), settings)
+    weights = [one for one in model.parameters() if one.ndim == 4]
+    images, labels = to_device((torch.randn(4, 3, 8, 8), torch.arange(4)), settings)
+    assert len(weights) == 4
+    assert {in_channels_last(one) for one in (*weights, images)} == {layout == "channels_last"}
+    assert labels.equal(torch.arange(4))
+
+
+@pytest.mark.slow
+def test_every_step_runs_what_the_compiler_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the place of the kernels, which take long to build, torch's own calls; the rest is the compiler's."""
+    from torch._inductor import compile_fx
+
+    runs: list[int] = []
+
+    def built(graph: Any, *_: Any, **__: Any) -> Any:
+        def run(*given: Any) -> Any:
+            runs.append(len(given))
+            return graph(*given)
+
+        return run
+
+    plain = trained(tmp_path, "plain", {"epochs": 1})
+    assert not runs
+    monkeypatch.setattr(compile_fx, "compile_fx", built)
+    try:
+        compiled = trained(tmp_path, "compiled", {"epochs": 1, "compile": True})
+    finally:
+        torch.compiler.reset()
+    assert len(runs) == 4, "an epoch has four steps"
+    assert difference(plain, compiled) < 1e-5
+
+
 @pytest.mark.exhaustive
 def test_a_compiled_model_ends_with_the_same_weights(tmp_path: Path) -> None:
     assert difference(trained(tmp_path, "plain", {}), trained(tmp_path, "other", {"compile": True})) < 1e-3
@@ -105,7 +148,7 @@ def test_a_resumed_run_keeps_layout_and_average(settings: dict[str, Any], tmp_pa
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_trains_and_keeps_fp32_weights(precision: str, tmp_path: Path) -> None:
     plain, half = trained(tmp_path, "plain", {}), trained(tmp_path, "half", {"precision": precision})
-    assert difference(plain, half) > 0
+    assert 0 < difference(plain, half) < 0.05, "0.018 with bf16, 0.009 with fp16; of what starts at 0 all was learnt"
     assert {value.dtype for value in half.values()} == {torch.float32, torch.int64}
 
 
@@ -190,8 +233,6 @@ workload = dataclasses.replace(workload, model=half_frozen)
     target = trainable.write(tmp_path, "rows", add=add)
     hotlap.train(target, out=tmp_path / "out", settings={"epochs": 1}, **GIVEN)
     trained_weights = load_file(tmp_path / "out" / "model.safetensors")
-    from hotlap.workload.target import load_target
-
     fresh = load_target(target).workload.model().state_dict()
     assert torch.equal(trained_weights["layers.0.weight"], fresh["layers.0.weight"])
     assert not torch.equal(trained_weights["layers.4.weight"], fresh["layers.4.weight"])
@@ -235,8 +276,6 @@ def test_one_step_is_torchs_own(tmp_path: Path) -> None:
     from hotlap.training.order import epoch_order
 
     weights = trained(tmp_path, "ours", {"epochs": 1})
-    from hotlap.workload.target import load_target
-
     workload = load_target(str(tmp_path / "images.py")).workload
     model, data = workload.model().train(), workload.training()
     optimizer = workload.optimizer(model.parameters())

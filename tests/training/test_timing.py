@@ -54,3 +54,33 @@ def test_a_schedule_needs_to_know_how_many_steps_there_are(tmp_path: Path) -> No
     target = trainable.write(tmp_path, "tokens", add=add)
     with pytest.raises(InputError, match="schedule=cosine needs to know how many steps there are"):
         timing.study({}, target=target, settings=Settings(schedule="cosine", threads=1).to_json())
+
+
+SLOW_LOSS = """
+import dataclasses, time
+def slow(outputs, labels):
+    time.sleep(0.05)
+    return functional.cross_entropy(outputs, labels)
+workload = dataclasses.replace(workload, loss=slow)
+"""
+
+
+@pytest.mark.parametrize(
+    ("add", "waits"), [(trainable.slow_rows(0.001), True), (SLOW_LOSS, False)], ids=["slow data", "a slow loss"]
+)
+def test_the_share_of_a_step_that_waits_for_data(add: str, waits: bool, tmp_path: Path) -> None:
+    """64 ms of a step are slept while its data is read, or 50 ms in its loss: the rest takes a few."""
+    state: dict[str, Any] = {}
+    timing.hold(state, target=trainable.write(tmp_path, "rows", add=add), settings=Settings().to_json())
+    for _ in range(3):
+        state["call"]()
+    assert (timing.held(state)["loading_share"] > 0.5) == waits
+    assert 0 < timing.held(state)["loading_share"] < 1
+
+
+@pytest.mark.parametrize(
+    ("name", "locked"), [("tokens", ["batch_size", "micro_batch", "workers", "prefetch", "pin"]), ("rows", [])]
+)
+def test_batches_of_its_own_leave_no_choice_in_how_they_are_read(name: str, locked: list[str], tmp_path: Path) -> None:
+    found = timing.study({}, target=trainable.write(tmp_path, name), settings=Settings().to_json())
+    assert sorted(found["locked"]) == sorted(locked)

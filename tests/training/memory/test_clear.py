@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 HEAP = """
 import ctypes, json, sys
@@ -37,3 +38,12 @@ def test_garbage_in_cycles_is_collected() -> None:
     cycle.append(cycle)
     del cycle
     assert clear_caches().collected >= 1
+
+
+def test_what_torch_keeps_of_each_device_goes_back_and_is_counted(cards: Any) -> None:
+    from hotlap.training.memory.clear import clear_caches
+
+    assert clear_caches().device_bytes == (10, 0)
+    assert clear_caches().device_bytes == (0, 0)
+    cards.initialized = False
+    assert clear_caches().device_bytes == ()

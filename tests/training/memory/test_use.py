@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -135,6 +136,8 @@ class Driver:
         self.open, self.fails, self.at = False, fails, at
 
     def nvmlInit(self) -> None:  # noqa: N802
+        if self.fails == "nvmlInit":
+            raise self.NVMLError("Driver Not Loaded")
         self.open = True
 
     def nvmlShutdown(self) -> None:  # noqa: N802
@@ -145,7 +148,6 @@ class Driver:
             "nvmlDeviceGetCount": 2,
             "nvmlDeviceGetName": b"A card",
             "nvmlDeviceGetMemoryInfo": SimpleNamespace(total=100, used=30, free=70),
-            "nvmlDeviceGetUUID": "GPU-1",
             "nvmlDeviceGetComputeRunningProcesses": [
                 SimpleNamespace(pid=3, usedGpuMemory=20), SimpleNamespace(pid=4, usedGpuMemory=None)
             ],
@@ -154,6 +156,8 @@ class Driver:
         def answer(handle: int = 0):
             if name == self.fails and handle == self.at:
                 raise self.NVMLError("GPU is lost")
+            if name == "nvmlDeviceGetUUID":
+                return f"GPU-{handle}"
             if name == "nvmlDeviceGetHandleByIndex":
                 return handle
             if name == "nvmlDeviceGetUtilizationRates":
@@ -205,6 +209,35 @@ def test_without_a_driver_there_are_no_gpus(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.delitem(sys.modules, "torch")
     assert gpus() == ()
+
+
+USED_FIRST = AllocatorUse(allocated_bytes=20, reserved_bytes=30, peak_allocated_bytes=33, peak_reserved_bytes=44)
+USED_SECOND = AllocatorUse(allocated_bytes=21, reserved_bytes=21, peak_allocated_bytes=34, peak_reserved_bytes=45)
+"""Of the fixture's cards, in torch's order."""
+
+
+def test_what_this_process_holds_is_found_by_the_devices_name_whatever_torchs_order(
+    cards: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", Driver())  # type: ignore[arg-type]
+    assert [one.allocator for one in gpus()] == [None, USED_FIRST]
+    cards.initialized = False
+    assert [one.allocator for one in gpus()] == [None, None]
+
+
+@pytest.mark.parametrize(
+    "package", [None, Driver(fails="nvmlInit"), Driver(fails="nvmlDeviceGetCount")],
+    ids=["no package", "no driver", "no answer"],
+)  # fmt: skip
+def test_without_a_driver_torch_tells_of_the_devices_that_it_uses(
+    package: Any, cards: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", package)
+    first, second = gpus()
+    assert (first.index, first.name, first.total_bytes, first.used_bytes) == (0, "card 0", 100, 40)
+    assert (second.index, second.name, second.used_bytes) == (1, "card 1", 39)
+    assert (first.allocator, second.allocator) == (USED_FIRST, USED_SECOND)
+    assert (first.utilization, first.processes) == (None, ())
 
 
 def test_gpus_as_nvidia_smi_tells_their_use() -> None:

@@ -48,17 +48,8 @@ def test_texts_that_may_be_trimmed_count_whole(tmp_path: Path, monkeypatch: pyte
     assert seen == [12, 12]
 
 
-LOUD = """
-import dataclasses
-workload = dataclasses.replace(
-    workload, loss=lambda outputs, labels: 1e4 * functional.cross_entropy(outputs, labels),
-    optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-6),
-)
-"""
-
-
 def test_steps_that_fp16_skips_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = trainable.write(tmp_path, "rows", add=LOUD)
+    target = trainable.write(tmp_path, "rows", add=trainable.LOUD)
     settings = settings_for(load_target(target).workload, {"threads": 1, "device": "cpu", "precision": "fp16"})
     skipped: list[bool] = []
     kept: list[int] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -9,19 +10,23 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import settings as limits
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hotlap.training.order import slots
 from hotlap.training.processes import Processes
-from hotlap.training.reading import MicroBatch, Window, loss_weight
+from hotlap.training.reading import MicroBatch, Reader, Window, Windows, loss_weight
 from hotlap.training.settings import Settings
 from hotlap.training.stepping import Stepper
 from hotlap.workload.workload import Workload
 
 EXACT = 1e-6
 IGNORED = -100
+Row = tuple[list[int], list[int]]
+"""Ids and labels."""
 
 
 class Net(nn.Module):
@@ -56,20 +61,31 @@ def workload(*, tokens: bool) -> Workload:
     )
 
 
-def part(rows: list[tuple[list[int], list[int]]], start: int, of: Workload) -> MicroBatch:
+def filled(rows: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
     """Those rows, filled up to the longest of them."""
     length = max(len(ids) for ids, _ in rows)
     ids = torch.tensor([ids + [0] * (length - len(ids)) for ids, _ in rows])
     labels = torch.tensor([labels + [IGNORED] * (length - len(labels)) for _, labels in rows])
+    return ids, labels
+
+
+def part(rows: list[Row], start: int, of: Workload) -> MicroBatch:
+    ids, labels = filled(rows)
     weight = loss_weight(of, labels, len(rows))
     return MicroBatch(inputs=ids, targets=labels, rows=len(rows), weight=weight, start=start)
 
 
-def gradients(of: Workload, parts: list[MicroBatch], **settings: Any) -> torch.Tensor:
+def gradients(
+    of: Workload, parts: Sequence[MicroBatch], *, total: float | None = None, world: int = 1, **settings: Any
+) -> torch.Tensor:
+    """Of one process of `world`, before they are averaged. `total`: the weight of all parts, of other processes too."""
+    processes = Processes("cpu")
+    processes.world = world
     torch.manual_seed(0)
     model = Net()
-    stepper = Stepper(model, of, torch.optim.SGD(model.parameters(), lr=1.0), Settings(**settings), Processes("cpu"))
-    stepper.gradients(Window(epoch=0, number=0, micro_batches=tuple(parts)), sum(one.weight for one in parts))
+    stepper = Stepper(model, of, torch.optim.SGD(model.parameters(), lr=1.0), Settings(**settings), processes)
+    total = sum(one.weight for one in parts) if total is None else total
+    stepper.gradients(Window(epoch=0, number=0, micro_batches=tuple(parts)), total)
     return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
 
 
@@ -97,6 +113,25 @@ def test_parts_equal_the_whole(tokens: bool, case: tuple[list[Any], list[int]]) 
     parts = [part(rows[a:b], a, of) for a, b in pairwise(cuts)]
     difference = (gradients(of, parts) - whole).norm() / whole.norm()
     assert difference <= EXACT
+
+
+def share(rows: list[Row], of: Workload, **place: int) -> Sequence[MicroBatch]:
+    """What one process reads of a step that all those rows make up."""
+    order = slots(len(rows), batch_size=len(rows), seed=0, epochs=1, **place)
+    return Windows(order, Reader(rows, filled, seed=0, generators=()), of).next().micro_batches
+
+
+@pytest.mark.parametrize("tokens", [True, False], ids=["averaged over tokens", "averaged over examples"])
+@given(rows=cut_rows().map(lambda case: case[0]), world=st.integers(2, 4), micro_batch=st.integers(1, 5))
+@limits(max_examples=40)
+def test_shares_of_processes_equal_the_whole(tokens: bool, rows: list[Row], world: int, micro_batch: int) -> None:
+    """Some have fewer passes than others, some have none or none that counts. DDP averages gradients over all."""
+    of = workload(tokens=tokens)
+    whole = gradients(of, [part(rows, 0, of)])
+    shares = [share(rows, of, micro_batch=micro_batch, rank=rank, world=world) for rank in range(world)]
+    total = sum(one.weight for parts in shares for one in parts)
+    average = sum(gradients(of, parts, total=total, world=world) for parts in shares) / world
+    assert (average - whole).norm() / whole.norm() <= EXACT
 
 
 def test_the_mean_of_the_parts_would_be_wrong() -> None:

@@ -95,6 +95,7 @@ workload = dataclasses.replace(
 """The last window has 9 examples, which are two passes of one process and three of the other; some weigh nothing."""
 
 
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])
 @pytest.mark.parametrize(
     ("name", "add", "settings"),
     [
@@ -103,32 +104,64 @@ workload = dataclasses.replace(
     ],
     ids=["shares of other sizes", "batches"],
 )
-def test_sharded_processes_compute_as_many_passes(
-    name: str, add: str, settings: dict[str, Any], tmp_path: Path
+def test_processes_with_other_numbers_of_passes(
+    name: str, add: str, settings: dict[str, Any], sharding: str, tmp_path: Path
 ) -> None:
     target = trainable.write(tmp_path, name, add=add)
     hotlap.train(target, out=tmp_path / "one", settings=settings, threads=1, device="cpu")
-    done = torchrun(2, target, tmp_path / "several", *sets({**settings, "sharding": "fsdp2"}))
+    done = torchrun(2, target, tmp_path / "several", *sets({**settings, "sharding": sharding}))
     assert done.returncode == 0, done.stderr
     assert furthest(tmp_path / "one", tmp_path / "several") < CLOSE
 
 
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])
-def test_another_number_of_processes_goes_on(sharding: str, tmp_path: Path) -> None:
-    target = trainable.write(tmp_path, "rows", add=EXACT)
-    settings = {"sharding": sharding, "checkpoint_seconds": 0}
-    hotlap.train(target, out=tmp_path / "one", settings=settings, threads=1, device="cpu")
-    done = torchrun(2, target, tmp_path / "changing", *sets(settings))
-    assert done.returncode == 0, done.stderr
-    # Back to a checkpoint within the last epoch, as if both had been killed there.
-    back_to(tmp_path / "changing", 29)
-    hotlap.train(target, out=tmp_path / "changing", settings=settings, threads=1, device="cpu", resume=True)
-    assert furthest(tmp_path / "one", tmp_path / "changing") < CLOSE
-    back_to(tmp_path / "changing", 29)
-    done = torchrun(2, target, tmp_path / "changing", "--resume")
-    assert done.returncode == 0, done.stderr
-    assert furthest(tmp_path / "one", tmp_path / "changing") < CLOSE
+STOPPED = """
+import os, signal
+def stopped(parameters):
+    optimizer = torch.optim.AdamW(parameters, lr=1e-2)
+    def look(*_):
+        if any(one["step"] == int(os.environ["STOP_AT"]) for one in optimizer.state.values()):
+            signal.raise_signal(signal.SIGINT)
+    optimizer.register_step_post_hook(look)
+    return optimizer
+
+workload = dataclasses.replace(workload, optimizer=stopped)
+"""
+"""Every process is asked to end within that step."""
+
+
+@pytest.mark.parametrize(
+    "sharding",
+    [pytest.param("ddp", marks=pytest.mark.exhaustive), pytest.param("fsdp2", marks=pytest.mark.slow)],
+)
+def test_another_number_of_processes_goes_on(sharding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One, stopped within the first of three epochs of 10 steps; then two, stopped within the second; then one."""
+    target, changing = trainable.write(tmp_path, "rows", add=EXACT + STOPPED), tmp_path / "changing"
+    given: dict[str, Any] = {"settings": {"sharding": sharding}, "threads": 1, "device": "cpu"}
+    monkeypatch.setenv("STOP_AT", "0")
+    hotlap.train(target, out=tmp_path / "one", **given)
+    monkeypatch.setenv("STOP_AT", "7")
+    with pytest.raises(KeyboardInterrupt):
+        hotlap.train(target, out=changing, **given)
+    assert newest(changing) == 7
+    monkeypatch.setenv("STOP_AT", "16")
+    done = torchrun(2, target, changing, "--resume")
+    assert done.returncode != 0
+    assert newest(changing) == 16, done.stderr
+    monkeypatch.setenv("STOP_AT", "0")
+    result = hotlap.train(target, out=changing, resume=True, **given)
+    assert result["training"]["resumed_from_step"] == 16
+    assert losses(changing) == pytest.approx(losses(tmp_path / "one"), rel=1e-4), "other examples in some step"
+    assert furthest(tmp_path / "one", changing) < CLOSE
+
+
+def newest(out: Path) -> int:
+    """The step of the last checkpoint."""
+    return max(int(path.stem.partition("-")[2]) for path in (out / "checkpoints").glob("step-*.json"))
+
+
+def losses(out: Path) -> list[float]:
+    lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+    return [line["loss"] for line in lines if "loss" in line]
 
 
 MOVING = """
@@ -240,7 +273,7 @@ def test_a_killed_process_ends_the_others_with_a_sentence(victim: int, tmp_path:
             started.terminate()
     assert "another of the 2 processes ended, and this one can't go on alone" in told, told
     assert "bug of hotlap's" not in told
-    step = max(int(path.stem.partition("-")[2]) for path in (out / "checkpoints").glob("step-*.json"))
+    step = newest(out)
     more = ["--resume", "--set", "epochs=1"]
     done = torchrun(2, target, out, *more)
     assert done.returncode == 0, done.stderr

@@ -95,7 +95,7 @@ workload = dataclasses.replace(
 """The last window has 9 examples, which are two passes of one process and three of the other; some weigh nothing."""
 
 
-@pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("sharding", [pytest.param("ddp", marks=pytest.mark.exhaustive), "fsdp2"])
 @pytest.mark.parametrize(
     ("name", "add", "settings"),
     [

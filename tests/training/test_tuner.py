@@ -386,7 +386,6 @@ def test_all_that_was_best_may_be_confirmed(monkeypatch: pytest.MonkeyPatch) -> 
 
     leader = SimpleNamespace(given_up=None, interrupted=False, give_way=interrupted)
     monkeypatch.setattr(tuner, "Leader", lambda *given: leader)
-    monkeypatch.setattr(tuner, "climbed", lambda *given, **named: (bests, []))
     monkeypatch.setattr(tuner, "once_more", lambda tried, rows: Change(name="again", settings={"fused": True}))
     monkeypatch.setattr(tuner, "settle", lambda bench, found, *tried, **given: settled.append((found, tried, given)))
     tune(search, bests[0])
@@ -394,7 +393,5 @@ def test_all_that_was_best_may_be_confirmed(monkeypatch: pytest.MonkeyPatch) -> 
     assert list(tried) == bests[:0:-1]
     assert given["interrupted"]
     assert found.rows[-1]["reason"] == "the tuning was interrupted"
-    assert found.warnings == (
-        "gains below 22% can't be told from noise here: something else uses the machine; run it again when that is "
-        "over",
-    )
+    (warning,) = found.warnings
+    assert warning.startswith("gains below 22% can't be told from noise here: something else uses the machine; run it")

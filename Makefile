@@ -38,6 +38,7 @@ bench: install
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/memory.py
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/features.py --large 1000000 10000000 50000000
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/tuner.py
+	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/proof.py
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/features_online.py
 
 $(BIN)/python:

@@ -30,6 +30,7 @@ from tables_statistics import noise_table, noise_words, simulation_set_up, simul
 from tables_training import (
     TRAINED,
     memory_parts,
+    proof_parts,
     readme_training,
     training_parts,
     training_parts_in_fp32,
@@ -55,6 +56,7 @@ def page(
     tuner: Sequence[Json] = (),
     memory: Json | None = None,
     in_fp32: Sequence[Json] = (),
+    proofs: Sequence[Json] = (),
 ) -> str:
     """The whole of docs/benchmarks.md."""
     parts = [
@@ -89,6 +91,8 @@ def page(
         parts += training_parts_in_fp32(in_fp32)
     if tuner:
         parts += tuner_parts(tuner)
+    if proofs:
+        parts += proof_parts(proofs)
     if memory:
         parts += memory_parts(memory)
     if noise:
@@ -134,11 +138,14 @@ def write_pages(results: Path, *, check: bool = False) -> list[Path]:
     found = cases(results / "optimize")
     names = ("noise.json", "gate_simulation.json", "features_online.json", "features.json", "memory.json")
     noise, simulation, online, offline, memory = (read(results / name) for name in names)
-    tuner = [json.loads(path.read_text()) for path in sorted((results / "tuner").glob("*.json"))]
+    tuner, proofs = (
+        [json.loads(path.read_text()) for path in sorted((results / folder).glob("*.json"))]
+        for folder in ("tuner", "proof")
+    )
     training, in_fp32 = (_trained(results / folder) for folder in ("training", "training-no-bf16"))
-    wanted = {PAGE: page(found, noise, simulation, training, online, offline, tuner, memory, in_fp32)}
+    wanted = {PAGE: page(found, noise, simulation, training, online, offline, tuner, memory, in_fp32, proofs)}
     if README.is_file() and found:
-        lines = [readme_training(training), readme_features(offline, online) if offline and online else ""]
+        lines = [readme_training(training, proofs), readme_features(offline, online) if offline and online else ""]
         parts = [readme_table(found), "\n".join(filter(None, lines)), readme_about(found)]
         wanted[README] = with_table(README.read_text(), "\n\n".join(filter(None, parts)))
     differing = [path for path, text in wanted.items() if not path.is_file() or path.read_text() != text]

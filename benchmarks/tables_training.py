@@ -109,7 +109,7 @@ def training_means(found: Sequence[Json]) -> str:
     )
 
 
-def readme_training(found: Sequence[Json]) -> str:
+def readme_training(found: Sequence[Json], proofs: Sequence[Json] = ()) -> str:
     """The README's line; none where no steps were timed."""
     found = [case for case in found if "sides" in case]
     if not found:
@@ -118,7 +118,20 @@ def readme_training(found: Sequence[Json]) -> str:
     return (
         f"- A training step with the set-up that `tune` chose, geometric means over {len(found)} models: "
         f"**{ahead[0]:.2f}x** Lightning's defaults, {ahead[1]:.2f}x a loop tuned by hand. That is speed alone: none of "
-        "these set-ups was put to `--prove`."
+        f"these set-ups was put to `--prove`.{''.join(map(_proven, proofs))}"
+    )
+
+
+def _proven(case: Json) -> str:
+    """A sentence for the README of a choice that was shown to be as good; empty of another."""
+    last = case["trials"][-1] if case["trials"] else None
+    if last is None or last["answer"] != "as good":
+        return ""
+    speed = case["speedup_over_own"]
+    return (
+        f" `examples/{case['case']}.py`'s was: {speed['estimate']:.2f}x ({speed['low']:.2f} to {speed['high']:.2f}) the "
+        f"model's own, and in {last['seeds']} short trainings its loss is at most {last['worse_by']['high']:.1%} higher "
+        "(95%)."
     )
 
 
@@ -170,6 +183,29 @@ def tuner_parts(found: Sequence[Json]) -> list[str]:
         table(head, rows),
         "\n".join(
             f"- {case['case']}: commit {case['commit'][:12]}, {case['when'][:10]}{_tried(case)}" for case in found
+        ),
+    ]
+
+
+def proof_parts(found: Sequence[Json]) -> list[str]:
+    """What benchmarks/proof.py found: whether training with the tuner's choice is as good."""
+    head = ("model", "tune chose", "over the model's own", "seeds", "as good?", "took, s")
+    rows = [
+        (
+            case["case"], trial["name"], ratio(case["speedup_over_own"]) if trial["answer"] == "as good" else "",
+            str(trial["seeds"]), trial["reason"], f"{trial['seconds']:.0f}",
+        )
+        for case in found for trial in case["trials"]
+    ]  # fmt: skip
+    return [
+        "## Does it train as well?",
+        "The tuner's choice and the model's own set-up trained in turn, seed by seed, on the same examples in the same "
+        "order, in short trainings (`hotlap tune --prove short`), which say nothing of a final score.",
+        table(head, rows),
+        "\n".join(
+            f"- {case['case']}: {machine_words(case['machine'])}; `{case['command']}`, commit {case['commit'][:12]}, "
+            f"{case['when'][:10]}"
+            for case in found
         ),
     ]
 

@@ -319,6 +319,28 @@ def test_the_tuner_is_told_beside_the_best_of_all(tables: ModuleType) -> None:
     assert "| other | 16 | bf16 | 2.30x (2.10 to 2.60) | 152 | none came near |" in page
 
 
+def test_a_proof_is_told_with_what_it_shows_and_what_it_does_not(tables: ModuleType) -> None:
+    trial = {
+        "name": "bf16, fused", "answer": "as good", "seeds": 5, "seconds": 1200.4, "reason": "its loss is lower by 1.2%",
+        "worse_by": {"estimate": -0.012, "low": -0.03, "high": 0.009},
+    }  # fmt: skip
+    refused = {**trial, "answer": "worse", "reason": "it trains worse"}
+    found = {
+        "case": "sentiment", "kind": "short", "trials": [trial], "choice": "bf16, fused", "machine": case()["machine"],
+        "speedup_over_own": {"estimate": 4.16, "low": 4.04, "high": 4.29}, "commit": "c" * 40,
+        "command": "python benchmarks/proof.py sentiment", "when": "2026-11-28T10:00:00Z",
+    }  # fmt: skip
+    page = tables.page([], proofs=[found, {**found, "case": "other", "trials": [refused]}])
+    assert "| sentiment | bf16, fused | 4.16x (4.04 to 4.29) | 5 | its loss is lower by 1.2% | 1200 |" in page
+    assert "| other | bf16, fused |  | 5 | it trains worse | 1200 |" in page
+    two = [("lightning", 2.0), ("by hand", 1.1)]
+    speeds = [{"baseline": one, "candidate": "hotlap tuned", "speedup": {"estimate": by}} for one, by in two]
+    steps = [{"sides": [], "comparisons": speeds}]
+    said = tables.readme_training(steps, [found, {**found, "case": "other", "trials": [refused]}])
+    assert "4.16x (4.04 to 4.29) the model's own, and in 5 short trainings its loss is at most 0.9% higher" in said
+    assert "other" not in said
+
+
 def test_foreseen_peaks_are_told_with_the_largest_error(tables: ModuleType) -> None:
     one = {"case": "lstm", "batch": 64, "predicted_bytes": 4.4e8, "measured_bytes": 4e8, "error": 0.1}
     found = {

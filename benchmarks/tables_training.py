@@ -127,11 +127,9 @@ def _proven(case: Json) -> str:
     last = case["trials"][-1] if case["trials"] else None
     if last is None or last["answer"] != "as good":
         return ""
-    speed = case["speedup_over_own"]
     return (
-        f" `examples/{case['case']}.py`'s was: {speed['estimate']:.2f}x ({speed['low']:.2f} to {speed['high']:.2f}) the "
-        f"model's own, and in {last['seeds']} short trainings its loss is at most {last['worse_by']['high']:.1%} higher "
-        "(95%)."
+        f" `examples/{case['case']}.py`'s was: {ratio(case['speedup_over_own'])} the model's own, and in "
+        f"{last['seeds']} short trainings its loss is at most {last['worse_by']['high']:.1%} higher (95%)."
     )
 
 

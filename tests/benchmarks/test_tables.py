@@ -321,7 +321,8 @@ def test_the_tuner_is_told_beside_the_best_of_all(tables: ModuleType) -> None:
 
 def test_a_proof_is_told_with_what_it_shows_and_what_it_does_not(tables: ModuleType) -> None:
     trial = {
-        "name": "bf16, fused", "answer": "as good", "seeds": 5, "seconds": 1200.4, "reason": "its loss is lower by 1.2%",
+        "name": "bf16, fused", "answer": "as good", "seeds": 5, "seconds": 1200.4,
+        "reason": "its loss is lower by 1.2%",
         "worse_by": {"estimate": -0.012, "low": -0.03, "high": 0.009},
     }  # fmt: skip
     refused = {**trial, "answer": "worse", "reason": "it trains worse"}

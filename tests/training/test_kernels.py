@@ -102,7 +102,7 @@ for attention in sys.argv[1:]:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_what_was_compiled_before_with_the_other_attention_is_not_taken(tmp_path: Path) -> None:
     for order in (["default", "math"], ["math", "default"]):
         environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / order[0])}

@@ -252,13 +252,27 @@ def test_whole_trainings_that_do_not_fit_are_not_begun(tmp_path: Path) -> None:
 
 def test_how_long_whole_trainings_take_is_foreseen_by_the_first(tmp_path: Path) -> None:
     full = planned(tmp_path, "full")
-    proof_trial._check_time(170, 1, 5, full)
+    proof_trial._check_time([], 5, full, 0.0)
+    # The first pair takes the start of its processes too, which the others do not.
+    proof_trial._check_time([500], 5, full, 90)
     with pytest.raises(proof_trial._NoJudgement, match="5 seeds on both sides take about 1000 s, and 900 s were given"):
-        proof_trial._check_time(200, 1, 5, full)
-    # Short runs were made to fit, and the first of them loads what the others need too.
-    proof_trial._check_time(200, 1, 5, planned(tmp_path))
-    with pytest.raises(proof_trial._NoJudgement, match="take about 1188 s"):
-        proof_trial._check_time(950, 4, 5, planned(tmp_path))
+        proof_trial._check_time([200], 5, full, 200)
+    proof_trial._check_time([500, 600], 5, full, 200)
+    with pytest.raises(proof_trial._NoJudgement, match="take about 1100 s"):
+        proof_trial._check_time([200, 425], 5, full, 90)
+    # Short runs were made to fit.
+    proof_trial._check_time([200], 5, planned(tmp_path), 300)
+    with pytest.raises(proof_trial._NoJudgement, match="take about 1200 s"):
+        proof_trial._check_time([200, 450, 700, 950], 5, planned(tmp_path), 250)
+
+
+def test_a_score_of_so_few_examples_that_nothing_can_be_shown_is_told_at_once(tmp_path: Path) -> None:
+    own = [{"score": 0.9, "scored": 20}]
+    words = r"the score is of 20 examples: even 12 seeds .* or a --prove-margin above 0\.01\d\d"
+    with pytest.raises(proof_trial._NoJudgement, match=words):
+        proof_trial._check_grain(own, 0.01, 1)
+    proof_trial._check_grain(own, 0.02, 1)
+    proof_trial._check_grain([{"score": 0.9, "scored": 100}], 0.01, 1)
 
 
 def test_a_speedup_to_the_own_score_needs_every_seed(tmp_path: Path) -> None:
@@ -278,8 +292,14 @@ def test_a_speedup_to_the_own_score_needs_every_seed(tmp_path: Path) -> None:
     assert row["speedup_to_the_own_score"] is None
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("kind", "side_by_side"), [("short", True), ("full", False)])
+@pytest.mark.parametrize(
+    ("kind", "side_by_side"),
+    [
+        pytest.param("full", True, marks=pytest.mark.slow),
+        pytest.param("short", True, marks=pytest.mark.exhaustive),
+        pytest.param("full", False, marks=pytest.mark.exhaustive),
+    ],
+)
 def test_the_same_numbers_pass_however_little_is_learnt(
     kind: Kind, side_by_side: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

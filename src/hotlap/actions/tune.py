@@ -251,7 +251,9 @@ def _refused(found: Found, trial: Trial) -> Found:
 def _result(found: Found, study: Json, machine: Machine, began: float, proven: Json | None) -> Json:
     faster = found.best != found.baseline
     # A DataLoader of the user's has a batch size of its own.
-    rows = round(found.best_held["rows_a_step"]) if "batch_size" in study["locked"] else found.best.batch_size
+    own_batches = "batch_size" in study["locked"]
+    most = study.get("examples") or found.best.batch_size
+    rows = round(found.best_held["rows_a_step"]) if own_batches else min(found.best.batch_size, most)
     baseline_ms, best_ms = medians(found.starts) if found.starts else (found.baseline_ms, found.baseline_ms)
     return {
         "schema": 1,

@@ -141,7 +141,7 @@ def closing(result: Json, target: str, out: Path) -> Group:
     # Where it was not timed, a warning says so, and the figure is the run's own.
     if result["baseline"]["name"] != best["name"] and result["baseline"]["median_ms"] != best["median_ms"]:
         own = wording.milliseconds(result["baseline"]["median_ms"])
-        speed += f"; {own} with {result['baseline']['name']}, without what makes steps faster"
+        speed += f"; {own} with {result['baseline']['name']}, without what makes steps faster, timed once before"
     lines.append(Text(speed))
     if training["skipped_steps"]:
         lines.append(Text(_skipped(training["skipped_steps"], best["precision"])))

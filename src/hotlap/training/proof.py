@@ -109,6 +109,11 @@ def judge(
     )
 
 
+def least_shown(grain: float, *, tried: int = 1, looks: Looks = LOOKS) -> float:
+    """The smallest margin that the last look may show, of scores with that grain, where no seed shows a difference."""
+    return grain * statistics.unseen_share(looks.at[-1], confidence=1 - 2 * ERROR / tried, looks=looks)
+
+
 def log_ratios(own: Sequence[float], tuned: Sequence[float]) -> list[float]:
     """Log of tuned over own loss, a seed each; infinite where the tuned run has no finite loss.
 

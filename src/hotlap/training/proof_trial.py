@@ -160,20 +160,22 @@ def _trial(ours: _Runs, theirs: _Runs, plan: Plan, examples: int, tried: int) ->
 def _judgement(ours: _Runs, theirs: _Runs, plan: Plan, examples: int, tried: int) -> Judged:
     """Look after each of a few numbers of seeds, while there is time. Raises _NoJudgement before the first look."""
     began, judged = time.monotonic(), None
+    ends: list[float] = []
     while (look := proof.next_look(len(theirs.found))) is not None:
         spent = time.monotonic() - began
         if judged is not None and spent * look / judged.seeds > plan.seconds:
             break
         while len(theirs.found) < look:
             if judged is None:
-                _check_time(time.monotonic() - began, len(theirs.found), look, plan)
+                _check_time(ends, look, plan, _seconds_of_the_last(ours, theirs))
             _pair_of_runs(ours, theirs, plan, examples, left=plan.seconds - (time.monotonic() - began))
+            ends.append(time.monotonic() - began)
             if _same_numbers(ours.found, theirs.found):
                 continue
             # What would leave no judgement in the end is said at once: the other seeds may take an hour.
             _check_seeds(ours.found)
             if unit_of(ours.found) == "score":
-                _score_margin(ours.found, plan)
+                _check_grain(ours.found, _score_margin(ours.found, plan), tried)
             else:
                 _check_losses(ours.found, plan)
                 _ratios(_tails(ours.found[: len(theirs.found)]), _tails(theirs.found), plan)
@@ -200,11 +202,36 @@ def _pair_of_runs(ours: _Runs, theirs: _Runs, plan: Plan, examples: int, *, left
             ) from error
 
 
-def _check_time(spent: float, done: int, look: int, plan: Plan) -> None:
-    """Raise _NoJudgement where the first look comes too late. A whole training is long enough to foresee that by."""
-    expected = spent * look / done if done else 0.0
-    if (expected if plan.kind == "full" else spent) > plan.seconds:
+def _seconds_of_the_last(ours: _Runs, theirs: _Runs) -> float:
+    """What the steps of the last pair took, as far as they are not the own side's of another trial."""
+    runs = theirs.found[-1:] + (ours.found[-1:] if len(ours.found) == len(theirs.found) else [])
+    return float(sum(run["seconds"] for run in runs))
+
+
+def _check_time(ends: Sequence[float], look: int, plan: Plan, last: float) -> None:
+    """Raise _NoJudgement where the first look comes too late. A whole training is long enough to foresee that by.
+
+    `ends` are the seconds until each pair was there, the first with the start of its processes; `last` those of the
+    steps of the last one.
+    """
+    if not ends:
+        return
+    a_pair = (ends[-1] - ends[0]) / (len(ends) - 1) if len(ends) > 1 else last
+    expected = ends[-1] + (look - len(ends)) * a_pair
+    if (expected if plan.kind == "full" else ends[-1]) > plan.seconds:
         raise _NoJudgement(_takes(expected, look, plan))
+
+
+def _check_grain(own: Sequence[Json], margin: float, tried: int) -> None:
+    """Raise _NoJudgement where the score is of so few examples that no number of seeds could show anything."""
+    count = own[-1].get("scored")
+    least = proof.least_shown(_grain(own), tried=tried) if count else 0.0
+    if least >= margin:
+        raise _NoJudgement(
+            f"the score is of {count} example{'' if count == 1 else 's'}: even {proof.LOOKS.at[-1]} seeds without a "
+            f"difference would not show that less than {margin:.4f} is lost; give more evaluation examples, or a "
+            f"--prove-margin above {least:.4f}"
+        )
 
 
 def _check_seeds(own: Sequence[Json]) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -34,11 +33,8 @@ CASES = {
 def run(name: str) -> Json:
     """One case's result, as `hotlap tune` writes it."""
     target, seconds = CASES[name]
-    work = Path(tempfile.mkdtemp())
-    try:
-        return tune(target, out=work / "tuned", prove="short", prove_budget=seconds)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with tempfile.TemporaryDirectory() as work:
+        return tune(target, out=Path(work) / "tuned", prove="short", prove_budget=seconds)
 
 
 def kept(name: str, result: Json) -> Json:

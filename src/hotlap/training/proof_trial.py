@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -101,10 +101,9 @@ def judge_in_turn(
         return [Trial(name=tuned[0].name, settings=tuned[0].settings, judged=None, reason=too_long)]
     trials: list[Trial] = []
     with ExitStack() as stack:
-        ours = _Runs(side=own, worker=stack.enter_context(_worker(own, plan)) if plan.side_by_side else None)
+        ours = _Runs(side=own, worker=stack.enter_context(_worker_for_all(own, plan)))
         for side in tuned:
-            with ExitStack() as held:
-                worker = held.enter_context(_worker(side, plan)) if plan.side_by_side else None
+            with _worker_for_all(side, plan) as worker:
                 theirs = _Runs(side=side, worker=worker)
                 trials.append(_trial(ours, theirs, plan, examples or 0, len(tuned)))
             if after is not None:
@@ -224,8 +223,7 @@ def _check_time(ends: Sequence[float], look: int, plan: Plan, last: float) -> No
 
 def _check_grain(own: Sequence[Json], margin: float, tried: int) -> None:
     """Raise _NoJudgement where the score is of so few examples that no number of seeds could show anything."""
-    count = own[-1].get("scored")
-    least = proof.least_shown(_grain(own), tried=tried) if count else 0.0
+    count, least = own[-1]["scored"], proof.least_shown(_grain(own), tried=tried)
     if least >= margin:
         raise _NoJudgement(
             f"the score is of {count} example{'' if count == 1 else 's'}: even {proof.LOOKS.at[-1]} seeds without a "
@@ -375,12 +373,16 @@ def _worker(side: Side, plan: Plan) -> Worker:
     return start_worker(side.settings.threads, plan.memory_limit, plan.work)
 
 
+def _worker_for_all(side: Side, plan: Plan) -> AbstractContextManager[Worker | None]:
+    """One process for all trainings of a side, where one of each side fits the memory; else none."""
+    return _worker(side, plan) if plan.side_by_side else nullcontext()
+
+
 def _run(runs: _Runs, plan: Plan, number: int, examples: int) -> Json:
     given: dict[str, Any] = {"examples": examples}
     if plan.kind == "full":
         given = {"folder": str(plan.work / "proof")}
-    with ExitStack() as alone:
-        worker = runs.worker or alone.enter_context(_worker(runs.side, plan))
+    with nullcontext(runs.worker) if runs.worker else _worker(runs.side, plan) as worker:
         found: Json = worker.call(
             f"{_RUNS}:{plan.kind}",
             target=runs.side.target,
